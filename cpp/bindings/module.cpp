@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// Conversion between NumPy arrays and views; nothing else happens here.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "defocus_fast/error.hpp"
+#include "defocus_fast/estimator.hpp"
+
+namespace py = pybind11;
+using namespace defocus_fast;
+
+namespace {
+
+std::string describe(const py::array& array) {
+  return py::str("{} {}").format(array.dtype(), array.attr("shape")).cast<std::string>();
+}
+
+[[noreturn]] void reject(const char* name, const char* accepted, const py::array& array) {
+  const std::string message = std::string(name) + ": expected " + accepted + ", got " + describe(array);
+  throw py::type_error(message);
+}
+
+[[noreturn]] void reject_shape(const char* name, const char* accepted, const py::array& array) {
+  const std::string message = std::string(name) + ": expected " + accepted + ", got " + describe(array);
+  throw py::value_error(message);
+}
+
+void check_aligned(const py::array& array, const char* name) {
+  constexpr int aligned = 0x0100;  // NPY_ARRAY_ALIGNED
+  if (!(array.flags() & aligned)) reject_shape(name, "an aligned array (numpy.require(..., requirements=\"A\"))", array);
+}
+
+template <class T>
+bool holds(const py::array& array) {
+  return array.dtype().is(py::dtype::of<T>()) || array.dtype().equal(py::dtype::of<T>());
+}
+
+/// A view of an (H, W) or (H, W, 3) array, whatever its strides.
+ImageView image_view(const py::array& array, const char* name, bool only_float) {
+  const char* accepted = only_float ? "float32 of shape (H, W) or (H, W, 3)"
+                                    : "uint8 or float32 in [0, 1] of shape (H, W) or (H, W, 3)";
+  if (!holds<float>(array) && (only_float || !holds<std::uint8_t>(array))) reject(name, accepted, array);
+  if ((array.ndim() != 2 && array.ndim() != 3) || (array.ndim() == 3 && array.shape(2) != 3) || array.size() == 0 ||
+      array.shape(0) > INT32_MAX || array.shape(1) > INT32_MAX)
+    reject_shape(name, accepted, array);
+  check_aligned(array, name);
+  const bool colour = array.ndim() == 3;
+  return {array.data(),
+          holds<float>(array) ? PixelType::float32 : PixelType::uint8,
+          int(array.shape(0)),
+          int(array.shape(1)),
+          colour ? 3 : 1,
+          array.strides(0),
+          array.strides(1),
+          colour ? array.strides(2) : array.itemsize()};
+}
+
+void check_plane(const py::array& array, const char* name, const char* accepted) {
+  if (array.ndim() != 2 || array.size() == 0 || array.shape(0) > INT32_MAX || array.shape(1) > INT32_MAX)
+    reject_shape(name, accepted, array);
+  check_aligned(array, name);
+}
+
+MaskView mask_view(const py::array& array, const char* name) {
+  const char* accepted = "bool or uint8 of shape (H, W)";
+  if (!holds<bool>(array) && !holds<std::uint8_t>(array)) reject(name, accepted, array);
+  check_plane(array, name, accepted);
+  return {static_cast<const std::uint8_t*>(array.data()), int(array.shape(0)), int(array.shape(1)), array.strides(0),
+          array.strides(1)};
+}
+
+RadiiView radii_view(const py::array& array, const char* name) {
+  const char* accepted = "float32 of shape (H, W)";
+  if (!holds<float>(array)) reject(name, accepted, array);
+  check_plane(array, name, accepted);
+  return {static_cast<const float*>(array.data()), int(array.shape(0)), int(array.shape(1)), array.strides(0),
+          array.strides(1)};
+}
+
+MapView map_view(py::array& array, const char* name) {
+  const RadiiView view = radii_view(array, name);
+  if (!array.writeable()) reject_shape(name, "a writeable float32 array of shape (H, W)", array);
+  return {static_cast<float*>(array.mutable_data()), view.height, view.width, view.pitch_bytes,
+          view.pixel_stride_bytes};
+}
+
+/// An array over memory that `owner` keeps alive.
+template <class T, class Stored>
+py::array expose(const std::vector<Stored>& data, std::vector<py::ssize_t> shape, const py::object& owner) {
+  return py::array(py::dtype::of<T>(), std::move(shape), reinterpret_cast<const T*>(data.data()), owner);
+}
+
+py::ssize_t edge_count(const BlurMap& result) { return py::ssize_t(result.radii.size()); }
+
+/// Adds a property that shows one of the result's vectors in the shape that `shape(result)` tells.
+template <class T, auto member, class Class, class Shape>
+void def_array(Class& type, const char* name, const Shape& shape) {
+  type.def_property_readonly(name, [shape](const py::object& self) {
+    const auto& result = self.cast<const BlurMap&>();
+    return expose<T>(result.*member, shape(result), self);
+  });
+}
+
+template <class Enum>
+Enum parse(const char* name, const std::string& value, const std::vector<std::pair<const char*, Enum>>& accepted) {
+  std::string names;
+  for (const auto& [text, meaning] : accepted) {
+    if (value == text) return meaning;
+    names += (names.empty() ? "" : ", ") + std::string(text);
+  }
+  throw InvalidArgument(std::string(name) + ": expected one of " + names + ", got \"" + value + '"');
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  py::register_exception<Error>(m, "Error", PyExc_RuntimeError);
+  auto base = m.attr("Error");
+  py::register_exception<BackendUnavailable>(m, "BackendUnavailable", base);
+  py::register_exception<ModelError>(m, "ModelError", base);
+  py::register_exception_translator([](std::exception_ptr error) {
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const InvalidArgument& invalid) {
+      PyErr_SetString(PyExc_ValueError, invalid.what());
+    }
+  });
+
+  using Shape = std::vector<py::ssize_t>;
+  py::class_<BlurMap, std::shared_ptr<BlurMap>> blur_map(m, "BlurMap");
+  const auto picture = [](const BlurMap& result) { return Shape{result.height, result.width}; };
+  const auto per_edge = [](const BlurMap& result) { return Shape{edge_count(result)}; };
+  def_array<float, &BlurMap::map>(blur_map, "map", picture);
+  def_array<bool, &BlurMap::pattern_edges>(blur_map, "pattern_edges", picture);
+  def_array<bool, &BlurMap::depth_edges>(blur_map, "depth_edges", picture);
+  def_array<std::int32_t, &BlurMap::edges>(blur_map, "edges",
+                                           [](const BlurMap& result) { return Shape{edge_count(result), 2}; });
+  def_array<float, &BlurMap::depth_probability>(blur_map, "depth_probability", per_edge);
+  def_array<float, &BlurMap::radii>(blur_map, "radii", per_edge);
+  def_array<float, &BlurMap::radius_probability>(blur_map, "radius_probability", per_edge);
+  def_array<float, &BlurMap::level_probabilities>(blur_map, "level_probabilities", [](const BlurMap& result) {
+    const auto edges = std::max(edge_count(result), py::ssize_t{1});
+    const auto levels = py::ssize_t(result.level_probabilities.size()) / edges;
+    return Shape{levels > 0 ? edges : 0, levels};
+  });
+  blur_map.def_property_readonly("stage_ms", [](const BlurMap& result) {
+    py::dict stages;
+    for (std::size_t i = 0; i < stage_names.size(); ++i) stages[stage_names[i]] = result.stage_ms[i];
+    return stages;
+  });
+
+  py::class_<Estimator>(m, "Estimator")
+      .def(py::init([](int height, int width, const std::string& model, const std::string& device,
+                       const std::string& precision, const std::string& evaluation, int num_threads,
+                       const std::string& kernels, double canny_sigma, double canny_low, double canny_high, double psi,
+                       double sigma_s, double sigma_r, double guide_sigma_s, double guide_sigma_r, int iterations,
+                       double depth_threshold) {
+             Options options;
+             options.model = model;
+             options.device = device;
+             options.precision = parse<Precision>("precision", precision,
+                                                  {{"auto", Precision::automatic},
+                                                   {"float32", Precision::float32},
+                                                   {"bfloat16", Precision::bfloat16}});
+             options.evaluation = parse<Evaluation>("evaluation", evaluation,
+                                                    {{"auto", Evaluation::automatic},
+                                                     {"shared", Evaluation::shared},
+                                                     {"patch", Evaluation::patch}});
+             options.num_threads = num_threads;
+             options.kernels = kernels;
+             options.canny = {canny_sigma, canny_low, canny_high};
+             options.propagation = {psi, sigma_s, sigma_r, guide_sigma_s, guide_sigma_r, iterations};
+             options.depth_threshold = depth_threshold;
+             const py::gil_scoped_release release;
+             return std::make_unique<Estimator>(height, width, options);
+           }),
+           py::arg("height"), py::arg("width"), py::kw_only(), py::arg("model"), py::arg("device"),
+           py::arg("precision"), py::arg("evaluation"), py::arg("num_threads"), py::arg("kernels"),
+           py::arg("canny_sigma"), py::arg("canny_low"), py::arg("canny_high"), py::arg("psi"), py::arg("sigma_s"),
+           py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"), py::arg("iterations"),
+           py::arg("depth_threshold"))
+      .def(
+          "estimate",
+          [](Estimator& self, const py::array& image, const std::optional<py::array>& edges, bool level_probabilities) {
+            const ImageView view = image_view(image, "image", false);
+            const MaskView mask = edges ? mask_view(*edges, "edges") : MaskView{};
+            auto result = std::make_shared<BlurMap>();
+            const py::gil_scoped_release release;
+            self.estimate(view, *result, mask, level_probabilities);
+            return result;
+          },
+          py::arg("image"), py::arg("edges"), py::arg("level_probabilities"))
+      .def(
+          "estimate_into",
+          [](Estimator& self, const py::array& image, py::array& out) {
+            const ImageView view = image_view(image, "image", false);
+            const MapView map = map_view(out, "out");
+            const py::gil_scoped_release release;
+            self.estimate_into(view, map);
+          },
+          py::arg("image"), py::arg("out"))
+      .def_property_readonly("height", &Estimator::height)
+      .def_property_readonly("width", &Estimator::width)
+      .def_property_readonly("num_threads", &Estimator::num_threads)
+      .def_property_readonly("device", &Estimator::device)
+      .def_property_readonly("precision", &Estimator::precision)
+      .def_property_readonly("kernels", &Estimator::kernels)
+      .def_property_readonly("model", &Estimator::model)
+      .def_property_readonly("levels", &Estimator::levels);
+
+  m.def(
+      "detect_edges",
+      [](const py::array& image, double sigma, double low, double high, int num_threads, const std::string& kernels) {
+        const ImageView view = image_view(image, "image", false);
+        py::array_t<bool> mask({view.height, view.width});
+        auto* data = reinterpret_cast<std::uint8_t*>(mask.mutable_data());
+        {
+          const py::gil_scoped_release release;
+          detect_edges(view, {sigma, low, high}, data, num_threads, kernels);
+        }
+        return mask;
+      },
+      py::arg("image"), py::arg("sigma"), py::arg("low"), py::arg("high"), py::arg("num_threads"), py::arg("kernels"));
+
+  m.def(
+      "domain_transform_filter",
+      [](const py::array& image, const py::array& guide, double sigma_s, double sigma_r, int iterations,
+         int num_threads, const std::string& kernels) {
+        const ImageView view = image_view(image, "image", true), guide_view = image_view(guide, "guide", true);
+        py::array_t<float> out(std::vector<py::ssize_t>(image.shape(), image.shape() + image.ndim()));
+        float* data = out.mutable_data();
+        {
+          const py::gil_scoped_release release;
+          domain_transform_filter(view, guide_view, {sigma_s, sigma_r, iterations}, data, num_threads, kernels);
+        }
+        return out;
+      },
+      py::arg("image"), py::arg("guide"), py::arg("sigma_s"), py::arg("sigma_r"), py::arg("iterations"),
+      py::arg("num_threads"), py::arg("kernels"));
+
+  m.def(
+      "propagate",
+      [](const py::array& image, const py::array& radii, const py::array& pattern_edges, const py::array& depth_edges,
+         double psi, double sigma_s, double sigma_r, double guide_sigma_s, double guide_sigma_r, int iterations,
+         int num_threads, const std::string& kernels) {
+        const ImageView view = image_view(image, "image", false);
+        const RadiiView radius = radii_view(radii, "radii");
+        const MaskView pattern = mask_view(pattern_edges, "pattern_edges");
+        const MaskView depth = mask_view(depth_edges, "depth_edges");
+        const PropagationOptions options{psi, sigma_s, sigma_r, guide_sigma_s, guide_sigma_r, iterations};
+        py::array_t<float> out({view.height, view.width});
+        const MapView map = map_view(out, "out");
+        {
+          const py::gil_scoped_release release;
+          propagate(view, radius, pattern, depth, options, map, num_threads, kernels);
+        }
+        return out;
+      },
+      py::arg("image"), py::arg("radii"), py::arg("pattern_edges"), py::arg("depth_edges"), py::arg("psi"),
+      py::arg("sigma_s"), py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"),
+      py::arg("iterations"), py::arg("num_threads"), py::arg("kernels"));
+
+  m.def("available_kernels", &available_kernels);
+  m.def("build_config", [] {
+    py::dict facts;
+    for (const auto& [name, value] : build_config()) facts[py::str(name)] = value;
+    return facts;
+  });
+}

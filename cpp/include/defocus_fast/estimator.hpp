@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "defocus_fast/export.hpp"
+#include "defocus_fast/image.hpp"
+
+namespace defocus_fast {
+
+enum class Precision : std::uint8_t { automatic, float32, bfloat16 };
+
+/// How the networks are evaluated; both forms give the same probabilities up to rounding.
+enum class Evaluation : std::uint8_t {
+  automatic,  // whichever costs fewer multiply-adds in each tile
+  shared,     // features once per picture, heads once per edge
+  patch,      // three crops per edge through the whole networks, as in the paper
+};
+
+/// Canny's parameters, in the units of `skimage.feature.canny` on V = max(R, G, B) in [0, 1].
+struct CannyOptions {
+  double sigma = 1.4142135623730951;  // px, in (0, 64]
+  double low = 0.08;                  // gradient magnitude, >= 0
+  double high = 0.20;                 // gradient magnitude, >= low
+};
+
+/// The recursive domain transform's parameters (Gastal and Oliveira 2011, equations 14 and 21).
+struct FilterOptions {
+  double sigma_s = 7;    // spatial standard deviation in px, > 0
+  double sigma_r = 0.5;  // range standard deviation in units of the guide, > 0
+  int iterations = 5;    // in [1, 16]
+};
+
+/// How radii are spread from edges over the picture (section III-C of the paper).
+struct PropagationOptions {
+  double psi = 100.0;      // extra distance across a depth-edge pixel, >= 0 (published program: 20)
+  double sigma_s = 0;      // px; 0 means min(height, width) / 8
+  double sigma_r = 3.75;   // in units of [0, 1] summed over red, green and blue, > 0
+  double guide_sigma_s = 7;  // of the filter that makes the guide: the picture filtered by itself
+  double guide_sigma_r = 0.5;
+  int iterations = 5;  // of both filters, in [1, 16]
+};
+
+struct Options {
+  std::string model = "tip22";  // a shipped model's name, or a model folder if it has a '/' in it
+  std::string device = "auto";  // "auto", "cpu" or "cuda"
+  Precision precision = Precision::automatic;  // automatic: bfloat16 where the CPU computes it natively
+  Evaluation evaluation = Evaluation::automatic;
+  int num_threads = 0;             // 0: all cores
+  std::string kernels = "auto";    // one of available_kernels(), or "auto" for the widest
+  CannyOptions canny;
+  PropagationOptions propagation;
+  double depth_threshold = 0.5;  // edges of a higher depth probability are depth edges; 1: none is
+};
+
+/// The stages in the order in which a frame passes through them.
+enum class Stage : std::uint8_t { detect_edges, extract_features, classify, estimate, propagate };
+inline constexpr std::array<const char*, 5> stage_names{"detect_edges", "extract_features", "classify", "estimate",
+                                                        "propagate"};
+
+/// One frame's answer. Arrays over edges have one entry per edge pixel, in row-major order.
+struct BlurMap {
+  int height = 0;
+  int width = 0;
+  std::vector<float> map;                   // (height, width) px; empty after estimate_into
+  std::vector<std::uint8_t> pattern_edges;  // (height, width) 1 at pattern edges, else 0
+  std::vector<std::uint8_t> depth_edges;    // (height, width) 1 at depth edges, else 0
+  std::vector<std::int32_t> edges;          // (n, 2) row and column
+  std::vector<float> depth_probability;     // (n) in [0, 1]
+  std::vector<float> radii;                 // (n) px; 0 at depth edges
+  std::vector<float> radius_probability;    // (n) probability of that radius; 0 at depth edges
+  std::vector<float> level_probabilities;   // (n, levels) if asked for, else empty; rows of 0 at depth edges
+  std::array<double, stage_names.size()> stage_ms{};
+};
+
+/// Estimates blur maps of pictures of one size. Everything that a frame needs is made by the constructor.
+/// A picture without any pattern edge gives a map of 0.
+///
+/// Thread safety: one estimator may be called from many threads; calls run one after the other, each on
+/// all of the estimator's threads.
+class DEFOCUS_FAST_API Estimator {
+ public:
+  /// Throws InvalidArgument, ModelError or BackendUnavailable.
+  Estimator(int height, int width, const Options& options = {});
+  ~Estimator();
+  Estimator(Estimator&&) noexcept;
+  Estimator& operator=(Estimator&&) noexcept;
+
+  /// Blur map of `image`, written to `out`. Throws InvalidArgument for a picture of another size, for
+  /// a float picture with NaN or values outside [0, 1], and for an `out` of another size.
+  void estimate_into(const ImageView& image, const MapView& out);
+
+  /// As above with everything that was found on the way. `edges` replaces the edge detector if its data is not null.
+  /// The answer is written into `result`, whose memory is used again.
+  void estimate(const ImageView& image, BlurMap& result, const MaskView& edges = {}, bool level_probabilities = false);
+
+  int height() const;
+  int width() const;
+  int num_threads() const;
+  const std::string& device() const;     // "cpu"
+  const std::string& precision() const;  // "float32" or "bfloat16"
+  const char* kernels() const;           // one of available_kernels()
+  const std::string& model() const;      // name stored in the model folder
+  const std::vector<float>& levels() const;  // px, ascending
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Names of the instruction-set variants of our own kernels that this machine can run, widest first.
+DEFOCUS_FAST_API std::vector<std::string> available_kernels();
+
+/// `name: value` facts about the build: version, compiler, OpenVINO, CUDA, kernels.
+DEFOCUS_FAST_API std::vector<std::pair<std::string, std::string>> build_config();
+
+/// The stages on their own. `num_threads` 0 means all cores. Each throws InvalidArgument.
+/// Edge mask of `image`, equal to skimage.feature.canny on max(R, G, B); `mask` is (height, width) without gaps.
+DEFOCUS_FAST_API void detect_edges(const ImageView& image, const CannyOptions& options, std::uint8_t* mask,
+                                   int num_threads = 0, const std::string& kernels = "auto");
+
+/// `image` (1 or 3 channels) filtered along the lines of `guide`; both float32, `out` is (height, width, channels)
+/// without gaps. `guide` may have any finite values.
+DEFOCUS_FAST_API void domain_transform_filter(const ImageView& image, const ImageView& guide,
+                                              const FilterOptions& options, float* out, int num_threads = 0,
+                                              const std::string& kernels = "auto");
+
+/// Dense map from the radii at `pattern` pixels; see Estimator. `radii` is read at pattern pixels only.
+DEFOCUS_FAST_API void propagate(const ImageView& image, const RadiiView& radii, const MaskView& pattern,
+                                const MaskView& depth, const PropagationOptions& options, const MapView& out,
+                                int num_threads = 0, const std::string& kernels = "auto");
+
+}  // namespace defocus_fast

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// Canny's detector as scikit-image computes it (skimage.feature.canny with its default constant border): Gaussian
+// smoothing that ignores what lies outside, Sobel gradients, interpolated non-maximum suppression, hysteresis over
+// 8-connected pixels. Edges are equal pixel for pixel, so every rounding happens where it happens there.
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "defocus_fast/error.hpp"
+#include "stages.hpp"
+
+namespace defocus_fast::cpu {
+
+namespace {
+
+constexpr int rows_per_strip = 64;
+
+/// numpy.sum's order (pairwise in blocks of 128, eight partial sums in a block).
+double numpy_sum(const double* values, std::ptrdiff_t n) {
+  if (n < 8) return std::accumulate(values, values + n, 0.0);
+  if (n > 128) {
+    const std::ptrdiff_t half = n / 2 - n / 2 % 8;
+    return numpy_sum(values, half) + numpy_sum(values + half, n - half);
+  }
+  std::array<double, 8> part;
+  std::copy_n(values, 8, part.begin());
+  std::ptrdiff_t i = 8;
+  for (; i < n - n % 8; i += 8)
+    for (std::size_t k = 0; k < 8; ++k) part[k] += values[i + std::ptrdiff_t(k)];
+  double sum = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+  for (; i < n; ++i) sum += values[i];
+  return sum;
+}
+
+/// ndimage's Gaussian kernel, truncated at 4 sigma.
+std::vector<double> gaussian(double sigma) {
+  const int radius = int(4.0 * sigma + 0.5);
+  std::vector<double> weights(std::size_t(2 * radius + 1));
+  for (int i = -radius; i <= radius; ++i) weights[std::size_t(i + radius)] = std::exp(-0.5 / (sigma * sigma) * (i * i));
+  const double sum = numpy_sum(weights.data(), std::ptrdiff_t(weights.size()));
+  for (double& weight : weights) weight /= sum;
+  return weights;
+}
+
+int padded(int n) { return (n + row_padding - 1) / row_padding * row_padding; }
+
+}  // namespace
+
+/// Buffers in which one worker takes a strip of rows from pixels to thinned edges.
+template <class T>
+struct EdgeDetector::Strip {
+  /// Rows of T with `margin` readable elements on both sides.
+  struct Rows {
+    Rows(int count, int width, int margin_)
+        : margin(margin_), pitch(padded(width) + 2 * margin_), data(std::size_t(count) * std::size_t(pitch)) {}
+    T* row(int i) { return data.data() + std::ptrdiff_t(i) * pitch + margin; }
+    int margin;
+    std::ptrdiff_t pitch;
+    std::vector<T> data;
+  };
+
+  Strip(int width, int radius)
+      : value(rows_per_strip + 2 * radius + 4, width, 0),
+        outside(1, width, 0),
+        columns(1, width, std::max(radius, row_padding)),
+        bleed(2, width, 0),
+        ones(1, width, 0),
+        smooth(rows_per_strip + 4, width, 1),
+        gy(rows_per_strip + 2, width, 0),
+        gx(rows_per_strip + 2, width, 0),
+        magnitude(rows_per_strip + 2, width, 1),
+        taps(std::size_t(2 * radius + 1)) {
+    std::fill(ones.data.begin(), ones.data.end(), T(1));
+  }
+
+  Rows value;    // max(R, G, B)
+  Rows outside;  // zeros
+  Rows columns;  // one row smoothed along y
+  Rows bleed;    // how much of the kernel lies inside the picture: of this row, of any row away from the border
+  Rows ones;
+  Rows smooth, gy, gx, magnitude;
+  std::vector<const T*> taps;
+  bool interior_bleed_known = false;
+};
+
+EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, const Kernels& kernels,
+                           Workers& workers)
+    : height_(height), width_(width), options_(options), kernels_(kernels), workers_(workers) {
+  if (!(options.sigma > 0 && options.sigma <= 64))
+    throw InvalidArgument("canny sigma: expected px in (0, 64], got " + std::to_string(options.sigma));
+  if (!(options.low >= 0 && options.low <= options.high && std::isfinite(options.high)))
+    throw InvalidArgument("canny thresholds: expected 0 <= low <= high, got low " + std::to_string(options.low) +
+                          ", high " + std::to_string(options.high));
+  weights_ = gaussian(options.sigma);
+}
+
+EdgeDetector::~EdgeDetector() = default;
+
+void EdgeDetector::detect_edges(const ImageView& image, std::uint8_t* mask) {
+  if (image.type == PixelType::uint8)
+    thin<double>(image, double_strips_, mask);
+  else
+    thin<float>(image, float_strips_, mask);
+  trace(mask);
+}
+
+template <class T>
+void EdgeDetector::thin(const ImageView& image, std::vector<Strip<T>>& strips, std::uint8_t* classes) {
+  const int radius = int(weights_.size() / 2);
+  const CannyKernels<T>& kernel = *[&] {
+    if constexpr (std::is_same_v<T, double>)
+      return kernels_.canny_double;
+    else
+      return kernels_.canny_float;
+  }();
+  while (int(strips.size()) < workers_.count()) strips.emplace_back(width_, radius);
+
+  // scikit-image's low threshold is a C float in the thinning, the high one has the type of the array.
+  const float low = options_.low == 0 ? 1e-14f : float(options_.low);
+  const T high = T(options_.high);
+
+  workers_.for_ranges(height_, rows_per_strip, [&](int begin, int end, int slot) {
+    Strip<T>& s = strips[std::size_t(slot)];
+    const int first_value = std::max(0, begin - 2 - radius), last_value = std::min(height_, end + 2 + radius);
+    for (int y = first_value; y < last_value; ++y) load_value_row(image, y, s.value.row(y - first_value));
+
+    const auto smooth_bleed = [&](int y, T* out) {
+      double sum = weights_[std::size_t(radius)];
+      for (int j = 0; j < radius; ++j) {
+        const double before = y - radius + j >= 0 ? 1.0 : 0.0, after = y + radius - j < height_ ? 1.0 : 0.0;
+        sum += (before + after) * weights_[std::size_t(j)];
+      }
+      T* columns = s.columns.row(0);
+      std::fill_n(columns, width_, T(sum));
+      std::fill(columns + width_, columns + padded(width_), T(0));
+      kernel.smooth_row(columns, weights_.data(), radius, s.ones.row(0), width_, out);
+      for (int x = 0; x < width_; ++x) out[x] += std::numeric_limits<T>::epsilon();
+    };
+
+    const int first_smooth = std::max(0, begin - 2), last_smooth = std::min(height_, end + 2);
+    for (int y = first_smooth; y < last_smooth; ++y) {
+      const bool interior = y >= radius && y < height_ - radius;
+      T* bleed = s.bleed.row(interior ? 1 : 0);
+      if (!interior || !s.interior_bleed_known) smooth_bleed(y, bleed);
+      s.interior_bleed_known |= interior;
+      for (int j = -radius; j <= radius; ++j) {
+        const int row = y + j;
+        s.taps[std::size_t(j + radius)] = row < 0 || row >= height_ ? s.outside.row(0) : s.value.row(row - first_value);
+      }
+      T* columns = s.columns.row(0);
+      kernel.smooth_columns(s.taps.data(), weights_.data(), radius, width_, columns);
+      std::fill(columns + width_, columns + padded(width_), T(0));
+      T* smooth = s.smooth.row(y - first_smooth);
+      kernel.smooth_row(columns, weights_.data(), radius, bleed, width_, smooth);
+      smooth[-1] = smooth[0];  // ndimage's "reflect" for the Sobel operators
+      smooth[width_] = smooth[width_ - 1];
+    }
+
+    const int first_gradient = std::max(0, begin - 1), last_gradient = std::min(height_, end + 1);
+    for (int y = first_gradient; y < last_gradient; ++y) {
+      const auto smooth = [&](int row) { return s.smooth.row(std::clamp(row, 0, height_ - 1) - first_smooth); };
+      const int i = y - first_gradient;
+      kernel.gradient(smooth(y - 1), smooth(y), smooth(y + 1), width_, s.gy.row(i), s.gx.row(i), s.magnitude.row(i));
+    }
+
+    for (int y = begin; y < end; ++y) {
+      std::uint8_t* out = classes + std::ptrdiff_t(y) * width_;
+      if (y == 0 || y == height_ - 1) {
+        std::fill_n(out, width_, std::uint8_t{0});
+        continue;
+      }
+      const int i = y - first_gradient;
+      kernel.thin(s.magnitude.row(i - 1), s.magnitude.row(i), s.magnitude.row(i + 1), s.gy.row(i), s.gx.row(i), low, high,
+                  width_, out);
+      out[0] = out[width_ - 1] = 0;
+    }
+  });
+}
+
+/// Hysteresis: pixels of class 1 stay if a chain of neighbours leads to one of class 2.
+void EdgeDetector::trace(std::uint8_t* classes) {
+  constexpr std::uint8_t reached = 3;
+  const std::int32_t pixels = height_ * width_;
+  const std::array<std::int32_t, 8> neighbours{-width_ - 1, -width_, -width_ + 1, -1, 1, width_ - 1, width_, width_ + 1};
+  for (std::int32_t seed = 0; seed < pixels; ++seed) {
+    if (classes[seed] != 2) continue;
+    classes[seed] = reached;
+    stack_.push_back(seed);
+    while (!stack_.empty()) {
+      const std::int32_t at = stack_.back();
+      stack_.pop_back();
+      for (const std::int32_t step : neighbours) {  // border pixels are never edges, so every neighbour exists
+        std::uint8_t& neighbour = classes[at + step];
+        if (neighbour == 1 || neighbour == 2) {
+          neighbour = reached;
+          stack_.push_back(at + step);
+        }
+      }
+    }
+  }
+  workers_.for_ranges(pixels, 1 << 20, [&](int begin, int end, int) {
+    for (int i = begin; i < end; ++i) classes[i] = classes[i] == reached;
+  });
+}
+
+}  // namespace defocus_fast::cpu

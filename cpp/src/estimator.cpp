@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "defocus_fast/estimator.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <mutex>
+
+#include "defocus_fast/error.hpp"
+#include "defocus_fast/version.hpp"
+#include "stages.hpp"
+
+namespace defocus_fast {
+
+namespace {
+
+/// Adds the time until its end to one stage.
+class StageTimer {
+ public:
+  StageTimer(BlurMap& result, Stage stage) : ms_(result.stage_ms[std::size_t(stage)]) {}
+  ~StageTimer() { ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_).count(); }
+  StageTimer(const StageTimer&) = delete;
+  StageTimer& operator=(const StageTimer&) = delete;
+
+ private:
+  double& ms_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+std::string size_text(int height, int width) { return std::to_string(height) + " x " + std::to_string(width); }
+
+template <class View>
+void check_size(const View& view, const char* name, int height, int width) {
+  if (view.height != height || view.width != width)
+    throw InvalidArgument(std::string(name) + ": expected height x width " + size_text(height, width) + ", got " +
+                          size_text(view.height, view.width));
+}
+
+int check_threads(int num_threads) {
+  if (num_threads < 0 || num_threads > 1024)
+    throw InvalidArgument("num_threads: expected 0 (all cores) to 1024, got " + std::to_string(num_threads));
+  return num_threads;
+}
+
+const Options& check(int height, int width, const Options& options) {
+  if (height < 1 || width < 1 || std::int64_t{height} * width > std::numeric_limits<std::int32_t>::max())
+    throw InvalidArgument("size: expected 1 to 2147483647 pixels, got height x width " + size_text(height, width));
+  if (options.device == "cuda")
+    throw BackendUnavailable("device: this build has no CUDA support; accepted here: auto, cpu");
+  if (options.device != "auto" && options.device != "cpu")
+    throw InvalidArgument("device: expected auto, cpu or cuda, got \"" + options.device + '"');
+  if (!(options.depth_threshold >= 0 && options.depth_threshold <= 1))
+    throw InvalidArgument("depth_threshold: expected [0, 1], got " + std::to_string(options.depth_threshold));
+  check_threads(options.num_threads);
+  cpu::check(options.propagation, height, width);
+  return options;
+}
+
+/// The picture is cut into tiles of equal size, the last ones moved back inside.
+int tile_size(int length) {
+  const int tiles = (length + cpu::Network::max_tile - 1) / cpu::Network::max_tile;
+  return (length + tiles - 1) / tiles;
+}
+
+}  // namespace
+
+struct Estimator::Impl {
+  Impl(int height_, int width_, const Options& options_)
+      : height(height_),
+        width(width_),
+        options(check(height_, width_, options_)),
+        kernels(select_kernels(options.kernels.c_str())),
+        workers(options.num_threads),
+        model(load_model(options.model)),
+        tile_height(tile_size(height_)),
+        tile_width(tile_size(width_)),
+        edge_detector(height_, width_, options.canny, kernels, workers),
+        network(model, options.precision, options.evaluation, workers.count(), tile_height, tile_width),
+        domain_transform(height_, width_, 3, kernels, workers),
+        row_start(std::size_t(height_) + 1) {}
+
+  void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result, bool level_probabilities);
+
+  void detect_edges(const ImageView& image, const MaskView& edges, BlurMap& result, bool level_probabilities);
+  void list_edges(BlurMap& result);
+  void read_tile(const ImageView& image, int y0, int x0, BlurMap& result, bool level_probabilities);
+  template <class Use>
+  void evaluate(Head head, bool shared, const ImageView& image, int y0, int x0, const BlurMap& result, const Use& use);
+  void propagate(const ImageView& image, BlurMap& result, const MapView& out);
+
+  const int height, width;
+  const Options options;
+  const Kernels& kernels;
+  Workers workers;
+  const Model model;
+  const int tile_height, tile_width;
+  cpu::EdgeDetector edge_detector;
+  cpu::Network network;
+  cpu::DomainTransform domain_transform;
+  std::string device = "cpu", precision;
+  std::vector<std::size_t> row_start;   // index of each row's first edge
+  std::vector<std::int32_t> selection;  // edges of the tile at hand that a network is asked about
+  BlurMap scratch;                      // what estimate_into finds on the way
+  std::mutex mutex;
+};
+
+void Estimator::Impl::run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
+                          bool level_probabilities) {
+  cpu::check_layout(image, "image");
+  check_size(image, "image", height, width);
+  if (edges.data) check_size(edges, "edges", height, width);
+  check_size(out, "out", height, width);
+  cpu::check_range(image, workers);
+  result.height = height;
+  result.width = width;
+  result.stage_ms.fill(0);
+  detect_edges(image, edges, result, level_probabilities);
+  for (int y = 0; y < height; y += tile_height)
+    for (int x = 0; x < width; x += tile_width) read_tile(image, y, x, result, level_probabilities);
+  propagate(image, result, out);
+}
+
+void Estimator::Impl::detect_edges(const ImageView& image, const MaskView& edges, BlurMap& result,
+                                   bool level_probabilities) {
+  StageTimer timer(result, Stage::detect_edges);
+  // Until the edges are classified, all of them stand in the mask of pattern edges.
+  result.pattern_edges.resize(std::size_t(height) * std::size_t(width));
+  result.depth_edges.resize(result.pattern_edges.size());
+  std::fill(result.depth_edges.begin(), result.depth_edges.end(), std::uint8_t{0});
+  if (edges.data == nullptr)
+    edge_detector.detect_edges(image, result.pattern_edges.data());
+  else
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x)
+        result.pattern_edges[std::size_t(y) * std::size_t(width) + std::size_t(x)] = *edges.at(y, x) != 0;
+  list_edges(result);
+  result.level_probabilities.assign(level_probabilities ? result.radii.size() * model.levels.size() : 0, 0.0f);
+}
+
+void Estimator::Impl::list_edges(BlurMap& result) {
+  result.edges.clear();
+  for (int y = 0; y < height; ++y) {
+    row_start[std::size_t(y)] = result.edges.size() / 2;
+    const std::uint8_t* row = result.pattern_edges.data() + std::ptrdiff_t(y) * width;
+    for (int x = 0; x < width; ++x)
+      if (row[x]) result.edges.insert(result.edges.end(), {y, x});
+  }
+  const std::size_t count = result.edges.size() / 2;
+  row_start[std::size_t(height)] = count;
+  result.depth_probability.assign(count, 0.0f);
+  result.radii.assign(count, 0.0f);
+  result.radius_probability.assign(count, 0.0f);
+}
+
+void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap& result, bool level_probabilities) {
+  const auto column = [&](std::size_t edge) { return result.edges[2 * edge + 1]; };
+  const auto first_from = [&](std::size_t begin, std::size_t end, int x) {
+    while (begin < end) {
+      const std::size_t middle = begin + (end - begin) / 2;
+      if (column(middle) < x)
+        begin = middle + 1;
+      else
+        end = middle;
+    }
+    return begin;
+  };
+  selection.clear();
+  for (int y = y0; y < std::min(y0 + tile_height, height); ++y) {
+    const std::size_t end = row_start[std::size_t(y) + 1];
+    for (std::size_t i = first_from(row_start[std::size_t(y)], end, x0); i < end && column(i) < x0 + tile_width; ++i)
+      selection.push_back(std::int32_t(i));
+  }
+  if (selection.empty()) return;
+
+  // Multiply-adds: 0.67 M per pixel of the trunk against 136 M per edge through the whole networks (DESIGN of the
+  // shared form; the ratio does not depend on the model's width).
+  constexpr std::int64_t pixels_per_patch = 200;
+  const std::int64_t trunk_pixels = std::int64_t{tile_height + 24} * (tile_width + 24);
+  const bool shared = options.evaluation == Evaluation::automatic
+                          ? std::int64_t(selection.size()) * pixels_per_patch > trunk_pixels
+                          : options.evaluation == Evaluation::shared;
+  y0 = std::max(0, std::min(y0, height - tile_height));
+  x0 = std::max(0, std::min(x0, width - tile_width));
+  if (shared) {
+    StageTimer timer(result, Stage::extract_features);
+    cpu::extract_tile(image, y0, x0, tile_height, tile_width, network.tile(), workers);
+    network.extract_features();
+  }
+
+  if (options.depth_threshold < 1) {
+    StageTimer timer(result, Stage::classify);
+    evaluate(Head::edge, shared, image, y0, x0, result, [&](std::int32_t edge, const float* probability) {
+      result.depth_probability[std::size_t(edge)] = probability[1];
+    });
+  }
+
+  StageTimer timer(result, Stage::estimate);
+  std::size_t kept = 0;
+  for (const std::int32_t edge : selection) {
+    const std::size_t i = std::size_t(edge);
+    if (double(result.depth_probability[i]) > options.depth_threshold) {
+      const std::size_t at = std::size_t(result.edges[2 * i]) * std::size_t(width) + std::size_t(column(i));
+      result.pattern_edges[at] = 0;
+      result.depth_edges[at] = 1;
+    } else {
+      selection[kept++] = edge;
+    }
+  }
+  selection.resize(kept);
+  const std::size_t levels = model.levels.size();
+  evaluate(Head::blur, shared, image, y0, x0, result, [&](std::int32_t edge, const float* probability) {
+    const std::size_t i = std::size_t(edge);
+    const float* best = std::max_element(probability, probability + levels);
+    result.radii[i] = model.levels[std::size_t(best - probability)];
+    result.radius_probability[i] = *best;
+    if (level_probabilities) std::copy_n(probability, levels, result.level_probabilities.data() + i * levels);
+  });
+}
+
+/// Asks a network about the selected edges, a batch at a time, and calls use(edge, probabilities).
+template <class Use>
+void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, int y0, int x0, const BlurMap& result,
+                               const Use& use) {
+  const int batch = shared ? network.head_batch() : network.patch_batch();
+  const std::size_t outputs = head == Head::edge ? 2 : model.levels.size();
+  const std::ptrdiff_t channels = model.width, pitch = (tile_width + 2 * cpu::Network::halo) * channels;
+  std::array<std::ptrdiff_t, cpu::Network::positions> u_offset{}, v_offset{};
+  for (std::ptrdiff_t p = 0; p < cpu::Network::positions; ++p) {
+    const std::ptrdiff_t dy = p / 5 - 2, dx = p % 5 - 2;
+    u_offset[std::size_t(p)] = 3 * (dy * pitch + dx * channels);
+    v_offset[std::size_t(p)] = dy * pitch + dx * channels;
+  }
+
+  for (std::size_t first = 0; first < selection.size(); first += std::size_t(batch)) {
+    const int count = int(std::min(std::size_t(batch), selection.size() - first));
+    const auto fuse = [&](auto value, const auto& kernel) {
+      using Value = decltype(value);
+      const auto* u = static_cast<const Value*>(network.features_u(head));
+      const auto* v = static_cast<const Value*>(network.features_v(head));
+      auto* fused = static_cast<Value*>(network.fused(head));
+      workers.for_ranges(count, 32, [&](int begin, int end, int) {
+        for (int k = begin; k < end; ++k) {
+          const std::size_t edge = std::size_t(selection[first + std::size_t(k)]);
+          const std::ptrdiff_t y = result.edges[2 * edge] - y0 + cpu::Network::halo;
+          const std::ptrdiff_t x = result.edges[2 * edge + 1] - x0 + cpu::Network::halo;
+          const std::ptrdiff_t centre = y * pitch + x * channels;
+          kernel(u + centre, v + centre, u_offset.data(), v_offset.data(), model.width,
+                 fused + k * cpu::Network::positions * channels);
+        }
+      });
+    };
+    if (!shared) {
+      const std::array<float*, 3> crops = network.crops(head);
+      workers.for_ranges(count, 1, [&](int k, int, int) {
+        const std::size_t edge = std::size_t(selection[first + std::size_t(k)]);
+        cpu::extract_patches(image, result.edges[2 * edge], result.edges[2 * edge + 1], model.crop_offset,
+                             {crops[0] + k * 3 * 41 * 41, crops[1] + k * 3 * 27 * 27, crops[2] + k * 3 * 15 * 15});
+      });
+    } else if (network.precision() == Precision::bfloat16) {
+      fuse(std::uint16_t{}, kernels.fuse_bf16);
+    } else {
+      fuse(float{}, kernels.fuse_float);
+    }
+    const float* probabilities = shared ? network.predict(head) : network.predict_patches(head);
+    for (int k = 0; k < count; ++k)
+      use(selection[first + std::size_t(k)], probabilities + std::size_t(k) * outputs);
+  }
+}
+
+void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const MapView& out) {
+  StageTimer timer(result, Stage::propagate);
+  cpu::propagate(
+      domain_transform, image, result.depth_edges.data(), options.propagation,
+      [&](int y, float* radii, float* mask) {
+        for (std::size_t i = row_start[std::size_t(y)]; i < row_start[std::size_t(y) + 1]; ++i)
+          if (const float radius = result.radii[i]; radius > 0) {
+            const std::int32_t x = result.edges[2 * i + 1];
+            radii[x] = radius;
+            mask[x] = 1;
+          }
+      },
+      out);
+}
+
+Estimator::Estimator(int height, int width, const Options& options)
+    : impl_(std::make_unique<Impl>(height, width, options)) {
+  impl_->precision = impl_->network.precision() == Precision::bfloat16 ? "bfloat16" : "float32";
+}
+Estimator::~Estimator() = default;
+Estimator::Estimator(Estimator&&) noexcept = default;
+Estimator& Estimator::operator=(Estimator&&) noexcept = default;
+
+void Estimator::estimate_into(const ImageView& image, const MapView& out) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->run(image, {}, out, impl_->scratch, false);
+}
+
+void Estimator::estimate(const ImageView& image, BlurMap& result, const MaskView& edges, bool level_probabilities) {
+  const std::lock_guard lock(impl_->mutex);
+  result.map.resize(std::size_t(impl_->height) * std::size_t(impl_->width));
+  const MapView out{result.map.data(), impl_->height, impl_->width, impl_->width * std::ptrdiff_t{sizeof(float)}};
+  impl_->run(image, edges, out, result, level_probabilities);
+}
+
+int Estimator::height() const { return impl_->height; }
+int Estimator::width() const { return impl_->width; }
+int Estimator::num_threads() const { return impl_->workers.count(); }
+const std::string& Estimator::device() const { return impl_->device; }
+const std::string& Estimator::precision() const { return impl_->precision; }
+const char* Estimator::kernels() const { return impl_->kernels.name; }
+const std::string& Estimator::model() const { return impl_->model.name; }
+const std::vector<float>& Estimator::levels() const { return impl_->model.levels; }
+
+void detect_edges(const ImageView& image, const CannyOptions& options, std::uint8_t* mask, int num_threads,
+                  const std::string& kernels) {
+  Workers workers(check_threads(num_threads));
+  cpu::check_layout(image, "image");
+  cpu::check_range(image, workers);
+  cpu::EdgeDetector(image.height, image.width, options, select_kernels(kernels.c_str()), workers)
+      .detect_edges(image, mask);
+}
+
+void domain_transform_filter(const ImageView& image, const ImageView& guide, const FilterOptions& options, float* out,
+                             int num_threads, const std::string& kernels) {
+  Workers workers(check_threads(num_threads));
+  cpu::check_layout(image, "image");
+  cpu::check_layout(guide, "guide");
+  check_size(guide, "guide", image.height, image.width);
+  cpu::check(options, "domain transform");
+  cpu::DomainTransform transform(image.height, image.width, 3, select_kernels(kernels.c_str()), workers);
+  transform.load(guide);
+  transform.set_feedback(guide.channels, options.sigma_s / options.sigma_r, options, nullptr, 0);
+  transform.load(image);
+  transform.filter(image.channels, options.iterations);
+  for (int y = 0; y < image.height; ++y)
+    for (int c = 0; c < image.channels; ++c) {
+      const float* row = transform.signal(c).row(y);
+      float* to = out + std::ptrdiff_t(y) * image.width * image.channels + c;
+      for (int x = 0; x < image.width; ++x) to[std::ptrdiff_t(x) * image.channels] = row[x];
+    }
+}
+
+void propagate(const ImageView& image, const RadiiView& radii, const MaskView& pattern, const MaskView& depth,
+               const PropagationOptions& options, const MapView& out, int num_threads, const std::string& kernels) {
+  Workers workers(check_threads(num_threads));
+  cpu::check_layout(image, "image");
+  cpu::check(options, image.height, image.width);
+  check_size(radii, "radii", image.height, image.width);
+  check_size(pattern, "pattern_edges", image.height, image.width);
+  check_size(depth, "depth_edges", image.height, image.width);
+  check_size(out, "out", image.height, image.width);
+  cpu::check_range(image, workers);
+  std::vector<std::uint8_t> barrier(std::size_t(image.height) * std::size_t(image.width));
+  for (int y = 0; y < image.height; ++y)
+    for (int x = 0; x < image.width; ++x) {
+      barrier[std::size_t(y) * std::size_t(image.width) + std::size_t(x)] = *depth.at(y, x) != 0;
+      if (const float radius = *radii.at(y, x); *pattern.at(y, x) && !(radius >= 0 && std::isfinite(radius)))
+        throw InvalidArgument("radii: expected finite px >= 0 at pattern edges, got " + std::to_string(radius) +
+                              " at row " + std::to_string(y) + ", column " + std::to_string(x));
+    }
+  cpu::DomainTransform transform(image.height, image.width, 3, select_kernels(kernels.c_str()), workers);
+  cpu::propagate(
+      transform, image, barrier.data(), options,
+      [&](int y, float* to_radii, float* to_mask) {
+        for (int x = 0; x < image.width; ++x)
+          if (*pattern.at(y, x)) {
+            to_radii[x] = *radii.at(y, x);
+            to_mask[x] = 1;
+          }
+      },
+      out);
+}
+
+std::vector<std::pair<std::string, std::string>> build_config() {
+  std::string kernels;
+  for (const std::string& name : available_kernels()) kernels += (kernels.empty() ? "" : ", ") + name;
+  return {{"version", DEFOCUS_FAST_VERSION},
+          {"compiler", DEFOCUS_FAST_COMPILER},
+          {"openvino", DEFOCUS_FAST_OPENVINO},
+          {"cuda", "not built in"},
+          {"kernels", kernels}};
+}
+
+}  // namespace defocus_fast

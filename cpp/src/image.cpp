@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <atomic>
+#include <limits>
+#include <sstream>
+
+#include "defocus_fast/error.hpp"
+#include "stages.hpp"
+
+namespace defocus_fast::cpu {
+
+namespace {
+
+template <class T>
+T value_at(const ImageView& image, int y, int x, int c) {
+  const auto* bytes = static_cast<const std::byte*>(image.data);
+  return *reinterpret_cast<const T*>(bytes + y * image.pitch_bytes + x * image.pixel_stride_bytes +
+                                     c * image.channel_stride_bytes);
+}
+
+template <class T>
+void load_row_of(const ImageView& image, int y, int x0, int n, float* const* channels) {
+  const auto convert = [](T value) { return std::is_same_v<T, float> ? float(value) : float(value) / 255.0f; };
+  const int begin = std::clamp(-x0, 0, n), end = std::clamp(image.width - x0, begin, n);
+  for (int c = 0; c < image.channels; ++c) {
+    float* out = channels[c];
+    for (int i = 0; i < begin; ++i) out[i] = convert(value_at<T>(image, y, reflect(x0 + i, image.width), c));
+    for (int i = begin; i < end; ++i) out[i] = convert(value_at<T>(image, y, x0 + i, c));
+    for (int i = end; i < n; ++i) out[i] = convert(value_at<T>(image, y, reflect(x0 + i, image.width), c));
+  }
+}
+
+}  // namespace
+
+void check_layout(const ImageView& image, const char* name) {
+  const auto fail = [&](const std::string& what) {
+    std::ostringstream message;
+    message << name << ": expected " << what << ", got height " << image.height << ", width " << image.width
+            << ", channels " << image.channels;
+    throw InvalidArgument(message.str());
+  };
+  if (image.data == nullptr) fail("a pointer to pixels");
+  if (image.height < 1 || image.width < 1) fail("at least one pixel");
+  if (image.channels != 1 && image.channels != 3) fail("1 or 3 channels");
+  if (std::int64_t{image.height} * image.width > std::numeric_limits<std::int32_t>::max())
+    fail("at most 2147483647 pixels");
+}
+
+void check_range(const ImageView& image, Workers& workers) {
+  if (image.type != PixelType::float32) return;
+  std::atomic<bool> valid = true;
+  workers.for_ranges(image.height, 32, [&](int begin, int end, int) {
+    bool all = true;
+    for (int y = begin; y < end; ++y)
+      for (int x = 0; x < image.width; ++x)
+        for (int c = 0; c < image.channels; ++c) {
+          const float value = value_at<float>(image, y, x, c);
+          all &= value >= 0.0f && value <= 1.0f;  // false for NaN
+        }
+    if (!all) valid = false;
+  });
+  if (!valid) throw InvalidArgument("image: expected float32 values in [0, 1], got NaN, infinity or values outside");
+}
+
+void load_row(const ImageView& image, int y, int x0, int n, float* const* channels) {
+  (image.type == PixelType::uint8 ? load_row_of<std::uint8_t> : load_row_of<float>)(image, y, x0, n, channels);
+}
+
+template <class T>
+void load_value_row(const ImageView& image, int y, T* out) {
+  const auto brightest = [&](auto pixel, T scale) {
+    using Pixel = decltype(pixel);
+    for (int x = 0; x < image.width; ++x) {
+      Pixel value = value_at<Pixel>(image, y, x, 0);
+      for (int c = 1; c < image.channels; ++c) value = std::max(value, value_at<Pixel>(image, y, x, c));
+      out[x] = T(value) / scale;
+    }
+  };
+  if (image.type == PixelType::uint8)
+    brightest(std::uint8_t{}, T(255));
+  else
+    brightest(float{}, T(1));
+}
+template void load_value_row(const ImageView&, int, float*);
+template void load_value_row(const ImageView&, int, double*);
+
+int reflect(int i, int n) {
+  if (i >= 0 && i < n) return i;
+  const int period = 2 * n;  // d c b a | a b c d | d c b a
+  i = (i % period + period) % period;
+  return i < n ? i : period - 1 - i;
+}
+
+}  // namespace defocus_fast::cpu

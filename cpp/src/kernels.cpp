@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels.hpp"
+
+#include <array>
+#include <cstring>
+#include <string>
+
+#include "defocus_fast/error.hpp"
+#include "defocus_fast/estimator.hpp"
+
+namespace defocus_fast {
+
+namespace portable {
+extern const Kernels kernels;
+}
+#ifdef DEFOCUS_FAST_X86
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+#endif
+
+namespace {
+
+struct Variant {
+  const Kernels* kernels;
+  bool (*runs_here)();
+};
+
+// Widest first. The features asked for are those that CMake compiles each variant with.
+const std::array variants{
+#ifdef DEFOCUS_FAST_X86
+    Variant{&avx512::kernels,
+            [] {
+              return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                     __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+            }},
+    Variant{&avx2::kernels, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+#endif
+    Variant{&portable::kernels, [] { return true; }},
+};
+
+}  // namespace
+
+const Kernels& select_kernels(const char* name) {
+  std::string known = "auto";
+  for (const Variant& variant : variants) {
+    const bool automatic = std::strcmp(name, "auto") == 0;
+    if (automatic ? variant.runs_here() : std::strcmp(name, variant.kernels->name) == 0) {
+      if (!variant.runs_here())
+        throw BackendUnavailable("kernels: this CPU does not run \"" + std::string(name) + '"');
+      return *variant.kernels;
+    }
+    known += std::string(", ") + variant.kernels->name;
+  }
+  throw InvalidArgument("kernels: expected one of " + known + ", got \"" + name + '"');
+}
+
+std::vector<std::string> available_kernels() {
+  std::vector<std::string> names;
+  for (const Variant& variant : variants)
+    if (variant.runs_here()) names.emplace_back(variant.kernels->name);
+  return names;
+}
+
+}  // namespace defocus_fast

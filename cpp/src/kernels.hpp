@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inner loops that are compiled once per instruction set and chosen at run time. The files that define them
+// include nothing but this header, so no inline function of another library is ever emitted with wide instructions.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace defocus_fast {
+
+/// Rows that the kernels below read and write are padded to a multiple of this many elements.
+inline constexpr int row_padding = 32;
+
+/// Lines that `recursive_pass` filters side by side.
+inline constexpr int lanes = 32;
+
+/// T is the type in which scikit-image would compute: double for uint8 pictures, float for float32 ones.
+/// Every intermediate is rounded to T exactly where ndimage stores an array of T; sums run in double, in its order.
+template <class T>
+struct CannyKernels {
+  /// out[x] = sum of weights[j] * rows[j][x], j in [0, 2 * radius]; weights are symmetric.
+  void (*smooth_columns)(const T* const* rows, const double* weights, int radius, int n, T* out);
+  /// out[x] = (sum of weights[j] * row[x + j - radius]) / bleed[x]; row[-radius .. n + radius) must be readable.
+  void (*smooth_row)(const T* row, const double* weights, int radius, const T* bleed, int n, T* out);
+  /// Sobel gradients along y and x and their magnitude. Entries [-1, n] of the three rows must be readable.
+  void (*gradient)(const T* above, const T* row, const T* below, int n, T* gy, T* gx, T* magnitude);
+  /// out[x] = 0 (no edge), 1 (at least low) or 2 (at least high) after interpolated non-maximum suppression.
+  /// Entries [-1, n] of the three rows must be readable.
+  void (*thin)(const T* above, const T* magnitude, const T* below, const T* gy, const T* gx, float low, T high, int n,
+               std::uint8_t* out);
+};
+
+struct Kernels {
+  const char* name;
+  const CannyKernels<float>* canny_float;
+  const CannyKernels<double>* canny_double;
+
+  /// Feedback coefficients of the first iteration towards the left and the upper neighbour:
+  /// exp(log_a * (1 + slope * sum_c |row_c[x] - neighbour_c[x]| + psi * depth[x])). log_a < 0, `channels` 1 or 3.
+  /// `above` may be null (first row: coefficients 0), and so may `depth`. row[c][-1] must be readable; vx[0] is 0.
+  void (*feedback)(const float* const* row, const float* const* above, int channels, float log_a, float slope,
+                   const std::uint8_t* depth, float psi, int n, float* vx, float* vy);
+  /// Filters `signals` planes (1 to 3) along a line, forward and backward, for `lanes` lines side by side, and
+  /// squares the feedback coefficients for the next iteration. Element i of lane k is at [i * stride + k].
+  void (*recursive_pass)(float* v, float* const* f, int signals, std::ptrdiff_t stride, int n);
+  /// out[i * lanes + k] = rows[k][i] and back; rows that are null are read as 0 and not written.
+  void (*gather_lines)(const float* const* rows, int n, float* out);
+  void (*scatter_lines)(const float* in, int n, float* const* rows);
+
+  /// out[p * channels + k] = max(0, u[u_offset[p] + k] + v[v_offset[p] + k]) for the 25 positions p.
+  /// bf16 values are the upper halves of floats; sums are rounded to nearest even.
+  void (*fuse_float)(const float* u, const float* v, const std::ptrdiff_t* u_offset, const std::ptrdiff_t* v_offset,
+                     int channels, float* out);
+  void (*fuse_bf16)(const std::uint16_t* u, const std::uint16_t* v, const std::ptrdiff_t* u_offset,
+                    const std::ptrdiff_t* v_offset, int channels, std::uint16_t* out);
+};
+
+/// The variant of that name, or the widest that this CPU runs for "auto". Throws InvalidArgument for an unknown name,
+/// BackendUnavailable for one that this CPU or build lacks.
+const Kernels& select_kernels(const char* name);
+
+}  // namespace defocus_fast

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled once per instruction set; multiply-adds may be fused here.
+#include "kernels_variant.hpp"
+
+namespace defocus_fast::DEFOCUS_FAST_VARIANT {
+namespace {
+
+/// exp(x) for x <= 0 within 2 ulp; 0 below the smallest normal number.
+inline float exp_nonpositive(float x) {
+  const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the rounded quotient
+  const float n = shifted - 12582912.0f;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts, Cody and Waite
+  float p = 1.9875691500e-4f;                                   // minimax on [-ln 2 / 2, ln 2 / 2] (Cephes expf)
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  std::int32_t bits, scale;
+  __builtin_memcpy(&bits, &shifted, sizeof bits);
+  scale = (bits - 0x4b400000 + 127) << 23;
+  float power;
+  __builtin_memcpy(&power, &scale, sizeof power);
+  return x < -87.0f ? 0.0f : p * power;
+}
+
+inline float absolute(float x) { return __builtin_fabsf(x); }
+
+template <int channels>
+void feedback_of(const float* const* row, const float* const* above, float log_a, float slope,
+                 const std::uint8_t* depth, float psi, int n, float* vx, float* vy) {
+  for (int x = 0; x < n; ++x) {
+    float across = 0;
+    float down = 0;
+    for (int c = 0; c < channels; ++c) {
+      across += absolute(row[c][x] - row[c][x - 1]);
+      down += absolute(row[c][x] - above[c][x]);
+    }
+    const float distance = depth ? 1.0f + psi * depth[x] : 1.0f;
+    vx[x] = exp_nonpositive(log_a * (distance + slope * across));
+    vy[x] = exp_nonpositive(log_a * (distance + slope * down));
+  }
+}
+
+void feedback(const float* const* row, const float* const* above, int channels, float log_a, float slope,
+              const std::uint8_t* depth, float psi, int n, float* vx, float* vy) {
+  const auto run = channels == 1 ? feedback_of<1> : feedback_of<3>;
+  run(row, above ? above : row, log_a, slope, depth, psi, n, vx, vy);
+  if (!above)
+    for (int x = 0; x < n; ++x) vy[x] = 0;
+  vx[0] = 0;
+}
+
+template <int signals>
+void recursive_pass_of(float* v, float* const* f, std::ptrdiff_t stride, int n) {
+  // (1 - v) * f does not wait for the previous element, so the recurrence is one multiply-add deep.
+  float last[signals][lanes];
+  for (int s = 0; s < signals; ++s)
+    for (int k = 0; k < lanes; ++k) last[s][k] = f[s][k];
+  for (int i = 1; i < n; ++i) {
+    const float* vi = v + i * stride;
+    for (int s = 0; s < signals; ++s) {
+      float* fi = f[s] + i * stride;
+      for (int k = 0; k < lanes; ++k) fi[k] = last[s][k] = (fi[k] - vi[k] * fi[k]) + vi[k] * last[s][k];
+    }
+  }
+  for (int i = n - 2; i >= 0; --i) {
+    float* next = v + (i + 1) * stride;
+    for (int s = 0; s < signals; ++s) {
+      float* fi = f[s] + i * stride;
+      for (int k = 0; k < lanes; ++k) fi[k] = last[s][k] = (fi[k] - next[k] * fi[k]) + next[k] * last[s][k];
+    }
+    for (int k = 0; k < lanes; ++k) next[k] *= next[k];
+  }
+}
+
+void recursive_pass(float* v, float* const* f, int signals, std::ptrdiff_t stride, int n) {
+  const auto run = signals == 1 ? recursive_pass_of<1> : signals == 2 ? recursive_pass_of<2> : recursive_pass_of<3>;
+  run(v, f, stride, n);
+}
+
+void gather_lines(const float* const* rows, int n, float* out) {
+  for (int k = 0; k < lanes; ++k) {
+    const float* row = rows[k];
+    for (int i = 0; i < n; ++i) out[i * lanes + k] = row ? row[i] : 0.0f;
+  }
+}
+
+void scatter_lines(const float* in, int n, float* const* rows) {
+  for (int k = 0; k < lanes; ++k)
+    if (float* row = rows[k])
+      for (int i = 0; i < n; ++i) row[i] = in[i * lanes + k];
+}
+
+constexpr int positions = 25;
+
+void fuse_float(const float* u, const float* v, const std::ptrdiff_t* u_offset, const std::ptrdiff_t* v_offset,
+                int channels, float* out) {
+  for (int p = 0; p < positions; ++p) {
+    const float* up = u + u_offset[p];
+    const float* vp = v + v_offset[p];
+    for (int k = 0; k < channels; ++k) {
+      const float sum = up[k] + vp[k];
+      out[p * channels + k] = sum > 0 ? sum : 0;
+    }
+  }
+}
+
+inline float widen(std::uint16_t x) {
+  const std::uint32_t bits = std::uint32_t(x) << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+void fuse_bf16(const std::uint16_t* u, const std::uint16_t* v, const std::ptrdiff_t* u_offset,
+               const std::ptrdiff_t* v_offset, int channels, std::uint16_t* out) {
+  for (int p = 0; p < positions; ++p) {
+    const std::uint16_t* up = u + u_offset[p];
+    const std::uint16_t* vp = v + v_offset[p];
+    for (int k = 0; k < channels; ++k) {
+      const float sum = widen(up[k]) + widen(vp[k]);
+      const float value = sum > 0 ? sum : 0;
+      std::uint32_t bits;
+      __builtin_memcpy(&bits, &value, sizeof bits);
+      out[p * channels + k] = std::uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    }
+  }
+}
+
+#define DEFOCUS_FAST_QUOTE_(x) #x
+#define DEFOCUS_FAST_QUOTE(x) DEFOCUS_FAST_QUOTE_(x)
+
+}  // namespace
+
+// Addresses only: constants need no code at load time, which would run these instructions on any CPU.
+extern constinit const Kernels kernels{DEFOCUS_FAST_QUOTE(DEFOCUS_FAST_VARIANT),
+                             &canny_float,
+                             &canny_double,
+                             feedback,
+                             recursive_pass,
+                             gather_lines,
+                             scatter_lines,
+                             fuse_float,
+                             fuse_bf16};
+
+}  // namespace defocus_fast::DEFOCUS_FAST_VARIANT

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <dlfcn.h>
+
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "defocus_fast/error.hpp"
+#include "stages.hpp"
+
+namespace defocus_fast {
+
+namespace {
+
+/// Where the models lie that are installed with this library.
+std::filesystem::path shipped_models() {
+  Dl_info library{};
+  dladdr(reinterpret_cast<const void*>(&load_model), &library);
+  return std::filesystem::canonical(library.dli_fname).parent_path() / DEFOCUS_FAST_MODELS;
+}
+
+template <class T>
+T parse(const std::map<std::string, std::string>& values, const std::string& key, const std::filesystem::path& file) {
+  const auto entry = values.find(key);
+  std::istringstream text(entry == values.end() ? "" : entry->second);
+  T value{};
+  if (!(text >> value)) throw ModelError(file.string() + ": \"" + key + "\" is missing or unreadable");
+  return value;
+}
+
+}  // namespace
+
+Model load_model(const std::string& name_or_folder) {
+  Model model;
+  const bool is_folder = name_or_folder.find('/') != std::string::npos;
+  model.folder = is_folder ? std::filesystem::path(name_or_folder) : shipped_models() / name_or_folder;
+  const std::filesystem::path file = model.folder / "model.txt";
+  std::ifstream stream(file);
+  if (!stream)
+    throw ModelError("model: \"" + name_or_folder + "\" is neither a shipped model nor a model folder (a path with a '/'): no " +
+                     file.string());
+
+  std::map<std::string, std::string> values;
+  for (std::string line; std::getline(stream, line);)
+    if (const std::size_t colon = line.find(':'); colon != std::string::npos)
+      values[line.substr(0, colon)] = line.substr(std::min(colon + 2, line.size()));
+
+  if (const int format = parse<int>(values, "format", file); format != 1)
+    throw ModelError(file.string() + ": expected format 1, got " + std::to_string(format));
+  model.name = parse<std::string>(values, "name", file);
+  model.width = parse<int>(values, "width", file);
+  model.crop_offset = parse<int>(values, "crop_offset", file);
+  std::istringstream levels(values["levels"]);
+  for (float level; levels >> level;) model.levels.push_back(level);
+  if (model.width < 1 || model.crop_offset < 0 || model.crop_offset > 1 || model.levels.empty())
+    throw ModelError(file.string() + ": width, crop_offset or levels are out of range");
+  return model;
+}
+
+}  // namespace defocus_fast

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// Both networks on OpenVINO. Pixels, features and patches are interleaved (NHWC), as its CPU plugin computes.
+#include <openvino/core/preprocess/pre_post_process.hpp>
+#include <openvino/runtime/core.hpp>
+#include <openvino/runtime/properties.hpp>
+
+#include "defocus_fast/error.hpp"
+#include "stages.hpp"
+
+namespace defocus_fast::cpu {
+
+namespace {
+
+constexpr std::int64_t edges_per_head = 256;   // past it the time per edge no longer falls (bench/)
+constexpr std::int64_t edges_per_patch = 16;   // keeps a batch's features in cache
+
+const char* prefix(Head head) { return head == Head::edge ? "edge" : "blur"; }
+
+bool computes_bfloat16(ov::Core& core) {
+  for (const std::string& capability : core.get_property("CPU", ov::device::capabilities))
+    if (capability == ov::device::capability::BF16) return true;
+  return false;
+}
+
+}  // namespace
+
+struct Network::Impl {
+  ov::Core core;
+  ov::AnyMap properties;
+  Precision precision;
+  ov::InferRequest trunk;
+  std::array<ov::InferRequest, 2> heads, patches;  // by Head
+
+  /// Compiles one graph of the model for fixed shapes. `narrow` tensors hold bf16 if the precision does.
+  ov::InferRequest compile(const std::filesystem::path& file, const std::vector<ov::PartialShape>& nchw,
+                           bool narrow_input, bool narrow_output) {
+    auto model = core.read_model(file.string());
+    std::map<std::size_t, ov::PartialShape> shapes;
+    for (std::size_t i = 0; i < nchw.size(); ++i) shapes[i] = nchw[i];
+    model->reshape(shapes);
+    ov::preprocess::PrePostProcessor layout(model);
+    const ov::element::Type narrow = precision == Precision::bfloat16 ? ov::element::bf16 : ov::element::f32;
+    for (std::size_t i = 0; i < nchw.size(); ++i) {
+      layout.input(i).model().set_layout("NCHW");
+      layout.input(i).tensor().set_layout("NHWC").set_element_type(narrow_input ? narrow : ov::element::f32);
+    }
+    for (std::size_t i = 0; i < model->outputs().size(); ++i) {
+      if (model->output(i).get_partial_shape().size() == 4) {
+        layout.output(i).model().set_layout("NCHW");
+        layout.output(i).tensor().set_layout("NHWC");
+      }
+      layout.output(i).tensor().set_element_type(narrow_output ? narrow : ov::element::f32);
+    }
+    return core.compile_model(layout.build(), "CPU", properties).create_infer_request();
+  }
+};
+
+Network::Network(const Model& model, Precision precision, Evaluation evaluation, int num_threads, int tile_height,
+                 int tile_width)
+    : impl_(std::make_unique<Impl>()) {
+  const bool bfloat16 = computes_bfloat16(impl_->core);
+  if (precision == Precision::bfloat16 && !bfloat16)
+    throw BackendUnavailable("precision: this CPU does not compute bfloat16; accepted here: float32, auto");
+  if (precision == Precision::automatic) precision = bfloat16 ? Precision::bfloat16 : Precision::float32;
+  impl_->precision = precision;
+  impl_->properties = {
+      ov::hint::inference_precision(precision == Precision::bfloat16 ? ov::element::bf16 : ov::element::f32),
+      ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+      ov::hint::enable_cpu_pinning(false),  // pinned threads of two estimators would share a core
+      ov::num_streams(1),
+      ov::inference_num_threads(num_threads),
+  };
+  const ov::Dimension channels = model.width;
+  try {
+    if (evaluation != Evaluation::patch)
+      impl_->trunk = impl_->compile(model.folder / "trunk.onnx",
+                                    {{1, 3, tile_height + 2 * margin, tile_width + 2 * margin}}, false, true);
+    for (const Head head : {Head::edge, Head::blur}) {
+      const std::size_t i = std::size_t(head);
+      const std::string name = prefix(head);
+      if (evaluation != Evaluation::patch)
+        impl_->heads[i] =
+            impl_->compile(model.folder / (name + "_head.onnx"), {{edges_per_head, channels, 5, 5}}, true, false);
+      if (evaluation != Evaluation::shared)
+        impl_->patches[i] = impl_->compile(
+            model.folder / (name + "_patch.onnx"),
+            {{edges_per_patch, 3, 41, 41}, {edges_per_patch, 3, 27, 27}, {edges_per_patch, 3, 15, 15}}, false, false);
+    }
+  } catch (const ov::Exception& error) {
+    throw ModelError(model.folder.string() + ": OpenVINO cannot use this model: " + error.what());
+  }
+}
+
+Network::~Network() = default;
+
+Precision Network::precision() const { return impl_->precision; }
+int Network::head_batch() const { return int(edges_per_head); }
+int Network::patch_batch() const { return int(edges_per_patch); }
+
+float* Network::tile() { return impl_->trunk.get_input_tensor().data<float>(); }
+void Network::extract_features() { impl_->trunk.infer(); }
+const void* Network::features_u(Head head) const { return impl_->trunk.get_output_tensor(head == Head::blur ? 0 : 2).data(); }
+const void* Network::features_v(Head head) const { return impl_->trunk.get_output_tensor(head == Head::blur ? 1 : 3).data(); }
+void* Network::fused(Head head) { return impl_->heads[std::size_t(head)].get_input_tensor().data(); }
+
+const float* Network::predict(Head head) {
+  ov::InferRequest& request = impl_->heads[std::size_t(head)];
+  request.infer();
+  return request.get_output_tensor().data<float>();
+}
+
+std::array<float*, 3> Network::crops(Head head) {
+  ov::InferRequest& request = impl_->patches[std::size_t(head)];
+  return {request.get_input_tensor(0).data<float>(), request.get_input_tensor(1).data<float>(),
+          request.get_input_tensor(2).data<float>()};
+}
+
+const float* Network::predict_patches(Head head) {
+  ov::InferRequest& request = impl_->patches[std::size_t(head)];
+  request.infer();
+  return request.get_output_tensor().data<float>();
+}
+
+}  // namespace defocus_fast::cpu

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stages.hpp"
+
+namespace defocus_fast::cpu {
+
+namespace {
+
+/// Rows of `n` pixels from (y0, x0), interleaved as red, green, blue.
+void extract(const ImageView& image, int y0, int x0, int rows, int n, float* out, float* scratch) {
+  float* const channels[]{scratch, scratch + n, scratch + 2 * n};
+  for (int i = 0; i < rows; ++i) {
+    load_row(image, reflect(y0 + i, image.height), x0, n, channels);
+    for (int x = 0; x < n; ++x, out += 3)
+      for (int c = 0; c < 3; ++c) out[c] = channels[image.channels == 1 ? 0 : c][x];
+  }
+}
+
+}  // namespace
+
+void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, float* tile,
+                  Workers& workers) {
+  const int rows = tile_height + 2 * Network::margin, n = tile_width + 2 * Network::margin;
+  workers.for_ranges(rows, 16, [&](int begin, int end, int) {
+    std::array<float, 3 * (Network::max_tile + 2 * Network::margin)> scratch;
+    extract(image, y0 - Network::margin + begin, x0 - Network::margin, end - begin, n,
+            tile + std::ptrdiff_t(begin) * n * 3, scratch.data());
+  });
+}
+
+void extract_patches(const ImageView& image, int y, int x, int crop_offset, const std::array<float*, 3>& crops) {
+  constexpr std::array<int, 3> sizes{41, 27, 15};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const int first = -sizes[i] / 2 + (i > 0 ? crop_offset : 0);
+    std::array<float, std::size_t{3} * sizes[0]> scratch;
+    extract(image, y + first, x + first, sizes[i], sizes[i], crops[i], scratch.data());
+  }
+}
+
+}  // namespace defocus_fast::cpu

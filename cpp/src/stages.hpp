@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+// The stages of a frame, in the order in which they run: the table of contents of this folder.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "defocus_fast/estimator.hpp"
+#include "kernels.hpp"
+#include "workers.hpp"
+
+namespace defocus_fast {
+
+/// A model folder's metadata (python/defocus_fast/model_io.py writes it).
+struct Model {
+  std::filesystem::path folder;
+  std::string name;
+  int width = 0;              // channels of every convolution
+  int crop_offset = 0;        // px that the 27 and 15 px crops lie down and right of the 41 px crop's centre
+  std::vector<float> levels;  // px, ascending
+};
+
+/// Reads a model by name or folder. Throws ModelError.
+Model load_model(const std::string& name_or_folder);
+
+enum class Head : std::uint8_t { edge, blur };
+
+namespace cpu {
+
+// ---- image.cpp: reading the caller's pixels
+
+/// Throws InvalidArgument unless `image` is a readable picture of 1 or 3 channels; checks no pixel.
+void check_layout(const ImageView& image, const char* name);
+/// Throws InvalidArgument if a float picture has NaN, infinite or negative values or values above 1.
+void check_range(const ImageView& image, Workers& workers);
+
+/// Columns [x0, x0 + n) of row y in [0, 1], one array per channel; uint8 is divided by 255. Columns may lie outside
+/// the picture by any distance: they are reflected with the edge pixel repeated.
+void load_row(const ImageView& image, int y, int x0, int n, float* const* channels);
+
+/// Row y of V = max(R, G, B) in [0, 1].
+template <class T>
+void load_value_row(const ImageView& image, int y, T* out);
+
+/// The index in [0, n) that i stands for under symmetric reflection (edge pixel repeated).
+int reflect(int i, int n);
+
+// ---- canny.cpp
+
+class EdgeDetector {
+ public:
+  EdgeDetector(int height, int width, const CannyOptions& options, const Kernels& kernels, Workers& workers);
+  ~EdgeDetector();
+  /// mask[y * width + x] = 1 at edges, else 0.
+  void detect_edges(const ImageView& image, std::uint8_t* mask);
+
+ private:
+  template <class T>
+  struct Strip;
+  template <class T>
+  void thin(const ImageView& image, std::vector<Strip<T>>& strips, std::uint8_t* classes);
+  void trace(std::uint8_t* classes);
+
+  int height_, width_;
+  CannyOptions options_;
+  const Kernels& kernels_;
+  Workers& workers_;
+  std::vector<double> weights_;
+  std::vector<Strip<float>> float_strips_;    // one per worker, made when the first picture of the type comes
+  std::vector<Strip<double>> double_strips_;
+  std::vector<std::int32_t> stack_;
+};
+
+// ---- network.cpp
+
+/// Both networks, on tiles of one size. Works on the picture extended by `margin` px on each side.
+class Network {
+ public:
+  static constexpr int margin = 20;     // px that a patch reaches beyond its centre
+  static constexpr int halo = 6;        // px around the tile in which features are computed
+  static constexpr int max_tile = 192;  // px; larger tiles only cost memory (bench/)
+  static constexpr int positions = 25;    // outputs of the first fusion convolution per edge
+
+  Network(const Model& model, Precision precision, Evaluation evaluation, int num_threads, int tile_height,
+          int tile_width);
+  ~Network();
+
+  Precision precision() const;
+  int head_batch() const;   // edges per evaluation of a head
+  int patch_batch() const;  // edges per evaluation of a whole network
+
+  /// Input of extract_features: (tile_height + 40, tile_width + 40, 3) in [0, 1].
+  float* tile();
+  void extract_features();
+  /// Features U and V of the tile and `halo` px around it, (tile_height + 12, tile_width + 12, width) float or bf16.
+  const void* features_u(Head head) const;
+  const void* features_v(Head head) const;
+  /// Input of predict: (head_batch, 5, 5, width) float or bf16.
+  void* fused(Head head);
+  /// (head_batch, outputs) probabilities.
+  const float* predict(Head head);
+
+  /// Input of predict_patches: (patch_batch, n, n, 3) for n = 41, 27, 15.
+  std::array<float*, 3> crops(Head head);
+  /// (patch_batch, outputs) probabilities.
+  const float* predict_patches(Head head);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// ---- patches.cpp: from the picture and the features to the networks' inputs
+
+/// The tile at (y0, x0) and `margin` px around it -> (tile_height + 40, tile_width + 40, 3).
+void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, float* tile,
+                  Workers& workers);
+/// The three crops around the pixel (y, x) -> (n, n, 3) for n = 41, 27, 15.
+void extract_patches(const ImageView& image, int y, int x, int crop_offset, const std::array<float*, 3>& crops);
+
+// ---- domain_transform.cpp
+
+/// A float picture in memory that the recursive passes can read beyond the right border.
+class Plane {
+ public:
+  Plane(int height, int width);
+  float* row(int y) { return data_.get() + row_padding + y * pitch_; }
+  const float* row(int y) const { return data_.get() + row_padding + y * pitch_; }
+  std::ptrdiff_t pitch() const { return pitch_; }  // in floats
+
+ private:
+  struct Free {
+    void operator()(float* data) const;
+  };
+  std::ptrdiff_t pitch_;
+  std::unique_ptr<float[], Free> data_;
+};
+
+/// Throw InvalidArgument.
+void check(const FilterOptions& options, const char* name);
+void check(const PropagationOptions& options, int height, int width);
+
+class DomainTransform {
+ public:
+  /// `planes`: the most signals that are filtered at a time, 1 to 3.
+  DomainTransform(int height, int width, int planes, const Kernels& kernels, Workers& workers);
+
+  Plane& signal(int i) { return signals_[static_cast<std::size_t>(i)]; }
+  /// Loads the picture's channels into the signals: uint8 divided by 255, float as it is.
+  void load(const ImageView& image);
+  /// Sets the coefficients from the first `channels` (1 or 3) signals. `slope` multiplies the sum over channels of
+  /// |I'|; `depth` (height, width) may be null.
+  void set_feedback(int channels, double slope, const FilterOptions& options, const std::uint8_t* depth, double psi);
+  /// Filters the first `count` signals in place. Spends the coefficients.
+  void filter(int count, int iterations);
+
+  /// Section III-C: makes the guide from the picture and sets the coefficients of the final filter. Then the caller
+  /// writes radii and pattern mask into signals 0 and 1 (all of it) and calls spread().
+  void guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options);
+  /// out = F(radii) / F(mask); `fallback` where F(mask) is below the smallest normal float.
+  void spread(const PropagationOptions& options, float fallback, const MapView& out);
+
+ private:
+  int height_, width_;
+  const Kernels& kernels_;
+  Workers& workers_;
+  Plane vx_, vy_;
+  std::vector<Plane> signals_;
+  std::vector<std::vector<float>> scratch_;  // one per worker
+};
+
+/// Blur map from the radii and the mask of the pattern edges, which `seed(y, radii, mask)` writes into cleared rows.
+/// Where no pattern edge is in reach: their mean radius; 0 if there is none at all.
+void propagate(DomainTransform& transform, const ImageView& image, const std::uint8_t* depth,
+               const PropagationOptions& options, const std::function<void(int, float*, float*)>& seed,
+               const MapView& out);
+
+}  // namespace cpu
+}  // namespace defocus_fast

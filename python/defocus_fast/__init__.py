@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much every pixel of a photograph is out of focus, as the radius in pixels of the disk that blurred it.
+
+The method is Karaali, Harte and Jung, "Deep Multi-Scale Feature Learning for Defocus Blur Estimation",
+IEEE TIP 31 (2022): edges, a network that tells depth edges from pattern edges, a network that reads the radius at
+pattern edges, and an edge-aware filter that spreads the radii over the picture.
+
+Pictures are NumPy arrays (or anything that exports ``__dlpack__`` or ``__array_interface__`` and lies in host memory)
+of shape (H, W) or (H, W, 3), uint8, or float32 in [0, 1]; row 0 is the top, channels are red, green, blue. They
+are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR frame costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+
+from ._core import BackendUnavailable, BlurMap, Error, ModelError, available_kernels, build_config
+from ._estimator import Estimator, detect_edges, domain_transform_filter, estimate_blur, propagate
+
+__all__ = [
+    "BackendUnavailable",
+    "BlurMap",
+    "Error",
+    "Estimator",
+    "ModelError",
+    "available_kernels",
+    "build_config",
+    "detect_edges",
+    "domain_transform_filter",
+    "estimate_blur",
+    "get_cmake_path",
+    "propagate",
+    "shipped_models",
+]
+
+__version__ = version("defocus_fast")
+
+
+def get_cmake_path() -> str:
+    """Return the folder for ``-Ddefocus_fast_DIR=`` with which CMake's find_package finds the C++ library."""
+    return str(Path(__file__).parent / "lib" / "cmake" / "defocus_fast")
+
+
+def shipped_models() -> list[str]:
+    """Return the names that ``Estimator(model=...)`` accepts beside model folders."""
+    return sorted(path.parent.name for path in (Path(__file__).parent / "models").glob("*/model.txt"))

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public calls: arguments by name with their defaults and documentation; all work is done in the core."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from ._core import BlurMap
+
+
+def _as_array(image: Any, name: str) -> NDArray[Any]:
+    """View `image` as a NumPy array without a copy, or raise TypeError."""
+    if isinstance(image, np.ndarray):
+        return image
+    if hasattr(image, "__dlpack__"):
+        try:
+            return np.from_dlpack(image)
+        except (BufferError, RuntimeError) as error:
+            raise TypeError(f"{name}: expected an array in host memory, got {type(image).__name__}: {error}") from None
+    if hasattr(image, "__array_interface__"):
+        return np.asarray(image)
+    raise TypeError(
+        f"{name}: expected a NumPy array or an object with __dlpack__ or __array_interface__, got {type(image).__name__}"
+    )
+
+
+class Estimator:
+    """Estimates blur maps of pictures of one size.
+
+    Everything that a frame needs is made here: networks compiled for this size, threads, buffers. One estimator may be
+    shared by many Python threads; their calls run one after the other, each on all of the estimator's threads, with
+    the GIL released.
+
+    Args:
+        height, width: size of the pictures in px; at most 2**31 - 1 pixels.
+        model: name of a shipped model (:func:`shipped_models`) or the path of a model folder (with a "/" in it).
+        device: "cpu", "cuda", or "auto", which takes a GPU only if everything that it needs is there.
+        precision: of the networks: "float32", "bfloat16", or "auto": bfloat16 where the CPU computes it natively.
+        evaluation: "shared" (features once per picture), "patch" (three crops per edge through the whole networks,
+            as in the paper), or "auto", which takes whichever costs fewer operations in each part of the picture.
+        num_threads: threads of this estimator; None means all cores.
+        kernels: instruction set of the stages outside the networks, one of :func:`available_kernels`, or "auto".
+        canny_sigma, canny_low, canny_high: of the edge detector, see :func:`detect_edges`.
+        depth_threshold: edges of a higher depth probability are depth edges; in [0, 1]. At 1 no edge is, and the
+            edge network does not run.
+        psi, sigma_s, sigma_r, guide_sigma_s, guide_sigma_r, iterations: see :func:`propagate`.
+
+    Raises:
+        ValueError: an argument is out of range.
+        BackendUnavailable: this machine or build lacks the device, precision or kernels asked for.
+        ModelError: the model folder is missing, incomplete or of another format.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        model: str = "tip22",
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        evaluation: Literal["auto", "shared", "patch"] = "auto",
+        num_threads: int | None = None,
+        kernels: str = "auto",
+        canny_sigma: float = 2**0.5,
+        canny_low: float = 0.08,
+        canny_high: float = 0.20,
+        depth_threshold: float = 0.5,
+        psi: float = 100.0,
+        sigma_s: float | None = None,
+        sigma_r: float = 3.75,
+        guide_sigma_s: float = 7.0,
+        guide_sigma_r: float = 0.5,
+        iterations: int = 5,
+    ) -> None:
+        self._core = _core.Estimator(
+            height,
+            width,
+            model=str(model),
+            device=device,
+            precision=precision,
+            evaluation=evaluation,
+            num_threads=_threads(num_threads),
+            kernels=kernels,
+            canny_sigma=canny_sigma,
+            canny_low=canny_low,
+            canny_high=canny_high,
+            depth_threshold=depth_threshold,
+            psi=psi,
+            sigma_s=_sigma_s(sigma_s),
+            sigma_r=sigma_r,
+            guide_sigma_s=guide_sigma_s,
+            guide_sigma_r=guide_sigma_r,
+            iterations=iterations,
+        )
+
+    @classmethod
+    def for_image(cls, image: Any, **options: Any) -> Estimator:
+        """Make an estimator for pictures of the size of `image`; `options` as for the constructor."""
+        shape = _as_array(image, "image").shape
+        if len(shape) not in (2, 3):
+            raise ValueError(f"image: expected shape (H, W) or (H, W, 3), got {shape}")
+        return cls(shape[0], shape[1], **options)
+
+    def estimate(self, image: Any, *, edges: Any = None, level_probabilities: bool = False) -> BlurMap:
+        """Return the blur map of `image` with everything that was found on the way.
+
+        Args:
+            image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; any strides; not copied.
+            edges: (H, W) bool or uint8 mask of edge pixels to use in place of the edge detector's.
+            level_probabilities: keep the blur network's probability of every radius (92 bytes an edge).
+
+        Returns:
+            A :class:`BlurMap`; its arrays are views of its own memory, which no later call touches. A picture
+            without pattern edges has a map of 0; pixels that no pattern edge reaches get the edges' mean radius.
+
+        Raises:
+            TypeError: not an array, or not of these dtypes.
+            ValueError: another shape than the estimator's, or float values that are not in [0, 1].
+        """
+        mask = None if edges is None else _as_array(edges, "edges")
+        return self._core.estimate(_as_array(image, "image"), mask, level_probabilities)
+
+    def estimate_into(self, image: Any, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Write the blur map of `image` into `out`, (H, W) float32 in px, and return `out`.
+
+        After the first call the library allocates no memory of its own. Errors as in :meth:`estimate`; `out` may
+        have any strides and must be writeable.
+        """
+        self._core.estimate_into(_as_array(image, "image"), out)
+        return out
+
+    @property
+    def height(self) -> int:
+        """Height of the pictures in px."""
+        return self._core.height
+
+    @property
+    def width(self) -> int:
+        """Width of the pictures in px."""
+        return self._core.width
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that a call runs on."""
+        return self._core.num_threads
+
+    @property
+    def device(self) -> str:
+        """The device that "auto" became: "cpu"."""
+        return self._core.device
+
+    @property
+    def precision(self) -> str:
+        """What "auto" became: "float32" or "bfloat16"."""
+        return self._core.precision
+
+    @property
+    def kernels(self) -> str:
+        """What "auto" became, one of :func:`available_kernels`."""
+        return self._core.kernels
+
+    @property
+    def model(self) -> str:
+        """Name that is stored in the model folder."""
+        return self._core.model
+
+    @property
+    def levels(self) -> list[float]:
+        """Radii in px that the blur network tells apart, ascending."""
+        return self._core.levels
+
+    def __repr__(self) -> str:
+        return (
+            f"Estimator({self.height}, {self.width}, model={self.model!r}, device={self.device!r}, "
+            f"precision={self.precision!r}, num_threads={self.num_threads}, kernels={self.kernels!r})"
+        )
+
+
+def estimate_blur(image: Any, **options: Any) -> NDArray[np.float32]:
+    """Return the blur map of one picture, (H, W) float32: the radius in px of the disk that blurred each pixel.
+
+    `options` as for :class:`Estimator`, which this makes anew in every call: for many pictures make one yourself.
+    """
+    return Estimator.for_image(image, **options).estimate(image).map
+
+
+def detect_edges(
+    image: Any,
+    sigma: float = 2**0.5,
+    low: float = 0.08,
+    high: float = 0.20,
+    *,
+    num_threads: int | None = None,
+    kernels: str = "auto",
+) -> NDArray[np.bool_]:
+    """Return the edge mask of a picture, (H, W) bool, equal to scikit-image's Canny detector on V = max(R, G, B).
+
+    Equal means pixel for pixel to ``skimage.feature.canny(V, sigma, low, high)`` with V in [0, 1], float64 for uint8
+    pictures and float32 for float32 ones. The outermost pixels are never edges.
+
+    Args:
+        image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1].
+        sigma: of the Gaussian in px, in (0, 64].
+        low, high: hysteresis thresholds of the gradient magnitude (Sobel operators), 0 <= low <= high.
+
+    Raises:
+        TypeError, ValueError: as :meth:`Estimator.estimate`.
+    """
+    return _core.detect_edges(_as_array(image, "image"), sigma, low, high, _threads(num_threads), kernels)
+
+
+def domain_transform_filter(
+    image: Any,
+    guide: Any,
+    sigma_s: float,
+    sigma_r: float,
+    iterations: int = 5,
+    *,
+    num_threads: int | None = None,
+    kernels: str = "auto",
+) -> NDArray[np.float32]:
+    """Return `image` smoothed along the structures of `guide` by the recursive domain transform.
+
+    Gastal and Oliveira, "Domain transform for edge-aware image and video processing", 2011, equations 14 and 21;
+    distances are 1 + sigma_s / sigma_r * sum over channels of |guide'|.
+
+    Args:
+        image, guide: (H, W) or (H, W, 3) float32 of the same height and width, any finite values.
+        sigma_s: spatial standard deviation in px, > 0.
+        sigma_r: range standard deviation in units of `guide`, > 0.
+        iterations: of a row pass and a column pass each, in [1, 16].
+
+    Returns:
+        float32 of the shape of `image`.
+
+    Raises:
+        TypeError, ValueError: an array or a number is not as above.
+    """
+    return _core.domain_transform_filter(
+        _as_array(image, "image"), _as_array(guide, "guide"), sigma_s, sigma_r, iterations, _threads(num_threads), kernels
+    )
+
+
+def propagate(
+    image: Any,
+    radii: Any,
+    pattern_edges: Any,
+    depth_edges: Any,
+    *,
+    psi: float = 100.0,
+    sigma_s: float | None = None,
+    sigma_r: float = 3.75,
+    guide_sigma_s: float = 7.0,
+    guide_sigma_r: float = 0.5,
+    iterations: int = 5,
+    num_threads: int | None = None,
+    kernels: str = "auto",
+) -> NDArray[np.float32]:
+    """Return the dense map, (H, W) float32, of radii that are known at pattern edges (section III-C of the paper).
+
+    The guide is the picture filtered by itself; the map is F(radii) / F(pattern mask), where F is the domain transform
+    with distances 1 + sigma_s / sigma_r * sum of |guide'| + psi on depth-edge pixels.
+
+    Args:
+        image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1].
+        radii: (H, W) float32 in px, read at pattern edges only, where it must be finite and >= 0.
+        pattern_edges, depth_edges: (H, W) bool or uint8 masks.
+        psi: extra distance across a depth-edge pixel, >= 0 (100 in the paper, 20 in the published program).
+        sigma_s: spatial standard deviation in px, > 0; None means min(H, W) / 8.
+        sigma_r: range standard deviation in units of [0, 1] summed over three channels, > 0.
+        guide_sigma_s, guide_sigma_r: of the filter that makes the guide.
+        iterations: of both filters, in [1, 16].
+
+    Returns:
+        Radii in px. Pixels that no pattern edge reaches (their F(mask) is below the smallest normal float32) get the mean
+        radius of the pattern edges; without any pattern edge the map is 0.
+
+    Raises:
+        TypeError, ValueError: an array or a number is not as above.
+    """
+    return _core.propagate(
+        _as_array(image, "image"),
+        _as_array(radii, "radii"),
+        _as_array(pattern_edges, "pattern_edges"),
+        _as_array(depth_edges, "depth_edges"),
+        psi,
+        _sigma_s(sigma_s),
+        sigma_r,
+        guide_sigma_s,
+        guide_sigma_r,
+        iterations,
+        _threads(num_threads),
+        kernels,
+    )
+
+
+def _threads(num_threads: int | None) -> int:
+    """The core's form of "all cores" is 0."""
+    if num_threads is None:
+        return 0
+    if num_threads < 1:
+        raise ValueError(f"num_threads: expected at least 1, or None for all cores, got {num_threads}")
+    return num_threads
+
+
+def _sigma_s(sigma_s: float | None) -> float:
+    """The core's form of "min(H, W) / 8" is 0."""
+    if sigma_s is None:
+        return 0.0
+    if not sigma_s > 0:
+        raise ValueError(f"sigma_s: expected px > 0, or None for min(H, W) / 8, got {sigma_s}")
+    return sigma_s
