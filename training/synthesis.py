@@ -1,0 +1,516 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthesis of defocused pictures with exact ground truth (paper, section IV-A, extended).
+
+A scene is a stack of layers, far to near. Each layer has a sharp texture, a soft mask and a radius map; texture and
+mask are blurred together (premultiplied) with a disk kernel, and composited. Uniform, gradual and stepwise radius maps
+give pattern edges, layer boundaries give depth edges. Edges come from the detector run on the finished picture.
+
+Radii are in pixels of the finished picture. Pictures are float32 RGB in [0, 1], shape (H, W, 3), unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import multiprocessing
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from skimage.feature import canny
+
+Array = np.ndarray[Any, Any]
+
+LEVELS = np.arange(0.5, 6.01, 0.25)  # the 23 radii that B-NET tells apart, px
+RADIUS_RANGE = (0.3, 6.5)  # px; a little beyond the levels, so that the outermost are not special
+MARGIN = 16  # px rendered beyond the picture on each side, so that its border is blurred from real content
+
+# Codes of the kind map.
+NO_EDGE, PATTERN, DEPTH, AMBIGUOUS = range(4)
+
+# A boundary counts as a depth edge where the radius jumps by at least DEPTH_STEP, as no boundary at all where it jumps
+# by less than SAME_DEPTH_STEP; edges at jumps in between train neither.
+DEPTH_STEP, SAME_DEPTH_STEP = 0.5, 0.25
+
+
+def detect_edges(image: Array) -> Array:
+    """Return the edge mask (H, W) bool of an RGB picture, by the detector that the estimator uses."""
+    return canny(image.max(axis=2), sigma=math.sqrt(2), low_threshold=0.08, high_threshold=0.20)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def split_of(name: str) -> str:
+    """Return "train", "validation" (5 % of the names) or "test" (10 %), fixed by a hash of the picture's name."""
+    share = int(hashlib.sha256(Path(name).stem.encode()).hexdigest()[:8], 16) / 2**32
+    return "validation" if share < 0.05 else "test" if share < 0.15 else "train"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The source pictures of one split: photographs (H, W, 3) and cut-outs (H, W, 4), all uint8 RGB(A)."""
+
+    photos: list[Array]
+    cutouts: list[Array]
+
+
+def load_pictures(folder: Path, split: str, extra: Path | None = None, longest: int = 1600) -> Pictures:
+    """Load the pictures of `split` below `folder` (as left by ``training.fetch``) and, if given, `extra`.
+
+    Pictures longer than `longest` px are reduced to that. Names are sorted, so the order is reproducible.
+    """
+    photo_files = [*(folder / "photo").iterdir(), *(extra.iterdir() if extra else ())]
+    photos = []
+    for file in sorted((f for f in photo_files if split_of(f.name) == split), key=lambda f: f.name):
+        photo = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        if photo is None:
+            continue
+        scale = longest / max(photo.shape)
+        if scale < 1:
+            photo = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        photos.append(np.ascontiguousarray(photo[..., ::-1]))
+    cutouts = []
+    for file in sorted((folder / "cutout").iterdir()):
+        cutout = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        if split_of(file.name) == split and cutout is not None and cutout.ndim == 3 and cutout.shape[2] == 4:
+            cutouts.append(np.ascontiguousarray(cutout[..., [2, 1, 0, 3]]))
+    if not photos or not cutouts:
+        raise ValueError(f"{folder}: no photos or no cut-outs for split {split!r}")
+    return Pictures(photos, cutouts)
+
+
+def _photo_texture(pictures: Pictures, size: int, rng: np.random.Generator) -> Array:
+    """Return a sharp (size, size, 3) texture: a photograph reduced by about 2 (less only where it is too small)."""
+    photo = pictures.photos[rng.integers(len(pictures.photos))]
+    scale = min(rng.uniform(1.5, 2.5), min(photo.shape[:2]) / size)
+    side = int(size * scale)
+    if side < size:  # too small even at full size: mirror it out
+        pad = size - min(photo.shape[:2])
+        photo = np.pad(photo, ((0, pad), (0, pad), (0, 0)), mode="symmetric")
+        side = size
+    y = rng.integers(photo.shape[0] - side + 1)
+    x = rng.integers(photo.shape[1] - side + 1)
+    if rng.random() < 0.6:  # of two places, the one with more detail
+        other = rng.integers(photo.shape[0] - side + 1), rng.integers(photo.shape[1] - side + 1)
+        y, x = max((y, x), other, key=lambda at: photo[at[0] : at[0] + side : 4, at[1] : at[1] + side : 4, 1].std())
+    crop = cv2.resize(photo[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_AREA)
+    crop = np.rot90(crop, rng.integers(4)) if rng.random() < 0.3 else crop
+    crop = crop[:, ::-1] if rng.random() < 0.5 else crop
+    return np.ascontiguousarray(crop, dtype=np.float32) / 255
+
+
+def _texture(pictures: Pictures, size: int, rng: np.random.Generator) -> Array:
+    """Return a sharp texture, often with objects pasted into it: outlines that are no depth edges."""
+    texture = _photo_texture(pictures, size, rng)
+    if rng.random() < 0.45:
+        for _ in range(rng.integers(1, 4)):
+            mask, own_colour = _random_mask(pictures, size, rng, thickness=rng.uniform(1.5, 8))
+            if own_colour is None:
+                flat = rng.random() < 0.3
+                own_colour = (
+                    np.full((size, size, 3), rng.random(3), np.float32) if flat else _photo_texture(pictures, size, rng)
+                )
+            texture += mask[..., None] * (own_colour - texture)
+    return texture
+
+
+# ---------------------------------------------------------------- masks
+
+_SUPERSAMPLING = 4
+
+
+def _place_cutout(pictures: Pictures, size: int, rng: np.random.Generator) -> tuple[Array, Array | None]:
+    """Return the alpha of a cut-out at a random place and size, and its colour if it was reduced enough to be sharp."""
+    cutout = pictures.cutouts[rng.integers(len(pictures.cutouts))]
+    target = rng.uniform(0.25, 0.9) * size
+    scale = target / max(cutout.shape[:2])
+    cutout = cutout[:, ::-1] if rng.random() < 0.5 else cutout
+    height, width = (max(8, round(side * scale)) for side in cutout.shape[:2])
+    small = cv2.resize(cutout, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    y = int(rng.uniform(-0.3, 0.7) * height) - height // 2 + rng.integers(size)
+    x = int(rng.uniform(-0.3, 0.7) * width) - width // 2 + rng.integers(size)
+    rows, columns = slice(max(y, 0), min(y + height, size)), slice(max(x, 0), min(x + width, size))
+    canvas = np.zeros((size, size, 4), np.float32)
+    if rows.start < rows.stop and columns.start < columns.stop:
+        canvas[rows, columns] = small[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x] / 255.0
+    alpha = canvas[..., 3]
+    if scale > 1:  # an enlarged outline is soft: make it as steep as one pixel again
+        alpha = np.clip((alpha - 0.5) * scale + 0.5, 0, 1)
+    return alpha, canvas[..., :3] if scale < 0.7 else None
+
+
+def _draw_shape(kind: str, size: int, rng: np.random.Generator, thickness: float) -> Array:
+    """Return an anti-aliased mask (size, size) of one random shape; `thickness` in px is for thin shapes."""
+    big = size * _SUPERSAMPLING
+    mask = np.zeros((big, big), np.uint8)
+    if kind == "half_plane":
+        angle = rng.uniform(0, 2 * math.pi)
+        normal = np.array([math.cos(angle), math.sin(angle)])
+        centre = rng.uniform(0.25, 0.75, 2) * big
+        along = np.array([-normal[1], normal[0]]) * 2 * big
+        corners = [centre - along, centre + along, centre + along + normal * 3 * big, centre - along + normal * 3 * big]
+        cv2.fillPoly(mask, [np.int32(corners)], 255)
+    elif kind == "polygon":
+        count = rng.integers(3, 9)
+        angles = np.sort(rng.uniform(0, 2 * math.pi, count))
+        radius = rng.uniform(0.1, 0.45) * big * rng.uniform(0.4, 1, count)
+        points = rng.uniform(0.1, 0.9, 2) * big + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+        cv2.fillPoly(mask, [np.int32(points)], 255)
+    elif kind == "smooth":
+        angles = np.linspace(0, 2 * math.pi, 240, endpoint=False)
+        waves = sum(rng.normal(0, 0.35 / k) * np.cos(k * angles + rng.uniform(0, 6.3)) for k in range(1, 8))
+        radius = rng.uniform(0.1, 0.4) * big * np.clip(1 + waves, 0.15, 2)
+        points = rng.uniform(0.1, 0.9, 2) * big + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+        cv2.fillPoly(mask, [np.int32(points)], 255)
+    elif kind == "thin":
+        for _ in range(rng.integers(1, 5)):
+            ends = rng.uniform(-0.2, 1.2, (3, 2)) * big
+            t = np.linspace(0, 1, 40)[:, None]
+            curve = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t**2 * ends[2]
+            width = max(1, round(thickness * rng.uniform(1, 2) * _SUPERSAMPLING))
+            cv2.polylines(mask, [np.int32(curve)], False, 255, width)
+    elif kind == "noise":  # foliage-like: a threshold of smoothed noise
+        field = cv2.GaussianBlur(rng.standard_normal((size, size)).astype(np.float32), (0, 0), rng.uniform(6, 20))
+        field = cv2.resize(field, (big, big), interpolation=cv2.INTER_CUBIC)
+        mask[field > np.quantile(field[::8, ::8], rng.uniform(0.4, 0.85))] = 255
+    else:
+        raise ValueError(f"shape: expected half_plane, polygon, smooth, thin or noise, got {kind!r}")
+    return cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+def _random_mask(
+    pictures: Pictures, size: int, rng: np.random.Generator, thickness: float
+) -> tuple[Array, Array | None]:
+    """Return a mask (size, size) and, for some cut-outs, the colour (size, size, 3) that belongs to it."""
+    if rng.random() < 0.35:
+        return _place_cutout(pictures, size, rng)
+    kind = rng.choice(["half_plane", "polygon", "smooth", "thin", "noise"], p=[0.25, 0.25, 0.25, 0.13, 0.12])
+    return _draw_shape(str(kind), size, rng, thickness), None
+
+
+# ---------------------------------------------------------------- blur
+
+
+@lru_cache(maxsize=4096)
+def disk_kernel(radius: float, gaussian_share: float = 0.0) -> Array:
+    """Return the kernel of a disk of `radius` px, each entry the disk's exact share of that pixel; sums to 1.
+
+    `gaussian_share` mixes in a Gaussian of the same variance (sigma = radius / 2), a softer aperture.
+    """
+    half = max(0, math.ceil(radius - 0.5))
+    # Area by the strip method: 64 sub-rows, in each of them the covered length is exact.
+    sub = (np.arange((2 * half + 1) * 64) + 0.5) / 64 - half - 0.5
+    reach = np.sqrt(np.maximum(radius**2 - sub**2, 0))
+    left = np.arange(-half, half + 1) - 0.5
+    cover = np.minimum(reach[:, None], left + 1) - np.maximum(-reach[:, None], left)
+    kernel = np.clip(cover, 0, 1).reshape(2 * half + 1, 64, -1).mean(1)
+    kernel = (kernel + kernel.T) / 2
+    if gaussian_share > 0:
+        half_gauss = max(half, math.ceil(1.5 * radius))
+        kernel = np.pad(kernel, half_gauss - half)
+        profile = np.exp(-0.5 * (np.arange(-half_gauss, half_gauss + 1) / max(radius / 2, 1e-3)) ** 2)
+        gauss = np.outer(profile, profile)
+        kernel = (1 - gaussian_share) * kernel / kernel.sum() + gaussian_share * gauss / gauss.sum()
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def blur(image: Array, radius: Array, gaussian_share: float = 0.0) -> Array:
+    """Blur (H, W, C) with the disk of the radius map (H, W): gathering, exact where the map is locally constant.
+
+    A varying map is rendered from radii 0.25 px apart, linearly mixed.
+    """
+    low, high = float(radius.min()), float(radius.max())
+    if high - low < 0.02:
+        kernel = disk_kernel(round(0.5 * (low + high), 3), gaussian_share)
+        return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT)
+    steps = np.arange(math.floor(low * 4), math.ceil(high * 4) + 1) / 4
+    result = np.zeros_like(image)
+    for step in steps:
+        weight = np.clip(1 - np.abs(radius - step) * 4, 0, None).astype(np.float32)
+        if weight.any():
+            kernel = disk_kernel(float(step), gaussian_share)
+            result += weight[..., None] * cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT)
+    return result
+
+
+def _radius_map(size: int, rng: np.random.Generator, low: float, high: float, form: str) -> Array:
+    """Return a radius map (size, size) running from about `low` to `high` as a slope, a bowl or in small steps."""
+    y, x = (np.mgrid[:size, :size] / size - 0.5).astype(np.float32)
+    angle = rng.uniform(0, 2 * math.pi)
+    ramp = x * math.cos(angle) + y * math.sin(angle)
+    if form == "bowl":  # passes through focus: sharpest on a line, softer on both sides of it
+        ramp = np.abs(ramp - rng.uniform(-0.3, 0.3))
+    ramp = (ramp - ramp.min()) / (ramp.max() - ramp.min())
+    radius = low + (high - low) * ramp
+    if form == "steps":
+        height = rng.uniform(0.25, 0.5)
+        radius = low + np.floor((radius - low) / height) * height
+    return np.clip(radius, *RADIUS_RANGE).astype(np.float32)
+
+
+# ---------------------------------------------------------------- scenes
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What the camera does to the scene, besides the disk blur. The defaults do nothing."""
+
+    gamma: float = 1.0  # blur and compositing happen in light = value ** gamma
+    gaussian_share: float = 0.0  # aperture between disk (0) and Gaussian (1)
+    vignetting: float = 0.0  # loss of light in the corners
+    gain: float = 1.0
+    contrast: float = 1.0
+    shot_noise: float = 0.0  # standard deviation at white
+    read_noise: float = 0.0
+    bayer: bool = False  # colour mosaic, interpolated again
+    sharpening: float = 0.0  # amount of an unsharp mask of sigma 1 px
+    jpeg_quality: int = 0  # 0: not compressed
+    chroma_subsampling: bool = False
+
+
+def random_camera(rng: np.random.Generator, clean_share: float) -> Camera:
+    """Return a camera with no effects, with probability `clean_share`, or with a random choice of them."""
+    if rng.random() < clean_share:
+        return Camera()
+
+    def maybe(probability: float, low: float, high: float, otherwise: float) -> float:
+        value = rng.uniform(low, high)
+        return float(value) if rng.random() < probability else otherwise
+
+    return Camera(
+        gamma=maybe(0.45, 1.6, 2.4, 1.0),
+        gaussian_share=maybe(0.25, 0.1, 0.6, 0.0),
+        vignetting=maybe(0.2, 0.1, 0.5, 0.0),
+        gain=maybe(0.4, 0.6, 1.3, 1.0),
+        contrast=maybe(0.4, 0.7, 1.4, 1.0),
+        shot_noise=maybe(0.4, 0.0, 0.025, 0.0),
+        read_noise=maybe(0.4, 0.0, 0.012, 0.0),
+        bayer=bool(rng.random() < 0.1),
+        sharpening=maybe(0.15, 0.1, 0.6, 0.0),
+        jpeg_quality=int(maybe(0.5, 70, 99, 0)),
+        chroma_subsampling=bool(rng.random() < 0.5),
+    )
+
+
+def photograph(light: Array, camera: Camera, rng: np.random.Generator) -> Array:
+    """Return the finished picture, uint8 (H, W, 3), of the blurred light."""
+    if camera.vignetting:
+        y, x = (np.abs(np.linspace(-1, 1, side)) for side in light.shape[:2])
+        light = light * (1 - camera.vignetting * (y[:, None] ** 2 + x**2) / 2)[..., None].astype(np.float32)
+    light = np.clip(light * camera.gain, 0, 1)
+    if camera.shot_noise or camera.read_noise:
+        deviation = np.sqrt(camera.shot_noise**2 * light + camera.read_noise**2)
+        light = np.clip(light + deviation * rng.standard_normal(light.shape, dtype=np.float32), 0, 1)
+    image = light ** np.float32(1 / camera.gamma)
+    image = np.clip((image - 0.5) * camera.contrast + 0.5, 0, 1)
+    if camera.bayer:
+        value = np.uint8(np.rint(image * 255))
+        mosaic = value[..., 1].copy()
+        mosaic[::2, ::2], mosaic[1::2, 1::2] = value[::2, ::2, 0], value[1::2, 1::2, 2]
+        image = cv2.cvtColor(mosaic, cv2.COLOR_BayerRGGB2RGB_EA).astype(np.float32) / 255
+    if camera.sharpening:
+        image = image + camera.sharpening * (image - cv2.GaussianBlur(image, (0, 0), 1.0))
+    picture = np.uint8(np.rint(np.clip(image, 0, 1) * 255))
+    if camera.jpeg_quality:
+        sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
+        if not camera.chroma_subsampling:
+            sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+        options = [cv2.IMWRITE_JPEG_QUALITY, camera.jpeg_quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+        data = cv2.imencode(".jpg", picture[..., ::-1], options)[1]
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    return np.ascontiguousarray(picture)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a scene."""
+
+    texture: Array  # (S, S, 3) sharp
+    mask: Array  # (S, S) in [0, 1]; 1 everywhere for the background
+    radius: Array  # (S, S) px
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A finished picture and its ground truth."""
+
+    image: Array  # (H, W, 3) uint8
+    radius: Array  # (H, W) float32, px: of the nearest layer at each pixel
+    edge_radius: Array  # (H, W) float32, px: at edge pixels, of the layer that produced the edge
+    kind: Array  # (H, W) uint8: NO_EDGE, PATTERN, DEPTH or AMBIGUOUS
+
+
+def _kind_map(edges: Array, radius: Array, nearest: Array) -> tuple[Array, Array]:
+    """Return the kind of each edge pixel, and the radius that produced it.
+
+    `nearest` numbers the topmost layer. The outline of a layer is as soft as that layer, so a depth edge takes the
+    near layer's radius; within that radius of the boundary both layers shine through and pattern edges are ambiguous.
+    """
+    box = np.ones((3, 3), np.uint8)
+    boundary = cv2.dilate(nearest, box) != cv2.erode(nearest, box)
+    kind = np.where(edges, PATTERN, NO_EDGE).astype(np.uint8)
+    if not boundary.any():
+        return kind, radius
+    jump = cv2.dilate(radius, box) - cv2.erode(radius, box)
+    top = cv2.dilate(nearest, box)
+    near_radius = cv2.dilate(np.where(nearest == top, radius, 0), box)  # of the near layer, at boundary pixels
+    produced = radius.copy()
+    # Jumps too small for a depth edge first, so that a clear one close by has the last word.
+    for is_source, at_boundary in (
+        (boundary & (jump >= SAME_DEPTH_STEP) & (jump < DEPTH_STEP), AMBIGUOUS),
+        (boundary & (jump >= DEPTH_STEP), DEPTH),
+    ):
+        if not is_source.any():
+            continue
+        distance, label = cv2.distanceTransformWithLabels(
+            np.uint8(~is_source), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        radius_of_label = np.zeros(label.max() + 1, np.float32)
+        radius_of_label[label[is_source]] = near_radius[is_source]
+        outline = radius_of_label[label]  # radius of the nearest boundary's near layer
+        kind[edges & (distance <= outline + 2)] = AMBIGUOUS
+        at = edges & (distance <= 1.5 + 0.25 * outline)
+        kind[at] = at_boundary
+        produced[at] = outline[at]
+    return kind, produced
+
+
+def _soft_content(sharp: Array, radius: Array) -> Array:
+    """Return where (H, W) the content was soft before the blur (clouds, haze), enough to make the radius wrong.
+
+    The width s of an edge follows from its gradients after Gaussians of 0.7 and 2 px, whose ratio is
+    sqrt((2^2 + s^2) / (0.7^2 + s^2)); s adds to the disk's width radius / 2 in quadrature.
+    """
+    value = sharp.max(axis=2)
+    window = np.ones((9, 9), np.uint8)  # the detected edge lies within a few px of the sharp one
+
+    def steepest(sigma: float) -> Array:
+        smooth = cv2.GaussianBlur(value, (0, 0), sigma)
+        return cv2.dilate(cv2.magnitude(cv2.Sobel(smooth, -1, 1, 0), cv2.Sobel(smooth, -1, 0, 1)), window)
+
+    ratio_squared = np.maximum(steepest(0.7) / np.maximum(steepest(2.0), 1e-6), 1.01) ** 2
+    variance = np.maximum((4 - 0.49 * ratio_squared) / (ratio_squared - 1), 0)
+    usual = 0.4  # variance of the sharpest content, px^2
+    return np.sqrt(radius**2 / 4 + variance) > np.sqrt(radius**2 / 4 + usual) + 0.25
+
+
+def render(layers: list[Layer], camera: Camera, rng: np.random.Generator) -> Scene:
+    """Blur and composite `layers` (far to near), take the picture and label its edges. Cuts MARGIN off each side."""
+    gamma = np.float32(camera.gamma)
+    background = layers[0]
+    light = blur(background.texture**gamma, background.radius, camera.gaussian_share)
+    sharp, radius = background.texture, background.radius
+    nearest = np.zeros(radius.shape, np.uint8)
+    for number, layer in enumerate(layers[1:], 1):
+        premultiplied = np.dstack([layer.texture**gamma * layer.mask[..., None], layer.mask])
+        blurred = blur(premultiplied, layer.radius, camera.gaussian_share)
+        light = light * (1 - blurred[..., 3:]) + blurred[..., :3]
+        sharp = sharp * (1 - layer.mask[..., None]) + layer.texture * layer.mask[..., None]
+        inside = layer.mask > 0.5
+        radius = np.where(inside, layer.radius, radius)
+        nearest[inside] = number
+    cut = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    image = photograph(np.clip(light[cut], 0, 1), camera, rng)
+    radius, nearest = np.ascontiguousarray(radius[cut]), np.ascontiguousarray(nearest[cut])
+    kind, edge_radius = _kind_map(detect_edges(image.astype(np.float32) / 255), radius, nearest)
+    kind[(kind == PATTERN) & _soft_content(np.ascontiguousarray(sharp[cut]), radius)] = AMBIGUOUS
+    return Scene(image, radius, edge_radius, kind)
+
+
+def _random_radius(rng: np.random.Generator) -> float:
+    """Return a radius over RADIUS_RANGE, the sharp end a little more often: that is where pictures are in focus."""
+    return float(rng.uniform(0.3, 2.5) if rng.random() < 0.25 else rng.uniform(*RADIUS_RANGE))
+
+
+def random_scene(
+    pictures: Pictures, size: int, rng: np.random.Generator, layered_share: float = 0.55, clean_share: float = 0.4
+) -> Scene:
+    """Return a random scene of (size, size): layered with probability `layered_share`, else one texture.
+
+    Single textures are uniformly blurred half of the time, else with a slope, a bowl or small steps.
+    """
+    full = size + 2 * MARGIN
+
+    def radius_map(radius: float, gradual_share: float) -> Array:
+        if rng.random() >= gradual_share:
+            return np.full((full, full), radius, np.float32)
+        form = str(rng.choice(["slope", "bowl", "steps"], p=[0.4, 0.25, 0.35]))
+        return _radius_map(full, rng, radius, _random_radius(rng), form)
+
+    layered = rng.random() < layered_share
+    first = _random_radius(rng)
+    background = radius_map(first, 0.2 if layered else 0.5)
+    layers = [Layer(_texture(pictures, full, rng), np.ones((full, full), np.float32), background)]
+    for _ in range(rng.integers(1, 4) if layered else 0):
+        radius = _random_radius(rng)
+        while abs(radius - first) < DEPTH_STEP:
+            radius = _random_radius(rng)
+        # Touching thin things are kept wider than their own blur, else the far side shines through their middle.
+        mask, colour = _random_mask(pictures, full, rng, thickness=max(2.0, 1.5 * radius))
+        texture = colour if colour is not None else _texture(pictures, full, rng)
+        layers.append(Layer(texture, mask, radius_map(radius, 0.15)))
+    return render(layers, random_camera(rng, clean_share), rng)
+
+
+# ---------------------------------------------------------------- shards
+
+SCENES_PER_SHARD = 250
+RADIUS_SCALE = 32  # shards hold the edge radius in 1/32 px
+
+
+def _write_shards(numbers: range, pictures: Pictures, folder: Path, size: int, seed: int) -> None:
+    """Write shards, each uint8 (scenes, size, size, 5) = R, G, B, edge radius * RADIUS_SCALE, kind."""
+    cv2.setNumThreads(1)
+    for number in numbers:
+        path = folder / f"{number:04d}.npy"
+        if path.exists():
+            continue
+        shard = np.empty((SCENES_PER_SHARD, size, size, 5), np.uint8)
+        for i in range(SCENES_PER_SHARD):
+            scene = random_scene(pictures, size, np.random.default_rng([seed, number, i]))
+            shard[i, ..., :3], shard[i, ..., 4] = scene.image, scene.kind
+            shard[i, ..., 3] = np.rint(np.clip(scene.edge_radius, 0, 7.9) * RADIUS_SCALE)
+        part = path.with_suffix(".part")
+        with open(part, "wb") as file:
+            np.save(file, shard)
+        os.replace(part, path)
+        print(path, flush=True)
+
+
+def main() -> None:
+    """Write shards of random scenes for training or validation; shards already there are kept."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("pictures", type=Path, help="folder written by training.fetch")
+    parser.add_argument("out", type=Path, help="shards go to OUT/<split>/")
+    parser.add_argument("--split", choices=["train", "validation"], default="train")
+    parser.add_argument("--shards", type=int, default=28, help=f"of {SCENES_PER_SHARD} scenes each")
+    parser.add_argument("--size", type=int, default=256, help="side of a scene, px")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--extra", type=Path, help="folder with more sharp photographs")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    folder = args.out / args.split
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = load_pictures(args.pictures, args.split, args.extra)
+    seed = args.seed if args.split == "train" else args.seed + 1_000_000
+    fork = multiprocessing.get_context("fork")  # the processes share the decoded pictures
+    jobs = [
+        fork.Process(target=_write_shards, args=(range(job, args.shards, args.jobs), pictures, folder, args.size, seed))
+        for job in range(args.jobs)
+    ]
+    for process in jobs:
+        process.start()
+    for process in jobs:
+        process.join()
+    if any(process.exitcode for process in jobs):
+        raise SystemExit("a process failed; run again to write the missing shards")
+
+
+if __name__ == "__main__":
+    main()
