@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "defocus_fast/error.hpp"
@@ -34,7 +35,8 @@ std::string describe(const py::array& array) {
 
 void check_aligned(const py::array& array, const char* name) {
   constexpr int aligned = 0x0100;  // NPY_ARRAY_ALIGNED
-  if (!(array.flags() & aligned)) reject_shape(name, "an aligned array (numpy.require(..., requirements=\"A\"))", array);
+  if (!(array.flags() & aligned))
+    reject_shape(name, "an aligned array (numpy.require(..., requirements=\"A\"))", array);
 }
 
 template <class T>
@@ -44,22 +46,18 @@ bool holds(const py::array& array) {
 
 /// A view of an (H, W) or (H, W, 3) array, whatever its strides.
 ImageView image_view(const py::array& array, const char* name, bool only_float) {
-  const char* accepted = only_float ? "float32 of shape (H, W) or (H, W, 3)"
-                                    : "uint8 or float32 in [0, 1] of shape (H, W) or (H, W, 3)";
+  const char* accepted =
+      only_float ? "float32 of shape (H, W) or (H, W, 3)" : "uint8 or float32 in [0, 1] of shape (H, W) or (H, W, 3)";
   if (!holds<float>(array) && (only_float || !holds<std::uint8_t>(array))) reject(name, accepted, array);
   if ((array.ndim() != 2 && array.ndim() != 3) || (array.ndim() == 3 && array.shape(2) != 3) || array.size() == 0 ||
       array.shape(0) > INT32_MAX || array.shape(1) > INT32_MAX)
     reject_shape(name, accepted, array);
   check_aligned(array, name);
   const bool colour = array.ndim() == 3;
-  return {array.data(),
-          holds<float>(array) ? PixelType::float32 : PixelType::uint8,
-          int(array.shape(0)),
-          int(array.shape(1)),
-          colour ? 3 : 1,
-          array.strides(0),
-          array.strides(1),
-          colour ? array.strides(2) : array.itemsize()};
+  return {array.data(),        holds<float>(array) ? PixelType::float32 : PixelType::uint8,
+          int(array.shape(0)), int(array.shape(1)),
+          colour ? 3 : 1,      array.strides(0),
+          array.strides(1),    colour ? array.strides(2) : array.itemsize()};
 }
 
 void check_plane(const py::array& array, const char* name, const char* accepted) {
@@ -159,23 +157,21 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   py::class_<Estimator>(m, "Estimator")
       .def(py::init([](int height, int width, const std::string& model, const std::string& device,
                        const std::string& precision, const std::string& evaluation, int num_threads,
-                       const std::string& kernels, double canny_sigma, double canny_low, double canny_high, double psi,
-                       double sigma_s, double sigma_r, double guide_sigma_s, double guide_sigma_r, int iterations,
-                       double depth_threshold) {
+                       const std::string& kernels, double canny_sigma, double canny_low, double canny_high,
+                       std::vector<double> canny_smoothing, double psi, double sigma_s, double sigma_r,
+                       double guide_sigma_s, double guide_sigma_r, int iterations, double depth_threshold) {
              Options options;
              options.model = model;
              options.device = device;
-             options.precision = parse<Precision>("precision", precision,
-                                                  {{"auto", Precision::automatic},
-                                                   {"float32", Precision::float32},
-                                                   {"bfloat16", Precision::bfloat16}});
-             options.evaluation = parse<Evaluation>("evaluation", evaluation,
-                                                    {{"auto", Evaluation::automatic},
-                                                     {"shared", Evaluation::shared},
-                                                     {"patch", Evaluation::patch}});
+             options.precision = parse<Precision>(
+                 "precision", precision,
+                 {{"auto", Precision::automatic}, {"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}});
+             options.evaluation = parse<Evaluation>(
+                 "evaluation", evaluation,
+                 {{"auto", Evaluation::automatic}, {"shared", Evaluation::shared}, {"patch", Evaluation::patch}});
              options.num_threads = num_threads;
              options.kernels = kernels;
-             options.canny = {canny_sigma, canny_low, canny_high};
+             options.canny = {canny_sigma, canny_low, canny_high, std::move(canny_smoothing)};
              options.propagation = {psi, sigma_s, sigma_r, guide_sigma_s, guide_sigma_r, iterations};
              options.depth_threshold = depth_threshold;
              const py::gil_scoped_release release;
@@ -183,9 +179,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
            }),
            py::arg("height"), py::arg("width"), py::kw_only(), py::arg("model"), py::arg("device"),
            py::arg("precision"), py::arg("evaluation"), py::arg("num_threads"), py::arg("kernels"),
-           py::arg("canny_sigma"), py::arg("canny_low"), py::arg("canny_high"), py::arg("psi"), py::arg("sigma_s"),
-           py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"), py::arg("iterations"),
-           py::arg("depth_threshold"))
+           py::arg("canny_sigma"), py::arg("canny_low"), py::arg("canny_high"), py::arg("canny_smoothing"),
+           py::arg("psi"), py::arg("sigma_s"), py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"),
+           py::arg("iterations"), py::arg("depth_threshold"))
       .def(
           "estimate",
           [](Estimator& self, const py::array& image, const std::optional<py::array>& edges, bool level_probabilities) {
@@ -217,17 +213,19 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   m.def(
       "detect_edges",
-      [](const py::array& image, double sigma, double low, double high, int num_threads, const std::string& kernels) {
+      [](const py::array& image, double sigma, double low, double high, std::vector<double> smoothing, int num_threads,
+         const std::string& kernels) {
         const ImageView view = image_view(image, "image", false);
         py::array_t<bool> mask({view.height, view.width});
         auto* data = reinterpret_cast<std::uint8_t*>(mask.mutable_data());
         {
           const py::gil_scoped_release release;
-          detect_edges(view, {sigma, low, high}, data, num_threads, kernels);
+          detect_edges(view, {sigma, low, high, std::move(smoothing)}, data, num_threads, kernels);
         }
         return mask;
       },
-      py::arg("image"), py::arg("sigma"), py::arg("low"), py::arg("high"), py::arg("num_threads"), py::arg("kernels"));
+      py::arg("image"), py::arg("sigma"), py::arg("low"), py::arg("high"), py::arg("smoothing"), py::arg("num_threads"),
+      py::arg("kernels"));
 
   m.def(
       "domain_transform_filter",
@@ -264,8 +262,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         return out;
       },
       py::arg("image"), py::arg("radii"), py::arg("pattern_edges"), py::arg("depth_edges"), py::arg("psi"),
-      py::arg("sigma_s"), py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"),
-      py::arg("iterations"), py::arg("num_threads"), py::arg("kernels"));
+      py::arg("sigma_s"), py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"), py::arg("iterations"),
+      py::arg("num_threads"), py::arg("kernels"));
 
   m.def("available_kernels", &available_kernels);
   m.def("build_config", [] {

@@ -83,15 +83,20 @@ struct EdgeDetector::Strip {
   bool interior_bleed_known = false;
 };
 
-EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, const Kernels& kernels,
-                           Workers& workers)
+EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, const Kernels& kernels, Workers& workers)
     : height_(height), width_(width), options_(options), kernels_(kernels), workers_(workers) {
   if (!(options.sigma > 0 && options.sigma <= 64))
     throw InvalidArgument("canny sigma: expected px in (0, 64], got " + std::to_string(options.sigma));
   if (!(options.low >= 0 && options.low <= options.high && std::isfinite(options.high)))
     throw InvalidArgument("canny thresholds: expected 0 <= low <= high, got low " + std::to_string(options.low) +
                           ", high " + std::to_string(options.high));
-  weights_ = gaussian(options.sigma);
+  const std::vector<double>& given = options.smoothing;
+  if (!given.empty() &&
+      (given.size() % 2 == 0 || given.size() > 513 || !std::equal(given.begin(), given.end(), given.rbegin()) ||
+       !std::all_of(given.begin(), given.end(), [](double w) { return std::isfinite(w); })))
+    throw InvalidArgument("canny smoothing: expected an odd number of at most 513 finite weights, symmetric, got " +
+                          std::to_string(given.size()) + " that are not");
+  weights_ = given.empty() ? gaussian(options.sigma) : given;
 }
 
 EdgeDetector::~EdgeDetector() = default;
@@ -170,8 +175,8 @@ void EdgeDetector::thin(const ImageView& image, std::vector<Strip<T>>& strips, s
         continue;
       }
       const int i = y - first_gradient;
-      kernel.thin(s.magnitude.row(i - 1), s.magnitude.row(i), s.magnitude.row(i + 1), s.gy.row(i), s.gx.row(i), low, high,
-                  width_, out);
+      kernel.thin(s.magnitude.row(i - 1), s.magnitude.row(i), s.magnitude.row(i + 1), s.gy.row(i), s.gx.row(i), low,
+                  high, width_, out);
       out[0] = out[width_ - 1] = 0;
     }
   });
@@ -181,7 +186,8 @@ void EdgeDetector::thin(const ImageView& image, std::vector<Strip<T>>& strips, s
 void EdgeDetector::trace(std::uint8_t* classes) {
   constexpr std::uint8_t reached = 3;
   const std::int32_t pixels = height_ * width_;
-  const std::array<std::int32_t, 8> neighbours{-width_ - 1, -width_, -width_ + 1, -1, 1, width_ - 1, width_, width_ + 1};
+  const std::array<std::int32_t, 8> neighbours{-width_ - 1, -width_,    -width_ + 1, -1,
+                                               1,           width_ - 1, width_,      width_ + 1};
   for (std::int32_t seed = 0; seed < pixels; ++seed) {
     if (classes[seed] != 2) continue;
     classes[seed] = reached;

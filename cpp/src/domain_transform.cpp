@@ -85,7 +85,8 @@ void DomainTransform::set_feedback(int channels, double slope, const FilterOptio
         above[std::size_t(c)] = signal(c).row(std::max(y - 1, 0));
       }
       kernels_.feedback(row.data(), y > 0 ? above.data() : nullptr, channels, log_a, float(slope),
-                        depth ? depth + std::ptrdiff_t(y) * width_ : nullptr, float(psi), width_, vx_.row(y), vy_.row(y));
+                        depth ? depth + std::ptrdiff_t(y) * width_ : nullptr, float(psi), width_, vx_.row(y),
+                        vy_.row(y));
     }
   });
 }

@@ -79,7 +79,8 @@ struct Estimator::Impl {
         domain_transform(height_, width_, 3, kernels, workers),
         row_start(std::size_t(height_) + 1) {}
 
-  void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result, bool level_probabilities);
+  void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
+           bool level_probabilities);
 
   void detect_edges(const ImageView& image, const MaskView& edges, BlurMap& result, bool level_probabilities);
   void list_edges(BlurMap& result);
@@ -262,8 +263,7 @@ void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, i
       fuse(float{}, kernels.fuse_float);
     }
     const float* probabilities = shared ? network.predict(head) : network.predict_patches(head);
-    for (int k = 0; k < count; ++k)
-      use(selection[first + std::size_t(k)], probabilities + std::size_t(k) * outputs);
+    for (int k = 0; k < count; ++k) use(selection[first + std::size_t(k)], probabilities + std::size_t(k) * outputs);
   }
 }
 

@@ -50,8 +50,7 @@ const Kernels& select_kernels(const char* name) {
   for (const Variant& variant : variants) {
     const bool automatic = std::strcmp(name, "auto") == 0;
     if (automatic ? variant.runs_here() : std::strcmp(name, variant.kernels->name) == 0) {
-      if (!variant.runs_here())
-        throw BackendUnavailable("kernels: this CPU does not run \"" + std::string(name) + '"');
+      if (!variant.runs_here()) throw BackendUnavailable("kernels: this CPU does not run \"" + std::string(name) + '"');
       return *variant.kernels;
     }
     known += std::string(", ") + variant.kernels->name;

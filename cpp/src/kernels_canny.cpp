@@ -70,15 +70,17 @@ void thin(const T* above, const T* magnitude, const T* below, const T* gy, const
     const T vertical1 = same ? below[x] : above[x], vertical2 = same ? above[x] : below[x];
     const T axis1 = steep ? vertical1 : magnitude[x + 1];
     const T axis2 = steep ? vertical2 : magnitude[x - 1];
-    const bool peak = (double(diagonal1 * w) + axis1 * (1.0 - w) <= m) & (double(diagonal2 * w) + axis2 * (1.0 - w) <= m);
+    const bool peak =
+        (double(diagonal1 * w) + axis1 * (1.0 - w) <= m) & (double(diagonal2 * w) + axis2 * (1.0 - w) <= m);
     out[x] = std::uint8_t((peak & (m >= low)) ? 1 + (m >= high) : 0);
   }
 }
 
 }  // namespace
 
-extern constinit const CannyKernels<float> canny_float{smooth_columns<float>, smooth_row<float>, gradient<float>, thin<float>};
+extern constinit const CannyKernels<float> canny_float{smooth_columns<float>, smooth_row<float>, gradient<float>,
+                                                       thin<float>};
 extern constinit const CannyKernels<double> canny_double{smooth_columns<double>, smooth_row<double>, gradient<double>,
-                                               thin<double>};
+                                                         thin<double>};
 
 }  // namespace defocus_fast::DEFOCUS_FAST_VARIANT

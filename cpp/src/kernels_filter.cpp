@@ -136,13 +136,13 @@ void fuse_bf16(const std::uint16_t* u, const std::uint16_t* v, const std::ptrdif
 
 // Addresses only: constants need no code at load time, which would run these instructions on any CPU.
 extern constinit const Kernels kernels{DEFOCUS_FAST_QUOTE(DEFOCUS_FAST_VARIANT),
-                             &canny_float,
-                             &canny_double,
-                             feedback,
-                             recursive_pass,
-                             gather_lines,
-                             scatter_lines,
-                             fuse_float,
-                             fuse_bf16};
+                                       &canny_float,
+                                       &canny_double,
+                                       feedback,
+                                       recursive_pass,
+                                       gather_lines,
+                                       scatter_lines,
+                                       fuse_float,
+                                       fuse_bf16};
 
 }  // namespace defocus_fast::DEFOCUS_FAST_VARIANT

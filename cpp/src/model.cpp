@@ -37,8 +37,8 @@ Model load_model(const std::string& name_or_folder) {
   const std::filesystem::path file = model.folder / "model.txt";
   std::ifstream stream(file);
   if (!stream)
-    throw ModelError("model: \"" + name_or_folder + "\" is neither a shipped model nor a model folder (a path with a '/'): no " +
-                     file.string());
+    throw ModelError("model: \"" + name_or_folder +
+                     "\" is neither a shipped model nor a model folder (a path with a '/'): no " + file.string());
 
   std::map<std::string, std::string> values;
   for (std::string line; std::getline(stream, line);)

@@ -11,8 +11,8 @@ namespace defocus_fast::cpu {
 
 namespace {
 
-constexpr std::int64_t edges_per_head = 256;   // past it the time per edge no longer falls (bench/)
-constexpr std::int64_t edges_per_patch = 16;   // keeps a batch's features in cache
+constexpr std::int64_t edges_per_head = 256;  // past it the time per edge no longer falls (bench/)
+constexpr std::int64_t edges_per_patch = 16;  // keeps a batch's features in cache
 
 const char* prefix(Head head) { return head == Head::edge ? "edge" : "blur"; }
 
@@ -99,8 +99,12 @@ int Network::patch_batch() const { return int(edges_per_patch); }
 
 float* Network::tile() { return impl_->trunk.get_input_tensor().data<float>(); }
 void Network::extract_features() { impl_->trunk.infer(); }
-const void* Network::features_u(Head head) const { return impl_->trunk.get_output_tensor(head == Head::blur ? 0 : 2).data(); }
-const void* Network::features_v(Head head) const { return impl_->trunk.get_output_tensor(head == Head::blur ? 1 : 3).data(); }
+const void* Network::features_u(Head head) const {
+  return impl_->trunk.get_output_tensor(head == Head::blur ? 0 : 2).data();
+}
+const void* Network::features_v(Head head) const {
+  return impl_->trunk.get_output_tensor(head == Head::blur ? 1 : 3).data();
+}
 void* Network::fused(Head head) { return impl_->heads[std::size_t(head)].get_input_tensor().data(); }
 
 const float* Network::predict(Head head) {

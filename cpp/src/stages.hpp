@@ -71,7 +71,7 @@ class EdgeDetector {
   const Kernels& kernels_;
   Workers& workers_;
   std::vector<double> weights_;
-  std::vector<Strip<float>> float_strips_;    // one per worker, made when the first picture of the type comes
+  std::vector<Strip<float>> float_strips_;  // one per worker, made when the first picture of the type comes
   std::vector<Strip<double>> double_strips_;
   std::vector<std::int32_t> stack_;
 };
@@ -84,7 +84,7 @@ class Network {
   static constexpr int margin = 20;     // px that a patch reaches beyond its centre
   static constexpr int halo = 6;        // px around the tile in which features are computed
   static constexpr int max_tile = 192;  // px; larger tiles only cost memory (bench/)
-  static constexpr int positions = 25;    // outputs of the first fusion convolution per edge
+  static constexpr int positions = 25;  // outputs of the first fusion convolution per edge
 
   Network(const Model& model, Precision precision, Evaluation evaluation, int num_threads, int tile_height,
           int tile_width);

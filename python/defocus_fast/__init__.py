@@ -15,7 +15,6 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-
 from ._core import BackendUnavailable, BlurMap, Error, ModelError, available_kernels, build_config
 from ._estimator import Estimator, detect_edges, domain_transform_filter, estimate_blur, propagate
 

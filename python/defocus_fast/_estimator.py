@@ -23,9 +23,8 @@ def _as_array(image: Any, name: str) -> NDArray[Any]:
             raise TypeError(f"{name}: expected an array in host memory, got {type(image).__name__}: {error}") from None
     if hasattr(image, "__array_interface__"):
         return np.asarray(image)
-    raise TypeError(
-        f"{name}: expected a NumPy array or an object with __dlpack__ or __array_interface__, got {type(image).__name__}"
-    )
+    accepted = "a NumPy array or an object with __dlpack__ or __array_interface__"
+    raise TypeError(f"{name}: expected {accepted}, got {type(image).__name__}")
 
 
 class Estimator:
@@ -89,6 +88,7 @@ class Estimator:
             canny_sigma=canny_sigma,
             canny_low=canny_low,
             canny_high=canny_high,
+            canny_smoothing=_gaussian(canny_sigma),
             depth_threshold=depth_threshold,
             psi=psi,
             sigma_s=_sigma_s(sigma_s),
@@ -211,7 +211,9 @@ def detect_edges(
     Raises:
         TypeError, ValueError: as :meth:`Estimator.estimate`.
     """
-    return _core.detect_edges(_as_array(image, "image"), sigma, low, high, _threads(num_threads), kernels)
+    return _core.detect_edges(
+        _as_array(image, "image"), sigma, low, high, _gaussian(sigma), _threads(num_threads), kernels
+    )
 
 
 def domain_transform_filter(
@@ -242,7 +244,13 @@ def domain_transform_filter(
         TypeError, ValueError: an array or a number is not as above.
     """
     return _core.domain_transform_filter(
-        _as_array(image, "image"), _as_array(guide, "guide"), sigma_s, sigma_r, iterations, _threads(num_threads), kernels
+        _as_array(image, "image"),
+        _as_array(guide, "guide"),
+        sigma_s,
+        sigma_r,
+        iterations,
+        _threads(num_threads),
+        kernels,
     )
 
 
@@ -277,8 +285,8 @@ def propagate(
         iterations: of both filters, in [1, 16].
 
     Returns:
-        Radii in px. Pixels that no pattern edge reaches (their F(mask) is below the smallest normal float32) get the mean
-        radius of the pattern edges; without any pattern edge the map is 0.
+        Radii in px. Pixels that no pattern edge reaches (their F(mask) is below the smallest normal float32) get the
+        mean radius of the pattern edges; without any pattern edge the map is 0.
 
     Raises:
         TypeError, ValueError: an array or a number is not as above.
@@ -297,6 +305,16 @@ def propagate(
         _threads(num_threads),
         kernels,
     )
+
+
+def _gaussian(sigma: float) -> NDArray[np.float64]:
+    """ndimage's Gaussian kernel, from this machine's NumPy (see CannyOptions.smoothing); empty if sigma is no good."""
+    if not 0 < sigma <= 64:
+        return np.empty(0)
+    radius = int(4.0 * sigma + 0.5)
+    kernel: NDArray[np.float64] = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
+    kernel /= kernel.sum()
+    return kernel
 
 
 def _threads(num_threads: int | None) -> int:

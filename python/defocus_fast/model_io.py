@@ -208,9 +208,9 @@ def write_model(
     shared = [trunk.branch1("image", "branch1", stride=1)]
     shared.append(trunk.branch2(trunk.crop("image", 7 + crop_offset, 7 - crop_offset), stride=1))
     branch3 = trunk.branch3(trunk.crop("image", 9 + crop_offset, 9 - crop_offset))
-    outputs = {}
-    for head, fused in (("blur", shared), ("edge", [trunk.branch1("image", "edge_branch1", stride=1), *shared])):
-        u = trunk.op("Concat", *fused, axis=1)
+    outputs: dict[str, list[Any]] = {}
+    for head, branches in (("blur", shared), ("edge", [trunk.branch1("image", "edge_branch1", stride=1), *shared])):
+        u = trunk.op("Concat", *branches, axis=1)
         trunk.conv(u, f"{head}.conv1.u", dilation=3, relu=False, output=f"{head}_u")
         trunk.conv(branch3, f"{head}.conv1.v", relu=False, output=f"{head}_v")
         outputs |= {f"{head}_{part}": [1, width, "H - 28", "W - 28"] for part in "uv"}

@@ -27,6 +27,10 @@ struct CannyOptions {
   double sigma = 1.4142135623730951;  // px, in (0, 64]
   double low = 0.08;                  // gradient magnitude, >= 0
   double high = 0.20;                 // gradient magnitude, >= low
+  /// Symmetric smoothing kernel of 1 to 513 weights to use in place of the Gaussian of sigma. NumPy's exp differs from
+  /// the C library's in the last bit on some CPUs, and scikit-image decides ties by it: the Python package passes
+  /// NumPy's kernel.
+  std::vector<double> smoothing;
 };
 
 /// The recursive domain transform's parameters (Gastal and Oliveira 2011, equations 14 and 21).
@@ -38,21 +42,21 @@ struct FilterOptions {
 
 /// How radii are spread from edges over the picture (section III-C of the paper).
 struct PropagationOptions {
-  double psi = 100.0;      // extra distance across a depth-edge pixel, >= 0 (published program: 20)
-  double sigma_s = 0;      // px; 0 means min(height, width) / 8
-  double sigma_r = 3.75;   // in units of [0, 1] summed over red, green and blue, > 0
+  double psi = 100.0;        // extra distance across a depth-edge pixel, >= 0 (published program: 20)
+  double sigma_s = 0;        // px; 0 means min(height, width) / 8
+  double sigma_r = 3.75;     // in units of [0, 1] summed over red, green and blue, > 0
   double guide_sigma_s = 7;  // of the filter that makes the guide: the picture filtered by itself
   double guide_sigma_r = 0.5;
   int iterations = 5;  // of both filters, in [1, 16]
 };
 
 struct Options {
-  std::string model = "tip22";  // a shipped model's name, or a model folder if it has a '/' in it
-  std::string device = "auto";  // "auto", "cpu" or "cuda"
+  std::string model = "tip22";                 // a shipped model's name, or a model folder if it has a '/' in it
+  std::string device = "auto";                 // "auto", "cpu" or "cuda"
   Precision precision = Precision::automatic;  // automatic: bfloat16 where the CPU computes it natively
   Evaluation evaluation = Evaluation::automatic;
-  int num_threads = 0;             // 0: all cores
-  std::string kernels = "auto";    // one of available_kernels(), or "auto" for the widest
+  int num_threads = 0;           // 0: all cores
+  std::string kernels = "auto";  // one of available_kernels(), or "auto" for the widest
   CannyOptions canny;
   PropagationOptions propagation;
   double depth_threshold = 0.5;  // edges of a higher depth probability are depth edges; 1: none is
@@ -102,10 +106,10 @@ class DEFOCUS_FAST_API Estimator {
   int height() const;
   int width() const;
   int num_threads() const;
-  const std::string& device() const;     // "cpu"
-  const std::string& precision() const;  // "float32" or "bfloat16"
-  const char* kernels() const;           // one of available_kernels()
-  const std::string& model() const;      // name stored in the model folder
+  const std::string& device() const;         // "cpu"
+  const std::string& precision() const;      // "float32" or "bfloat16"
+  const char* kernels() const;               // one of available_kernels()
+  const std::string& model() const;          // name stored in the model folder
   const std::vector<float>& levels() const;  // px, ascending
 
  private:

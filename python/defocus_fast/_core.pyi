@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+class Error(RuntimeError):
+    """Base of the errors that are not ValueError or TypeError."""
+
+class BackendUnavailable(Error):
+    """This machine or build lacks the device, precision or kernels asked for."""
+
+class ModelError(Error):
+    """A model folder is missing, incomplete or of another format."""
+
+class BlurMap:
+    """One picture's answer. Arrays over edges have one entry per edge pixel, in row-major order."""
+
+    @property
+    def map(self) -> NDArray[np.float32]:
+        """(H, W) radius in px of the disk that blurred each pixel."""
+    @property
+    def pattern_edges(self) -> NDArray[np.bool_]:
+        """(H, W) edges at which the radius was read."""
+    @property
+    def depth_edges(self) -> NDArray[np.bool_]:
+        """(H, W) edges that the map does not cross."""
+    @property
+    def edges(self) -> NDArray[np.int32]:
+        """(n, 2) row and column of every edge pixel."""
+    @property
+    def depth_probability(self) -> NDArray[np.float32]:
+        """(n,) probability that the edge is a depth edge."""
+    @property
+    def radii(self) -> NDArray[np.float32]:
+        """(n,) radius in px, one of the model's levels; 0 at depth edges."""
+    @property
+    def radius_probability(self) -> NDArray[np.float32]:
+        """(n,) probability of that radius; 0 at depth edges."""
+    @property
+    def level_probabilities(self) -> NDArray[np.float32]:
+        """(n, levels) probability of every radius, rows of 0 at depth edges; (0, 0) unless asked for."""
+    @property
+    def stage_ms(self) -> dict[str, float]:
+        """Milliseconds of each stage, in the order in which they run."""
+
+class Estimator:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        model: str,
+        device: str,
+        precision: str,
+        evaluation: str,
+        num_threads: int,
+        kernels: str,
+        canny_sigma: float,
+        canny_low: float,
+        canny_high: float,
+        canny_smoothing: NDArray[np.float64],
+        psi: float,
+        sigma_s: float,
+        sigma_r: float,
+        guide_sigma_s: float,
+        guide_sigma_r: float,
+        iterations: int,
+        depth_threshold: float,
+    ) -> None: ...
+    def estimate(self, image: NDArray[Any], edges: NDArray[Any] | None, level_probabilities: bool) -> BlurMap: ...
+    def estimate_into(self, image: NDArray[Any], out: NDArray[np.float32]) -> None: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def num_threads(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def kernels(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def levels(self) -> list[float]: ...
+
+def detect_edges(
+    image: NDArray[Any],
+    sigma: float,
+    low: float,
+    high: float,
+    smoothing: NDArray[np.float64],
+    num_threads: int,
+    kernels: str,
+) -> NDArray[np.bool_]: ...
+def domain_transform_filter(
+    image: NDArray[Any],
+    guide: NDArray[Any],
+    sigma_s: float,
+    sigma_r: float,
+    iterations: int,
+    num_threads: int,
+    kernels: str,
+) -> NDArray[np.float32]: ...
+def propagate(
+    image: NDArray[Any],
+    radii: NDArray[Any],
+    pattern_edges: NDArray[Any],
+    depth_edges: NDArray[Any],
+    psi: float,
+    sigma_s: float,
+    sigma_r: float,
+    guide_sigma_s: float,
+    guide_sigma_r: float,
+    iterations: int,
+    num_threads: int,
+    kernels: str,
+) -> NDArray[np.float32]: ...
+def available_kernels() -> list[str]: ...
+def build_config() -> dict[str, str]: ...
