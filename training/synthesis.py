@@ -176,7 +176,9 @@ def _draw_shape(kind: str, size: int, rng: np.random.Generator, thickness: float
             width = max(1, round(thickness * rng.uniform(1, 2) * _SUPERSAMPLING))
             cv2.polylines(mask, [np.int32(curve)], False, 255, width)
     elif kind == "noise":  # foliage-like: a threshold of smoothed noise
-        field = cv2.GaussianBlur(rng.standard_normal((size, size)).astype(np.float32), (0, 0), rng.uniform(6, 20))
+        field = cv2.GaussianBlur(
+            rng.standard_normal((size, size)).astype(np.float32), (0, 0), rng.uniform(0.02, 0.07) * size
+        )
         field = cv2.resize(field, (big, big), interpolation=cv2.INTER_CUBIC)
         mask[field > np.quantile(field[::8, ::8], rng.uniform(0.4, 0.85))] = 255
     else:
@@ -429,23 +431,31 @@ def _random_radius(rng: np.random.Generator) -> float:
 
 
 def random_scene(
-    pictures: Pictures, size: int, rng: np.random.Generator, layered_share: float = 0.55, clean_share: float = 0.4
+    pictures: Pictures,
+    size: int,
+    rng: np.random.Generator,
+    layered_share: float = 0.55,
+    clean_share: float = 0.4,
+    gradual_share: float | None = None,
 ) -> Scene:
     """Return a random scene of (size, size): layered with probability `layered_share`, else one texture.
 
-    Single textures are uniformly blurred half of the time, else with a slope, a bowl or small steps.
+    The background is uniformly blurred or, with probability `gradual_share` (by default 0.2 if layered, else 0.5),
+    with a slope, a bowl or small steps.
     """
     full = size + 2 * MARGIN
 
-    def radius_map(radius: float, gradual_share: float) -> Array:
-        if rng.random() >= gradual_share:
+    def radius_map(radius: float, gradual: float) -> Array:
+        if rng.random() >= gradual:
             return np.full((full, full), radius, np.float32)
         form = str(rng.choice(["slope", "bowl", "steps"], p=[0.4, 0.25, 0.35]))
         return _radius_map(full, rng, radius, _random_radius(rng), form)
 
     layered = rng.random() < layered_share
     first = _random_radius(rng)
-    background = radius_map(first, 0.2 if layered else 0.5)
+    if gradual_share is None:
+        gradual_share = 0.2 if layered else 0.5
+    background = radius_map(first, gradual_share)
     layers = [Layer(_texture(pictures, full, rng), np.ones((full, full), np.float32), background)]
     for _ in range(rng.integers(1, 4) if layered else 0):
         radius = _random_radius(rng)
@@ -466,7 +476,6 @@ RADIUS_SCALE = 32  # shards hold the edge radius in 1/32 px
 
 def _write_shards(numbers: range, pictures: Pictures, folder: Path, size: int, seed: int) -> None:
     """Write shards, each uint8 (scenes, size, size, 5) = R, G, B, edge radius * RADIUS_SCALE, kind."""
-    cv2.setNumThreads(1)
     for number in numbers:
         path = folder / f"{number:04d}.npy"
         if path.exists():
@@ -497,6 +506,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.out / args.split
     folder.mkdir(parents=True, exist_ok=True)
+    cv2.setNumThreads(1)  # also because OpenCV's own threads don't survive a fork
     pictures = load_pictures(args.pictures, args.split, args.extra)
     seed = args.seed if args.split == "train" else args.seed + 1_000_000
     fork = multiprocessing.get_context("fork")  # the processes share the decoded pictures

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of the paper (Fig. 4), evaluated for all edges of a crop at once.
+
+Features are computed once per crop. Edges are taken on a grid 3 px apart: then everything behind the 3x3 pool of
+branches 1 and 2 is needed on that grid only, a ninth of the positions. A crop of side 41 + 3 k holds (k + 1)^2 grid
+points, the first at pixel (20, 20). Per edge the result is that of the literal network on its centred 41, 27 and
+15 px crops.
+
+Parameters carry the names under which they are exported: convolutions are (out, in, ky, kx) without bias, dense
+weights (in, out).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH = 41  # px, side of the largest crop around an edge
+STRIDE = 3  # px between grid points
+HALF = PATCH // 2
+
+
+def _convolution(inputs: int, outputs: int, side: int) -> nn.Parameter:
+    """He initialisation: without biases and normalisation nothing weaker gets off the ground."""
+    weight = torch.empty(outputs, inputs, side, side)
+    nn.init.kaiming_normal_(weight, nonlinearity="relu")
+    return nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+
+
+def _conv_relu(x: Tensor, weight: Tensor) -> Tensor:
+    return F.relu(F.conv2d(x, weight), inplace=True)
+
+
+class Branch(nn.Module):
+    """Four convolutions; a 3x3 pool after the first `before_pool` of them, if that is not None."""
+
+    def __init__(self, width: int, before_pool: int | None, last: int = 3) -> None:
+        super().__init__()
+        self.before_pool = before_pool
+        self.conv1 = _convolution(3, width, 3)
+        self.conv2 = _convolution(width, width, 3)
+        self.conv3 = _convolution(width, width, 3)
+        self.conv4 = _convolution(width, width, last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, weight in enumerate((self.conv1, self.conv2, self.conv3, self.conv4), 1):
+            x = _conv_relu(x, weight)
+            if number == self.before_pool:
+                x = F.max_pool2d(x, 3, STRIDE)
+        return x
+
+
+class Dense(nn.Module):
+    """x @ weight + bias."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.kaiming_normal_(torch.empty(inputs, outputs), mode="fan_out"))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class Head(nn.Module):
+    """b-NET or e-NET: the fusion convolutions and the dense layers."""
+
+    def __init__(self, inputs: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = _convolution(inputs, width, 3)
+        self.conv2 = _convolution(width, width, 3)
+        self.conv3 = _convolution(width, width, 3)
+        self.conv4 = _convolution(width, width, 1)
+        self.dense1, self.dense2, self.dense3 = Dense(width, 300), Dense(300, 150), Dense(150, outputs)
+
+    def forward(self, coarse: Tensor, fine: Tensor, at: Tensor) -> Tensor:
+        """Return logits (N, outputs) for the grid points `at`.
+
+        Args:
+            coarse: (B, C1, k + 7, k + 7), features on the grid; `conv1` takes its channels first.
+            fine: (B, C2, 3 k + 7, 3 k + 7), features on pixels.
+            at: (N, 3) int64: crop, row and column on the grid.
+        """
+        split = coarse.shape[1]
+        u = F.conv2d(coarse, self.conv1[:, :split])
+        v = F.conv2d(fine, self.conv1[:, split:])
+        offset = torch.arange(5)
+        x = F.relu(_windows(u, at[:, 0], at[:, 1:], offset) + _windows(v, at[:, 0], at[:, 1:] * STRIDE, offset))
+        x = _conv_relu(x, self.conv2)
+        x = _conv_relu(x, self.conv3)
+        x = _conv_relu(x, self.conv4).flatten(1)
+        return self.dense3(F.relu(self.dense2(F.relu(self.dense1(x)))))
+
+
+def _windows(features: Tensor, crop: Tensor, corner: Tensor, offset: Tensor) -> Tensor:
+    """Return the 5x5 windows (N, C, 5, 5), channels last, of (B, C, H, W) whose first pixel is `corner` (N, 2)."""
+    _, channels, height, width = features.shape
+    rows = (corner[:, :1] + offset)[:, :, None]
+    columns = (corner[:, 1:] + offset)[:, None, :]
+    index = (crop[:, None, None] * height + rows) * width + columns
+    # Gathered as float32: the gradients of overlapping windows add up, too many of them for bfloat16.
+    flat = features.permute(0, 2, 3, 1).reshape(-1, channels).float()
+    return flat.index_select(0, index.flatten()).view(-1, 5, 5, channels).permute(0, 3, 1, 2)
+
+
+class Networks(nn.Module):
+    """B-NET and E-NET, which share branches 1 to 3 (f1-NET)."""
+
+    def __init__(self, width: int = 64, levels: int = 23) -> None:
+        super().__init__()
+        self.branch1 = Branch(width, before_pool=1)
+        self.branch2 = Branch(width, before_pool=3, last=1)
+        self.branch3 = Branch(width, before_pool=None)
+        self.blur = Head(3 * width, width, levels)
+        self.edge_branch1 = Branch(width, before_pool=1)
+        self.edge = Head(4 * width, width, 2)
+
+    def blur_parameters(self) -> list[nn.Parameter]:
+        """f1-NET and b-NET: what training on blur changes."""
+        return [p for m in (self.branch1, self.branch2, self.branch3, self.blur) for p in m.parameters()]
+
+    def edge_parameters(self) -> list[nn.Parameter]:
+        """f2-NET and e-NET: what training on edges changes."""
+        return [p for m in (self.edge_branch1, self.edge) for p in m.parameters()]
+
+    def _shared(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the features of branches 1, 2 (on the grid) and 3 (on pixels) of crops (B, 3, S, S) in [0, 1]."""
+        return self.branch1(crops), self.branch2(crops[..., 7:-7, 7:-7]), self.branch3(crops[..., 13:-13, 13:-13])
+
+    def blur_logits(self, crops: Tensor, at: Tensor) -> Tensor:
+        """Return (N, levels) for the grid points `at` (N, 3) of crops (B, 3, S, S)."""
+        one, two, three = self._shared(crops)
+        return self.blur(torch.cat([one, two], 1), three, at)
+
+    def edge_logits(self, crops: Tensor, at: Tensor) -> Tensor:
+        """Return (N, 2), 0 = pattern and 1 = depth; no gradient reaches f1-NET."""
+        with torch.no_grad():
+            one, two, three = self._shared(crops)
+        return self.edge(torch.cat([self.edge_branch1(crops), one, two], 1), three, at)
