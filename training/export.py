@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import openvino
 import torch
-from defocus_fast.model_io import CROPS, write_model
 
+from defocus_fast.model_io import CROPS, write_model
 from training.networks import PATCH, Networks
 
 TOLERANCE = 1e-4  # largest difference of a probability between OpenVINO and PyTorch, both in float32
