@@ -31,6 +31,7 @@ std::string size_text(int height, int width) { return std::to_string(height) + "
 
 template <class View>
 void check_size(const View& view, const char* name, int height, int width) {
+  if (view.data == nullptr) throw InvalidArgument(std::string(name) + ": expected a pointer to pixels, got null");
   if (view.height != height || view.width != width)
     throw InvalidArgument(std::string(name) + ": expected height x width " + size_text(height, width) + ", got " +
                           size_text(view.height, view.width));

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// consumer MODEL: frames of a made-up camera (BGR, padded rows) through the installed library. Exit status 0 if every
+// answer is as documented.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <vector>
+
+#include <defocus_fast/error.hpp>
+#include <defocus_fast/estimator.hpp>
+#include <defocus_fast/version.hpp>
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  const int height = 120, width = 160, pitch = 512;
+  std::vector<std::uint8_t> frame(static_cast<std::size_t>(height) * pitch);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x)
+      for (int c = 0; c < 3; ++c) frame[y * pitch + 3 * x + c] = (x / 16 + y / 16) % 2 ? 220 : 40 + 10 * c;
+
+  defocus_fast::Options options;
+  options.model = argv[1];
+  options.num_threads = 2;
+  defocus_fast::Estimator estimator(height, width, options);
+
+  // Blue comes first in memory; the view starts at red and steps backwards.
+  const defocus_fast::ImageView image{frame.data() + 2, defocus_fast::PixelType::uint8, height, width, 3, pitch, 3, -1};
+  std::vector<float> map(static_cast<std::size_t>(height) * width, -1.0f);
+  const defocus_fast::MapView out{map.data(), height, width, width * static_cast<std::ptrdiff_t>(sizeof(float))};
+  for (int i = 0; i < 3; ++i) estimator.estimate_into(image, out);
+  for (const float radius : map)
+    if (!(radius >= 0 && radius <= 6)) return 3;
+
+  defocus_fast::BlurMap result;
+  estimator.estimate(image, result);
+  if (result.map != map || result.edges.size() != 2 * result.radii.size() || result.radii.empty()) return 4;
+
+  try {
+    estimator.estimate_into(image, {map.data(), height, width - 1, 4 * (width - 1)});
+    return 5;
+  } catch (const defocus_fast::InvalidArgument& error) {
+    std::printf("defocus_fast %s, %s, %zu edges; as it should be: %s\n", DEFOCUS_FAST_VERSION, estimator.kernels(),
+                result.radii.size(), error.what());
+  }
+}

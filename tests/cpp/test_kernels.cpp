@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every instruction-set variant against the sums written out.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "defocus_fast/error.hpp"
+#include "defocus_fast/estimator.hpp"
+#include "kernels.hpp"
+
+using namespace defocus_fast;
+
+namespace {
+
+std::mt19937 generator(1);
+
+template <class T>
+std::vector<T> random_values(std::size_t n, T low, T high) {
+  std::uniform_real_distribution<T> uniform(low, high);
+  std::vector<T> values(n);
+  for (T& value : values) value = uniform(generator);
+  return values;
+}
+
+float widen(std::uint16_t x) { return std::bit_cast<float>(std::uint32_t{x} << 16); }
+
+template <class Check>
+void for_variants(const Check& check) {
+  for (const std::string& name : available_kernels()) {
+    CAPTURE(name);
+    const Kernels& kernels = select_kernels(name.c_str());
+    CHECK(kernels.name == name);
+    check(kernels);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("portable kernels are always there and unknown ones are refused") {
+  CHECK(available_kernels().back() == "portable");
+  CHECK(select_kernels("auto").name == available_kernels().front());
+  CHECK_THROWS_AS(select_kernels("sse"), InvalidArgument);
+}
+
+TEST_CASE("fused features in bfloat16 are rounded to nearest even and cut at 0") {
+  for (const int channels : {1, 7, 16, 64, 65}) {
+    const std::size_t n = 4000;
+    std::vector<std::uint16_t> u(n), v(n);
+    std::uniform_int_distribution<int> exponent(100, 140), rest(0, 255);
+    for (auto* values : {&u, &v})
+      for (std::uint16_t& value : *values)
+        value = std::uint16_t((rest(generator) << 8 & 0x8000) | exponent(generator) << 7 | (rest(generator) & 127));
+    std::array<std::ptrdiff_t, 25> u_offset{}, v_offset{};
+    for (std::size_t p = 0; p < 25; ++p) {
+      u_offset[p] = std::ptrdiff_t(p * 157 % 3900);
+      v_offset[p] = std::ptrdiff_t(p * 91 % 3900);
+    }
+    for_variants([&](const Kernels& kernels) {
+      std::vector<std::uint16_t> out(25 * std::size_t(channels));
+      kernels.fuse_bf16(u.data(), v.data(), u_offset.data(), v_offset.data(), channels, out.data());
+      for (std::size_t p = 0; p < 25; ++p)
+        for (int k = 0; k < channels; ++k) {
+          const float sum = widen(u[std::size_t(u_offset[p] + k)]) + widen(v[std::size_t(v_offset[p] + k)]);
+          const float got = widen(out[p * std::size_t(channels) + std::size_t(k)]);
+          if (sum <= 0) {
+            CHECK(got == 0.0f);
+          } else {
+            const float below = widen(std::uint16_t(std::bit_cast<std::uint32_t>(sum) >> 16));
+            const float above = widen(std::uint16_t((std::bit_cast<std::uint32_t>(sum) >> 16) + 1));
+            const float down = sum - below, up = above - sum;
+            const bool even = (std::bit_cast<std::uint32_t>(sum) >> 16) % 2 == 0;
+            CHECK(got == (down < up || (down == up && even) ? below : above));
+          }
+        }
+    });
+  }
+}
+
+TEST_CASE("fused features in float are the sum cut at 0") {
+  const auto u = random_values<float>(2000, -1, 1), v = random_values<float>(2000, -1, 1);
+  std::array<std::ptrdiff_t, 25> offset{};
+  for (std::size_t p = 0; p < 25; ++p) offset[p] = std::ptrdiff_t(p * 70);
+  for_variants([&](const Kernels& kernels) {
+    std::vector<float> out(25 * 19);
+    kernels.fuse_float(u.data(), v.data(), offset.data(), offset.data(), 19, out.data());
+    for (std::size_t p = 0; p < 25; ++p)
+      for (std::size_t k = 0; k < 19; ++k) CHECK(out[p * 19 + k] == std::max(0.0f, u[p * 70 + k] + v[p * 70 + k]));
+  });
+}
+
+TEST_CASE("feedback coefficients are exponentials of the distance") {
+  const int n = 77;
+  std::vector<std::vector<float>> planes;
+  for (int i = 0; i < 6; ++i) planes.push_back(random_values<float>(n + 1, 0, 1));
+  std::vector<std::uint8_t> depth(n);
+  for (int x = 0; x < n; ++x) depth[std::size_t(x)] = x % 5 == 0;
+  for (const int channels : {1, 3})
+    for (const float log_a : {-0.03f, -2.0f, -30.0f})
+      for_variants([&](const Kernels& kernels) {
+        std::array<const float*, 3> row{}, above{};
+        for (std::size_t c = 0; c < 3; ++c) {
+          row[c] = planes[c].data() + 1;
+          above[c] = planes[c + 3].data() + 1;
+        }
+        std::vector<float> vx(n), vy(n);
+        kernels.feedback(row.data(), above.data(), channels, log_a, 12.0f, depth.data(), 20.0f, n, vx.data(),
+                         vy.data());
+        for (int x = 0; x < n; ++x) {
+          double across = 0, down = 0;
+          for (std::size_t c = 0; c < std::size_t(channels); ++c) {
+            across += std::abs(double(row[c][x]) - row[c][x - 1]);
+            down += std::abs(double(row[c][x]) - above[c][x]);
+          }
+          const double distance = 1 + 20.0 * depth[std::size_t(x)];
+          // The argument itself is a float: at -87 its rounding moves the exponential by 4e-6 of its value.
+          const auto close = [](double expected) { return doctest::Approx(expected).epsilon(1e-5).scale(1e-30); };
+          if (x > 0) CHECK(double(vx[std::size_t(x)]) == close(std::exp(log_a * (distance + 12.0 * across))));
+          CHECK(double(vy[std::size_t(x)]) == close(std::exp(log_a * (distance + 12.0 * down))));
+        }
+        CHECK(vx[0] == 0.0f);
+        kernels.feedback(row.data(), nullptr, channels, log_a, 12.0f, nullptr, 0.0f, n, vx.data(), vy.data());
+        CHECK(std::all_of(vy.begin(), vy.end(), [](float v) { return v == 0.0f; }));
+      });
+}
+
+TEST_CASE("a recursive pass is the recurrence forward and backward and squares its coefficients") {
+  for (const int n : {1, 2, 33})
+    for (const int signals : {1, 2, 3})
+      for_variants([&](const Kernels& kernels) {
+        const std::ptrdiff_t stride = lanes + 16;
+        const std::size_t size = std::size_t(n * stride);
+        auto v = random_values<float>(size, 0, 1);
+        const auto coefficients = v;
+        std::vector<std::vector<float>> f;
+        std::vector<float*> pointers;
+        for (int s = 0; s < signals; ++s) f.push_back(random_values<float>(size, 0, 6));
+        const auto before = f;
+        for (auto& plane : f) pointers.push_back(plane.data());
+        kernels.recursive_pass(v.data(), pointers.data(), signals, stride, n);
+        for (std::size_t s = 0; s < std::size_t(signals); ++s)
+          for (int k = 0; k < stride; ++k) {
+            const auto at = [&](int i) { return std::size_t(i * stride + k); };
+            std::vector<double> line;
+            for (int i = 0; i < n; ++i) line.push_back(before[s][at(i)]);
+            for (int i = 1; i < n && k < lanes; ++i)
+              line[std::size_t(i)] += coefficients[at(i)] * (line[std::size_t(i - 1)] - line[std::size_t(i)]);
+            for (int i = n - 2; i >= 0 && k < lanes; --i)
+              line[std::size_t(i)] += coefficients[at(i + 1)] * (line[std::size_t(i + 1)] - line[std::size_t(i)]);
+            for (int i = 0; i < n; ++i) CHECK(f[s][at(i)] == doctest::Approx(line[std::size_t(i)]).epsilon(1e-5));
+          }
+        for (int i = 1; i < n; ++i)
+          for (int k = 0; k < lanes; ++k) {
+            const std::size_t at = std::size_t(i * stride + k);
+            CHECK(v[at] == coefficients[at] * coefficients[at]);
+          }
+      });
+}
+
+TEST_CASE("lines are transposed there and back, missing ones are 0") {
+  const int n = 45;
+  const auto values = random_values<float>(std::size_t(lanes * n), 0, 1);
+  for_variants([&](const Kernels& kernels) {
+    std::array<const float*, lanes> rows{};
+    for (int k = 0; k < lanes - 5; ++k) rows[std::size_t(k)] = values.data() + k * n;
+    std::vector<float> lines(std::size_t(lanes * n), -1.0f), back(std::size_t(lanes * n), -1.0f);
+    kernels.gather_lines(rows.data(), n, lines.data());
+    for (int k = 0; k < lanes; ++k)
+      for (int i = 0; i < n; ++i)
+        CHECK(lines[std::size_t(i * lanes + k)] == (k < lanes - 5 ? values[std::size_t(k * n + i)] : 0.0f));
+    std::array<float*, lanes> to{};
+    for (int k = 0; k < lanes - 5; ++k) to[std::size_t(k)] = back.data() + k * n;
+    kernels.scatter_lines(lines.data(), n, to.data());
+    for (int i = 0; i < lanes * n; ++i)
+      CHECK(back[std::size_t(i)] == (i < (lanes - 5) * n ? values[std::size_t(i)] : -1.0f));
+  });
+}
+
+TEST_CASE_TEMPLATE("Canny's kernels give the same bits in every variant", T, float, double) {
+  const int n = 64, radius = 6;
+  const auto pixels = random_values<T>(std::size_t((2 * radius + 1) * n), 0, 1);
+  const auto padded = random_values<T>(std::size_t(n + 2 * radius), 0, 1), bleed = random_values<T>(n, T(0.5), 1);
+  auto weights = random_values<double>(2 * radius + 1, 0, 1);
+  for (int j = 0; j < radius; ++j) weights[std::size_t(2 * radius - j)] = weights[std::size_t(j)];
+  const auto run = [&](const Kernels& kernels) {
+    const CannyKernels<T>& canny = *[&] {
+      if constexpr (std::is_same_v<T, float>)
+        return kernels.canny_float;
+      else
+        return kernels.canny_double;
+    }();
+    std::vector<const T*> rows;
+    for (int j = 0; j <= 2 * radius; ++j) rows.push_back(pixels.data() + j * n);
+    std::vector<T> columns(n), smooth(n), gy(n), gx(n), magnitude(n);
+    canny.smooth_columns(rows.data(), weights.data(), radius, n, columns.data());
+    canny.smooth_row(padded.data() + radius, weights.data(), radius, bleed.data(), n, smooth.data());
+    canny.gradient(rows[0] + 1, rows[1] + 1, rows[2] + 1, n - 2, gy.data(), gx.data(), magnitude.data());
+    std::vector<std::uint8_t> classes(n);
+    canny.thin(rows[3] + 1, rows[4] + 1, rows[5] + 1, gy.data(), gx.data(), 0.1f, T(0.6), n - 2, classes.data());
+    std::vector<double> all;
+    for (const auto* part : {&columns, &smooth, &gy, &gx, &magnitude})
+      all.insert(all.end(), part->begin(), part->end());
+    all.insert(all.end(), classes.begin(), classes.end());
+    return all;
+  };
+  const auto expected = run(select_kernels("portable"));
+  CHECK(std::count(expected.end() - n, expected.end(), 2.0) > 3);
+  for_variants([&](const Kernels& kernels) { CHECK(run(kernels) == expected); });
+}

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model folders, read by an engine that the library does not use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from defocus_fast.model_io import LEVELS, expected_shapes, write_model
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def weights(width: int = 4, levels: int = 23) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    widths = {
+        "branch1.conv1": np.zeros((width, 3, 3, 3)),
+        "blur.dense1.bias": np.zeros(9),
+        "blur.dense2.bias": np.zeros(7),
+        "blur.dense3.bias": np.zeros(levels),
+        "edge.dense1.bias": np.zeros(6),
+        "edge.dense2.bias": np.zeros(5),
+    }
+    shapes = expected_shapes(widths)
+    return {key: rng.normal(0, 0.3, shape).astype(np.float32) for key, shape in shapes.items()}
+
+
+def session(folder: Path, name: str) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("crop_offset", [0, 1])
+def test_trunk_and_head_are_the_patch_network(tmp_path: Path, crop_offset: int) -> None:
+    """Section 2 of the design: features once per picture give every patch's probabilities."""
+    write_model(tmp_path, weights(), name="test", crop_offset=crop_offset, trained="at random")
+    rng = np.random.default_rng(1)
+    image = rng.random((1, 3, 60, 70), np.float32)
+    features = session(tmp_path, "trunk").run(None, {"image": image})
+    assert [f.shape for f in features] == [(1, 4, 32, 42)] * 4
+    for head, u, v in (("blur", *features[:2]), ("edge", *features[2:])):
+        for y, x in [(20, 20), (39, 49), (31, 27)]:
+            near = [slice(y - 14 - 2 * step, y - 14 + 2 * step + 1, step) for step in (3, 1)]
+            across = [slice(x - 14 - 2 * step, x - 14 + 2 * step + 1, step) for step in (3, 1)]
+            fused = np.maximum(u[:, :, near[0], across[0]] + v[:, :, near[1], across[1]], 0)
+            (found,) = session(tmp_path, f"{head}_head").run(None, {"features": fused})
+            crops = {}
+            for size in (41, 27, 15):
+                first = [c - size // 2 + (crop_offset if size < 41 else 0) for c in (y, x)]
+                crops[f"crop{size}"] = image[:, :, first[0] : first[0] + size, first[1] : first[1] + size]
+            (expected,) = session(tmp_path, f"{head}_patch").run(None, crops)
+            assert expected.std() > 1e-3  # the networks do answer something
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_metadata(tmp_path: Path) -> None:
+    write_model(tmp_path, weights(), name="test", crop_offset=1, trained="at random")
+    lines = dict(line.split(": ", 1) for line in (tmp_path / "model.txt").read_text().splitlines())
+    assert lines["format"] == "1"
+    assert lines["crop_offset"] == "1"
+    assert [float(level) for level in lines["levels"].split()] == list(LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"blur.conv2": None}, "missing or unknown tensors: .*blur.conv2"),
+        ({"blur.conv9": np.zeros(3)}, "missing or unknown tensors: .*blur.conv9"),
+        ({"branch1.conv1": None}, "branch1.conv1"),
+        ({"edge.conv1": np.zeros((4, 12, 3, 3))}, r"expected edge.conv1 of shape \(4, 16, 3, 3\), got \(4, 12, 3, 3\)"),
+        ({"branch3.conv4": np.full((4, 4, 3, 3), np.nan)}, "branch3.conv4 is not finite"),
+    ],
+)
+def test_unfit_weights(tmp_path: Path, change: dict[str, np.ndarray | None], message: str) -> None:
+    changed = {key: value for key, value in {**weights(), **change}.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        write_model(tmp_path / "model", changed, name="test", crop_offset=0, trained="")
+    assert not (tmp_path / "model").exists()
+
+
+def test_unfit_numbers(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="crop_offset: expected 0 or 1, got 2"):
+        write_model(tmp_path, weights(), name="test", crop_offset=2, trained="")
+    with pytest.raises(ValueError, match="levels: expected 5 radii, got 23"):
+        write_model(tmp_path, weights(levels=5), name="test", crop_offset=0, trained="")

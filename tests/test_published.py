@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The authors' published weights give what the authors' published program gave.
+
+Their files are GPL-3.0 and not part of this project: they lie in ``shared/reference`` beside the checkout or where
+DEFOCUS_FAST_REFERENCE points.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tolerances
+from PIL import Image
+
+import defocus_fast
+
+REFERENCE = Path(os.environ.get("DEFOCUS_FAST_REFERENCE", Path(__file__).resolve().parents[2] / "shared" / "reference"))
+pytestmark = pytest.mark.skipif(
+    not (REFERENCE / "golden_image_01.npz").is_file(), reason=f"the published program's files are not in {REFERENCE}"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("models") / "published"
+    command = [sys.executable, "-m", "defocus_fast", "import-weights", str(REFERENCE / "models"), str(out)]
+    subprocess.run(command, check=True)
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def golden() -> Any:
+    return np.load(REFERENCE / "golden_image_01.npz")
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return np.asarray(Image.open(REFERENCE / "image_01.png").convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def edges() -> np.ndarray:
+    return np.asarray(Image.open(REFERENCE / "edges" / "edge_01.png")) > 0
+
+
+def answers(
+    model: str, picture: np.ndarray, edges: np.ndarray, **options: Any
+) -> tuple[defocus_fast.BlurMap, np.ndarray]:
+    """The whole answer, and the blur network's probabilities at all edges (no edge is a depth edge at threshold 1)."""
+    size = picture.shape[:2]
+    result = defocus_fast.Estimator(*size, model=model, psi=20, **options).estimate(picture, edges=edges)
+    everywhere = defocus_fast.Estimator(*size, model=model, depth_threshold=1, **options)
+    return result, everywhere.estimate(picture, edges=edges, level_probabilities=True).level_probabilities
+
+
+@pytest.mark.parametrize("evaluation", ["shared", "patch"])
+def test_reproduces_the_published_program_in_float32(
+    model: str, golden: Any, picture: np.ndarray, edges: np.ndarray, evaluation: str
+) -> None:
+    result, blur = answers(model, picture, edges, precision="float32", evaluation=evaluation)
+    np.testing.assert_array_equal(result.edges, np.stack([golden["y"], golden["x"]], axis=1))
+    assert len(result.edges) == 21406
+
+    np.testing.assert_allclose(blur, golden["blur_prob"], rtol=0, atol=tolerances.PROBABILITY_FLOAT32)
+    np.testing.assert_allclose(
+        result.depth_probability, golden["edge_prob"][:, 1], rtol=0, atol=tolerances.PROBABILITY_FLOAT32
+    )
+    same_level = blur.argmax(axis=1) == golden["blur_prob"].argmax(axis=1)
+    is_depth = golden["edge_prob"].argmax(axis=1) == 1
+    y, x = result.edges.T
+    assert same_level.mean() >= tolerances.CLASS_AGREEMENT_FLOAT32
+    assert (result.depth_edges[y, x] == is_depth).mean() >= tolerances.CLASS_AGREEMENT_FLOAT32
+    assert (result.pattern_edges[y, x] != is_depth).mean() >= tolerances.CLASS_AGREEMENT_FLOAT32
+
+    difference = np.abs(result.map - golden["map"])
+    assert difference.mean() <= tolerances.MAP_MEAN_FLOAT32
+    assert difference.max() <= tolerances.MAP_MAX_FLOAT32
+
+
+@pytest.mark.parametrize("evaluation", ["shared", "patch"])
+def test_reproduces_the_published_map_in_bfloat16(
+    model: str, golden: Any, picture: np.ndarray, edges: np.ndarray, evaluation: str
+) -> None:
+    try:
+        estimator = defocus_fast.Estimator(
+            *picture.shape[:2], model=model, psi=20, precision="bfloat16", evaluation=evaluation
+        )
+    except defocus_fast.BackendUnavailable as error:
+        pytest.skip(str(error))
+    result = estimator.estimate(picture, edges=edges)
+    assert np.abs(result.map - golden["map"]).mean() <= tolerances.MAP_MEAN_BFLOAT16
+
+
+def test_propagation_alone_reproduces_the_recorded_map(golden: Any, picture: np.ndarray) -> None:
+    """From the recorded probabilities, so that a difference here is the filter's."""
+    y, x = golden["y"], golden["x"]
+    levels = np.arange(0.5, 6.01, 0.25, dtype=np.float32)
+    radii, depth = np.zeros((360, 360), np.float32), np.zeros((360, 360), bool)
+    depth[y, x] = golden["edge_prob"].argmax(axis=1) == 1
+    radii[y, x] = levels[golden["blur_prob"].argmax(axis=1)]
+    pattern = (radii > 0) & ~depth
+    for kernels in defocus_fast.available_kernels():
+        found = defocus_fast.propagate(picture, radii, pattern, depth, psi=20, kernels=kernels)
+        np.testing.assert_allclose(found, golden["map"], rtol=0, atol=tolerances.PROPAGATED)
+
+
+def test_detected_edges_are_close_to_the_published_ones() -> None:
+    """The published edge maps come from another program; the facts at hand say F1 0.93."""
+    found = defocus_fast.detect_edges(np.asarray(Image.open(REFERENCE / "image_01.png").convert("RGB")))
+    published = np.asarray(Image.open(REFERENCE / "edges" / "edge_01.png")) > 0
+    f1 = 2 * (found & published).sum() / (found.sum() + published.sum())
+    assert f1 > 0.92
+
+
+def test_published_edge_picture_and_map_picture(model: str, picture: np.ndarray, edges: np.ndarray) -> None:
+    """The published map picture is 255 R / 6 rounded down, and equals the recorded map to one grey level."""
+    result = defocus_fast.Estimator(360, 360, model=model, psi=20, precision="float32").estimate(picture, edges=edges)
+    published = np.asarray(Image.open(REFERENCE / "image_01_bmap.png").convert("L")).astype(int)
+    assert np.abs((255 * result.map / 6).astype(int) - published).max() <= 1
