@@ -30,6 +30,7 @@ LOGS = Path(__file__).with_name("logs")
 DEPTH_EDGE_WEIGHT = 0.2  # of depth edges in B-NET's loss: E-NET's misses should still get a sensible radius
 EMA_DECAY = 0.998
 VALIDATION_CROPS = 320
+STEPS_ALONE = 40  # steps with a single thread before trying all of them again
 LONGEST_STEP_S = 10.0  # a step that took longer was suspended; it counts as this much in the log
 
 
@@ -184,7 +185,6 @@ def _save(path: Path, **state: Any) -> None:
 
 def train(task: str, args: argparse.Namespace) -> None:
     """Train until ``args.steps``; checkpoint, log and validate every ``args.every`` steps."""
-    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     model = Networks(args.width)
     parameters = model.blur_parameters() if task == "blur" else model.edge_parameters()
@@ -224,8 +224,12 @@ def train(task: str, args: argparse.Namespace) -> None:
     averaged = average.blur_parameters() if task == "blur" else average.edge_parameters()
     losses: list[float] = []
     edges = 0
+    fastest, alone_until = math.inf, 0
     while step < args.steps and not stop:
         start = time.monotonic()
+        # Where another program holds a core, the threads wait for the one on that core: go on with a single one then.
+        threads = 1 if step < alone_until else args.threads
+        torch.set_num_threads(threads)
         batch = sampler(args.batch, np.random.default_rng([args.seed, 0 if task == "blur" else 1, step]))
         rate = learning_rate(step, args.steps, args.warm_up, args.lr)
         for group in optimizer.param_groups:
@@ -242,7 +246,12 @@ def train(task: str, args: argparse.Namespace) -> None:
         step += 1
         losses.append(loss.item())
         edges += len(batch.at)
-        elapsed += min(time.monotonic() - start, LONGEST_STEP_S)
+        duration = time.monotonic() - start
+        elapsed += min(duration, LONGEST_STEP_S)
+        if threads == args.threads:
+            fastest = min(fastest, duration)
+            if duration > 2 * fastest:
+                alone_until = step + STEPS_ALONE
         if step % args.every == 0 or step == args.steps or stop:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 scores = scores_of(average, held_out)
