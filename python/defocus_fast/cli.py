@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``defocus-fast``: blur maps of photographs in files, facts about the build, import of weights."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ._estimator import Estimator
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+OUTPUTS = {"npy": ".blur.npy", "png": ".blur.png", "overlay": ".overlay.jpg"}
+INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
+
+T = TypeVar("T")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="defocus_fast", prog_name="defocus-fast")
+def main() -> None:
+    """How much every pixel of a photograph is out of focus: the radius in pixels of the disk that blurred it."""
+
+
+@main.command()
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("."),
+    help="Folder for the results, made if absent.  [default: the current folder]",
+)
+@click.option(
+    "--save",
+    type=click.Choice(list(OUTPUTS)),
+    multiple=True,
+    help="What to write; give it more than once for several.  [default: all three]",
+)
+@click.option("--model", default="tip22", show_default=True, metavar="NAME|DIR", help="A shipped model or a folder.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    help="Of the networks.  [default: auto, bfloat16 where the CPU computes it natively]",
+)
+@click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="[default: all cores]")
+@click.option(
+    "--psi",
+    type=click.FloatRange(0),
+    default=100.0,
+    show_default=True,
+    metavar="X",
+    help="How strongly depth edges keep radii from spreading across them.",
+)
+def estimate(
+    photos: tuple[Path, ...],
+    output: Path,
+    save: tuple[str, ...],
+    model: str,
+    precision: str,
+    threads: int | None,
+    psi: float,
+) -> None:
+    """Write the blur maps of photographs.
+
+    PHOTO is a JPEG, PNG, TIFF or WebP file, or a folder, which stands for the pictures directly in it. For every
+    NAME.jpg (or .png, ...) the output folder gets
+
+    \b
+      NAME.blur.npy     the radius in px of every pixel, float32 (H, W)
+      NAME.blur.png     the same as 16-bit greyscale: radius in px = value / 1000
+      NAME.overlay.jpg  the photograph, and the map in colour over it, with a
+                        colour bar from 0 to the model's largest
+                        radius; at most 2048 px wide and high
+
+    in place of results of an earlier run. If two photographs of one run have the same NAME, the later one's results
+    are called NAME-2. No photograph of the run is ever overwritten.
+
+    EXIF orientation is applied; transparent parts are laid on white; 16-bit greyscale is read as such, 16-bit colour
+    with 8 bits. A photograph that cannot be read or written is reported and does not stop the others.
+
+    Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 interrupted.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    out, err = _console(), Console(stderr=True, highlight=False, soft_wrap=True)
+    failures = 0
+
+    def failed(path: Path, reason: object) -> None:
+        nonlocal failures
+        failures += 1
+        err.print(f"{_shown(path)}: {reason}", style="red", markup=False)
+
+    jobs = list(_plan(_pictures_of(photos, failed), output, [OUTPUTS[kind] for kind in save or OUTPUTS]))
+    estimators = _Estimators(model=_model(model), precision=precision, num_threads=threads, psi=psi)
+    done: list[_Summary] = []
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=len(jobs) < 2 or not err.is_terminal,
+    )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"-o {_shown(output)}: {_reason(error)}") from None
+    try:
+        with progress:
+            task = progress.add_task("", total=len(jobs))
+            for job in jobs:
+                progress.update(task, description=_shown(Path(job.photo.name)))
+                try:
+                    done.append(_process(job, estimators))
+                except _Unusable as error:
+                    raise click.UsageError(str(error)) from None
+                except Exception as error:
+                    failed(job.photo, _reason(error))
+                progress.advance(task)
+    except KeyboardInterrupt:
+        _print_table(out, done)
+        err.print(f"interrupted: {len(done)} of {len(jobs)} done", style="red", markup=False)
+        # The core may still be computing in its thread, and it cannot be stopped: do not wait for it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+    _print_table(out, done)
+    if done:
+        out.print(f"Results in {_shown(output)}{os.sep}", markup=False, soft_wrap=True)
+        if any(OUTPUTS["png"] in path.name for path in jobs[0].outputs):
+            out.print("In the 16-bit PNG files, radius in px = value / 1000.", markup=False)
+    if failures:
+        err.print(f"{failures} of {len(done) + failures} failed", style="red", markup=False)
+        raise SystemExit(1)
+
+
+class _Unusable(Exception):
+    """The options cannot work for any photograph: model missing, precision not available."""
+
+
+class _Estimators:
+    """Makes estimators and keeps the last one: photographs of one camera mostly share their size."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._last: Estimator | None = None
+
+    def of_size(self, height: int, width: int) -> Estimator:
+        from . import BackendUnavailable, Estimator, ModelError
+
+        if self._last is None or (self._last.height, self._last.width) != (height, width):
+            self._last = None  # frees its buffers before the next one's are made
+            try:
+                self._last = Estimator(height, width, **self._options)
+            except (BackendUnavailable, ModelError) as error:
+                raise _Unusable(str(error)) from None
+        return self._last
+
+
+@dataclass
+class _Job:
+    photo: Path
+    name: str  # of the results, without the suffixes
+    outputs: list[Path]
+    problem: str = ""  # why it cannot be done at all
+
+
+@dataclass
+class _Summary:
+    name: str
+    size: str
+    edges: int
+    pattern_edges: int
+    radii: tuple[float, float, float]  # px: least, median, largest
+    ms: float
+
+
+def _pictures_of(photos: tuple[Path, ...], failed: Callable[[Path, object], None]) -> Iterator[Path]:
+    """Yield the files meant by the arguments, folders expanded, each file once."""
+    seen = set()
+    for argument in photos:
+        files = [argument]
+        if argument.is_dir():
+            try:
+                files = sorted(path for path in argument.iterdir() if _is_photo(path))
+            except OSError as error:
+                failed(argument, _reason(error))
+                continue
+            if not files:
+                failed(argument, f"no pictures ({', '.join(SUFFIXES)}) in this folder")
+        for path in files:
+            if (key := path.absolute()) not in seen:
+                seen.add(key)
+                yield path
+
+
+def _is_photo(path: Path) -> bool:
+    """Tell photographs in a folder from other files, hidden ones, and results of earlier runs."""
+    name = path.name.lower()
+    results = tuple(OUTPUTS.values())
+    return name.endswith(SUFFIXES) and not name.endswith(results) and not name.startswith(".") and path.is_file()
+
+
+def _key(path: Path) -> str:
+    """Return the same text for paths that name one folder entry; upper and lower case are the same on some disks."""
+    return str(path.parent.resolve() / path.name).casefold()
+
+
+def _plan(photos: Iterator[Path], output: Path, suffixes: list[str]) -> list[_Job]:
+    """Give every photograph names for its results: no name twice, none that is a photograph of this run."""
+    files = list(photos)
+    inputs = {_key(path) for path in files} | {str(path.resolve()).casefold() for path in files}
+    taken: set[str] = set()
+    jobs = []
+    for photo in files:
+        count, name = 1, photo.stem
+        while name.casefold() in taken:
+            count += 1
+            name = f"{photo.stem}-{count}"
+        taken.add(name.casefold())
+        job = _Job(photo, name, [output / (name + suffix) for suffix in suffixes])
+        for path in job.outputs:
+            if _key(path) in inputs:
+                job.problem = f"its result {_shown(path)} would overwrite a photograph of this run; use another -o"
+        jobs.append(job)
+    return jobs
+
+
+def _process(job: _Job, estimators: _Estimators) -> _Summary:
+    import numpy as np
+
+    from . import _pictures
+
+    if job.problem:
+        raise ValueError(job.problem)
+    photo = _pictures.read_photo(job.photo)
+    height, width = photo.shape[:2]
+    estimator = estimators.of_size(height, width)
+    start = time.perf_counter()
+    result = _in_thread(lambda: estimator.estimate(photo))
+    ms = (time.perf_counter() - start) * 1000
+    radii = result.map
+    for path in job.outputs:
+        if path.name.endswith(OUTPUTS["npy"]):
+            _pictures.write_whole(path, lambda file: _pictures.write_npy(file, radii))
+        elif path.name.endswith(OUTPUTS["png"]):
+            _pictures.write_whole(path, lambda file: _pictures.write_png(file, radii))
+        else:
+            _pictures.write_whole(path, lambda file: _pictures.write_overlay(file, photo, radii, max(estimator.levels)))
+    return _Summary(
+        name=_shown(job.photo) + (f" (as {_shown(Path(job.name))})" if job.name != job.photo.stem else ""),
+        size=f"{width} x {height}",
+        edges=len(result.edges),
+        pattern_edges=int(np.count_nonzero(result.pattern_edges)),
+        radii=(float(radii.min()), float(np.median(radii)), float(radii.max())),
+        ms=ms,
+    )
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    """Return what `work` returns or raise what it raises, letting Ctrl-C through at once.
+
+    Python's own handler waits until the core returns, which may take a minute for a large photograph.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)  # with a limit: on Windows a join without one cannot be interrupted
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return "no such file"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not a JPEG, PNG, TIFF or WebP picture"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return str(error) or type(error).__name__
+
+
+def _shown(path: Path) -> str:
+    """Return the path as text that no terminal takes for a command and no encoding chokes on."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(path))
+
+
+def _model(name: str) -> str:
+    """Return `name` as the library wants it: shipped models win, a bare folder name gets its "./"."""
+    from . import shipped_models
+
+    return os.path.join(".", name) if name not in shipped_models() and os.path.isdir(name) else name
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Without a terminal rich assumes 80 columns and breaks long file names over lines, which scripts cannot read.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def _print_table(console: Console, done: list[_Summary]) -> None:
+    if not done:
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("photo", overflow="fold")
+    for title in ("size", "edges", "pattern edges", "min px", "median px", "max px", "ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in done:
+        radii = [f"{radius:.2f}" for radius in row.radii]
+        numbers = [row.size, f"{row.edges}", f"{row.pattern_edges}", *radii, f"{row.ms:.0f}"]
+        table.add_row(Text(row.name), *numbers)
+    console.print(table)
+
+
+@main.command()
+def info() -> None:
+    """Print what was built in, what this machine offers, and the shipped models."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from rich import box
+    from rich.table import Table
+
+    from . import BackendUnavailable, Estimator, available_kernels, build_config, shipped_models
+
+    facts = {f"built: {key}" if key != "version" else key: value for key, value in build_config().items()}
+    try:
+        facts["OpenVINO here"] = version("openvino")
+    except PackageNotFoundError:  # the C++ libraries may come from elsewhere
+        facts["OpenVINO here"] = "not from a Python package"
+    facts["kernels here"] = ", ".join(available_kernels()) + " (the first is used)"
+    facts["device cpu"] = f"{len(_cores())} cores"
+    try:
+        Estimator(1, 1, device="cuda")
+        facts["device cuda"] = "available"
+    except BackendUnavailable as error:
+        facts["device cuda"] = f"not available: {error}"
+    models = Path(__file__).parent / "models"
+    for name in shipped_models():
+        facts[f"model {name}"] = (models / name / "model.txt").read_text(encoding="utf-8").strip()
+    if not shipped_models():
+        facts["models"] = "none shipped"
+
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in facts.items():
+        table.add_row(key, value, end_section=key == "device cuda")
+    _console().print(table, markup=False)
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+@main.command("import-weights")
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(file_okay=False, path_type=Path))
+def import_weights(folder: Path, out: Path) -> None:
+    """Convert the weights that the authors of the method published into a model folder.
+
+    DIR holds blur/0.mat to blur/21.mat and edge/0.mat to edge/25.mat; OUT becomes a folder for `estimate --model`.
+    These weights are under GPL-3.0, and so is the folder made from them. Needs: pip install "defocus_fast[models]"
+    """
+    from . import model_io
+
+    try:
+        weights = model_io.import_published_weights(folder)
+        model_io.write_model(
+            out, weights, name="published", crop_offset=1, trained="weights published by the authors, GPL-3.0"
+        )
+    except ModuleNotFoundError as error:
+        _fail(f'the package {(error.name or "").split(".")[0]} is needed: pip install "defocus_fast[models]"')
+    except FileNotFoundError as error:
+        _fail(f"no such file: {_shown(Path(str(error.filename)))}")
+    except OSError as error:
+        _fail(f"{error.filename or out}: {_reason(error)}")
+    except Exception as error:  # scipy raises many kinds of errors on files that are not what they should be
+        _fail(f"{_shown(folder)} does not hold the published weights: {type(error).__name__}: {error}")
+    click.echo(f"{_shown(out)}: model of width {weights['branch1.conv1'].shape[0]}")
+    click.echo("These weights were published by the authors under GPL-3.0; the model folder is under GPL-3.0 too.")
+
+
+def _fail(message: str) -> NoReturn:
+    raise click.ClickException(message)

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what is read, what is written, what is left alone, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+
+import defocus_fast
+from defocus_fast import _pictures, cli, model_io
+
+Estimate = Callable[..., Result]
+
+
+def scene(height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+    """Coloured squares of 8 px, all different: edges everywhere, and no symmetry."""
+    squares = np.random.default_rng(1).integers(0, 256, (height // 8, width // 8, 3))
+    return np.kron(squares, np.ones((8, 8, 1))).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def estimate(random_model: str, folder: Path) -> Estimate:
+    def run(*arguments: str) -> Result:
+        common = ["--model", random_model, "--precision", "float32", "--threads", "2"]
+        result = CliRunner().invoke(cli.main, ["estimate", *common, *arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run
+
+
+def save(path: str, array: NDArray[np.uint8] | None = None, **options: Any) -> None:
+    Image.fromarray(scene() if array is None else array).save(path, **options)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_everything_is_written_for_a_photograph(estimate: Estimate, random_model: str, folder: Path) -> None:
+    save("a.png")
+    result = estimate("a.png", "-o", "new/maps")
+    assert result.exit_code == 0, result.output
+    assert names(folder / "new/maps") == {"a.blur.npy", "a.blur.png", "a.overlay.jpg"}
+    radii = np.load("new/maps/a.blur.npy")
+    estimator = defocus_fast.Estimator(48, 64, model=random_model, precision="float32", num_threads=2)
+    expected = estimator.estimate(scene())
+    assert radii.dtype == np.float32
+    np.testing.assert_array_equal(radii, expected.map)
+    row = next(line for line in result.stdout.splitlines() if "a.png" in line)
+    assert f"64 x 48 {len(expected.edges)} {expected.pattern_edges.sum()}" in " ".join(row.split())
+    assert f"{np.median(radii):.2f}" in row
+    assert "value / 1000" in result.stdout
+
+
+def test_png_holds_thousandths_of_a_pixel_and_says_so(folder: Path) -> None:
+    radii = np.array([[0, 0.5, 1.2344], [1.2346, 6, 70]], np.float32)
+    _pictures.write_whole(folder / "m.png", lambda file: _pictures.write_png(file, radii))
+    with Image.open("m.png") as image:
+        assert image.mode.startswith("I")
+        assert image.text["blur_units_per_px"] == "1000"
+        assert image.text["Description"].endswith("value / 1000")
+        np.testing.assert_array_equal(np.asarray(image), [[0, 500, 1234], [1235, 6000, 65535]])
+
+
+def test_saved_png_is_the_map(estimate: Estimate, folder: Path) -> None:
+    save("a.png")
+    assert estimate("a.png", "--save", "png", "--save", "npy").exit_code == 0
+    assert names(folder) == {"a.png", "a.blur.png", "a.blur.npy"}
+    values = np.asarray(Image.open("a.blur.png"))
+    np.testing.assert_allclose(values / 1000, np.load("a.blur.npy"), atol=0.000501)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(folder: Path, orientation: int) -> None:
+    """Corner by corner, against what the EXIF standard says where row 0 and column 0 are seen."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("a.png", "a.tif", "a.webp"):
+        save(name, exif=exif, **({"lossless": True} if name == "a.webp" else {}))  # type: ignore[arg-type]
+        stored = scene()
+        upright = stored if orientation < 5 else stored.swapaxes(0, 1)
+        if orientation in (3, 4, 7, 8):
+            upright = upright[::-1]
+        if orientation in (2, 3, 6, 7):
+            upright = upright[:, ::-1]
+        np.testing.assert_array_equal(_pictures.read_photo(folder / name), upright)
+
+
+def test_a_turned_photograph_gets_a_turned_map(estimate: Estimate, folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save("turned.jpg", exif=exif, quality=95, subsampling=0)
+    assert estimate("turned.jpg", "--save", "npy").exit_code == 0
+    assert np.load("turned.blur.npy").shape == (64, 48)
+
+
+def test_kinds_of_pixels(folder: Path) -> None:
+    colour = scene()
+    grey = colour[..., 0]
+    deep = grey.astype(np.uint16) * 257 + np.arange(64, dtype=np.uint16)[::-1] // 64
+    image = Image.fromarray(colour)
+
+    def read(picture: Image.Image, name: str, **options: Any) -> NDArray[np.generic]:
+        picture.save(name, **options)
+        return _pictures.read_photo(folder / name)
+
+    np.testing.assert_array_equal(read(Image.fromarray(grey), "grey.png"), grey)
+    bits = grey > 127
+    np.testing.assert_array_equal(read(Image.fromarray(bits), "bits.png"), bits * np.uint8(255))
+    for name in ("deep.png", "deep.tif"):
+        got = read(Image.fromarray(deep), name)
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(np.rint(got * 65535), deep)
+    real = np.float32(grey) / 255
+    np.testing.assert_array_equal(read(Image.fromarray(real), "float.tif"), real)
+    palette = image.quantize(32)
+    np.testing.assert_array_equal(read(palette, "palette.png"), np.asarray(palette.convert("RGB")))
+    inks = image.convert("CMYK")
+    np.testing.assert_array_equal(read(inks, "cmyk.tif"), np.asarray(inks.convert("RGB")))
+    for picture, name in ((image, "a.png"), (image.convert("L"), "b.png")):
+        veiled = picture.copy()
+        alpha = np.full((48, 64), 255, np.uint8)
+        alpha[:10] = 0
+        veiled.putalpha(Image.fromarray(alpha))
+        expected = np.asarray(picture).copy()
+        expected[:10] = 255
+        np.testing.assert_array_equal(read(veiled, name), expected)
+    np.testing.assert_array_equal(read(image, "frames.tif", save_all=True, append_images=[image]), colour)
+
+
+def test_one_bad_file_does_not_stop_the_others(
+    estimate: Estimate, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save("first.png")
+    save("last.jpg")
+    save("whole.png", np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:2000])
+    save("whole.jpg")
+    Path("cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:-200])
+    Path("text.jpg").write_text("not a picture")
+    Path("empty.jpg").touch()
+    Path("nothing").mkdir()
+    Image.new("L", (400, 400)).save("bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60000)
+    bad = ["cut.png", "cut.jpg", "text.jpg", "empty.jpg", "missing.jpg", "nothing", "bomb.png"]
+    result = estimate("first.png", *bad, "last.jpg", "--save", "npy", "-o", "out")
+    assert result.exit_code == 1
+    assert names(folder / "out") == {"first.blur.npy", "last.blur.npy"}
+    for name in bad:
+        assert sum(line.startswith(f"{name}: ") for line in result.stderr.splitlines()) == 1, name
+    for reason in ("missing.jpg: no such file", "text.jpg: not a JPEG", "bomb.png: Image size", "nothing: no pictures"):
+        assert reason in result.stderr
+    assert "truncated" in result.stderr
+    assert "7 of 9 failed" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_16_bit_out_of_range_is_refused(estimate: Estimate, folder: Path) -> None:
+    Image.fromarray(np.full((20, 20), 70000, np.int32)).save("wide.tif")
+    Image.fromarray(np.full((20, 20), 3.5, np.float32)).save("bright.tif")
+    result = estimate("wide.tif", "bright.tif")
+    assert result.exit_code == 1
+    assert "expected greyscale of 1, 8 or 16 bits" in result.stderr
+    assert "bright.tif: image:" in result.stderr
+    assert names(folder) == {"wide.tif", "bright.tif"}
+
+
+def test_equal_names_do_not_overwrite_each_other(estimate: Estimate, folder: Path) -> None:
+    for name, shape in (("a/p.png", (48, 64)), ("b/p.png", (64, 48)), ("b/P.jpg", (40, 40)), ("b/p-2.png", (32, 32))):
+        Path(name).parent.mkdir(exist_ok=True)
+        save(name, scene(*shape))
+    result = estimate("a/p.png", "b/p.png", "b/P.jpg", "b/p-2.png", "a/p.png", "--save", "npy", "-o", "out")
+    assert result.exit_code == 0, result.output
+    shapes = {path.name: np.load(path).shape for path in Path("out").iterdir()}
+    assert shapes == {
+        "p.blur.npy": (48, 64),
+        "p-2.blur.npy": (64, 48),
+        "P-3.blur.npy": (40, 40),
+        "p-2-2.blur.npy": (32, 32),
+    }
+    assert "b/p.png (as p-2)" in result.stdout, "nobody would find the results under their changed name"
+
+
+def test_no_photograph_is_overwritten(estimate: Estimate, folder: Path) -> None:
+    save("p.jpg")
+    save("p.blur.png", scene(32, 32))
+    os.symlink("p.jpg", "q.overlay.jpg")
+    save("q.png")
+    before = {name: Path(name).read_bytes() for name in names(folder)}
+    result = estimate("p.jpg", "p.blur.png", "q.png", "q.overlay.jpg", "-o", "../" + folder.name)
+    assert result.exit_code == 1
+    assert result.stderr.count("would overwrite a photograph") == 2
+    for name, content in before.items():
+        assert Path(name).read_bytes() == content
+    assert "p.blur.npy" not in names(folder)
+    assert "p.blur.blur.png" in names(folder), "the photographs that are in nobody's way are done"
+
+
+def test_a_folder_means_its_pictures_without_earlier_results(estimate: Estimate, folder: Path) -> None:
+    Path("in/sub").mkdir(parents=True)
+    for name in ("in/b.JPG", "in/a.webp", "in/.hidden.png", "in/sub/c.png"):
+        save(name)
+    Path("in/notes.txt").write_text("x")
+    for _ in range(2):
+        assert estimate("in", "-o", "in").exit_code == 0
+        results = {stem + suffix for stem in "ab" for suffix in (".blur.npy", ".blur.png", ".overlay.jpg")}
+        assert names(folder / "in") == results | {"b.JPG", "a.webp", ".hidden.png", "sub", "notes.txt"}
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(folder: Path) -> None:
+    path = folder / "map.npy"
+    path.write_bytes(b"old")
+
+    def fail(file: IO[bytes]) -> None:
+        file.write(b"half of")
+        file.flush()
+        assert path.read_bytes() == b"old"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _pictures.write_whole(path, fail)
+    assert path.read_bytes() == b"old"
+    assert names(folder) == {"map.npy"}
+
+
+def test_a_result_that_cannot_be_written_is_reported(estimate: Estimate, folder: Path) -> None:
+    save("a.png")
+    save("b.png")
+    Path("a.blur.npy").mkdir()
+    result = estimate("a.png", "b.png", "--save", "npy")
+    assert result.exit_code == 1
+    assert "a.png: is a directory" in result.stderr
+    assert names(folder) == {"a.png", "b.png", "a.blur.npy", "b.blur.npy"}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9000), (3000, 20), (48, 64), (64, 48), (1500, 2900)])
+def test_overlay_of_every_shape(size: tuple[int, int]) -> None:
+    radii = np.linspace(0, 6, size[0] * size[1], dtype=np.float32).reshape(size)
+    drawing = _pictures.draw_overlay(np.full(size, 128, np.uint8), radii, 6.0)
+    assert max(drawing.size) <= 2048
+    assert min(drawing.size) >= 150
+    assert len(drawing.getcolors(2**22) or []) > 50, "no colour bar"
+
+
+def test_overlay_shows_the_map_where_the_photograph_is() -> None:
+    radii = np.zeros((300, 300), np.float32)
+    radii[:150] = 6
+    drawing = np.asarray(_pictures.draw_overlay(np.full((300, 300, 3), 128, np.uint8), radii, 6.0)).astype(int)
+    np.testing.assert_array_equal(drawing[16:316, 16:316], 128)
+    coloured = drawing[16:316, 332:632]
+    assert (coloured[:150] == coloured[0, 0]).all()
+    assert (coloured[150:] == coloured[-1, -1]).all()
+    assert coloured[0, 0, 0] - coloured[-1, -1, 0] > 100, "6 px is yellow and 0 px is blue"
+
+
+def test_one_estimator_serves_neighbours_of_one_size(
+    estimate: Estimate, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    original = defocus_fast.Estimator.__init__
+
+    def count(self: defocus_fast.Estimator, height: int, width: int, **options: Any) -> None:
+        made.append((height, width))
+        original(self, height, width, **options)
+
+    monkeypatch.setattr(defocus_fast.Estimator, "__init__", count)
+    for name, shape in (("a", (48, 64)), ("b", (48, 64)), ("c", (40, 40))):
+        save(f"{name}.png", scene(*shape))
+    assert estimate(".", "--save", "npy").exit_code == 0
+    assert made == [(48, 64), (40, 40)]
+
+
+def test_psi_reaches_the_estimator(estimate: Estimate, folder: Path) -> None:
+    save("a.png")
+    maps = []
+    for psi in ("0", "1000"):
+        assert estimate("a.png", "--save", "npy", "--psi", psi).exit_code == 0
+        maps.append(np.load("a.blur.npy"))
+    assert np.abs(maps[0] - maps[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["estimate"],
+        ["estimate", "a.png", "--save", "gif"],
+        ["estimate", "a.png", "--psi", "-1"],
+        ["estimate", "a.png", "--threads", "0"],
+        ["estimate", "a.png", "--precision", "int8"],
+        ["estimate", "a.png", "-o", "a.png"],
+        ["estimate", "a.png", "-o", "a.png/out"],
+        ["estimate", "a.png", "--model", "no-such-model"],
+        ["import-weights", "no-such-folder", "out"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_is_status_2(folder: Path, arguments: list[str]) -> None:
+    save("a.png")
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2, result.output
+    assert "Error: " in result.stderr
+    assert names(folder) == {"a.png"}
+
+
+def test_a_model_folder_needs_no_slash(random_model: str, folder: Path) -> None:
+    shutil.copytree(random_model, "mine")
+    save("a.png")
+    result = CliRunner().invoke(cli.main, ["estimate", "a.png", "--model", "mine", "--save", "npy"])
+    assert result.exit_code == 0, result.output
+
+
+def test_odd_names_are_shown_harmlessly(estimate: Estimate, folder: Path) -> None:
+    save("[red]x[bold] \x1b[2J.png")
+    result = estimate("[red]x[bold] \x1b[2J.png", "gone\x1b[31m.png", "--save", "npy")
+    assert result.exit_code == 1
+    assert "[red]x[bold]" in result.stdout
+    assert "\x1b" not in result.output
+
+
+def test_info(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(cli.main, ["info"])
+    assert result.exit_code == 0, result.output
+    facts = [*defocus_fast.build_config().values(), *defocus_fast.available_kernels(), *defocus_fast.shipped_models()]
+    for fact in facts:
+        assert fact in result.stdout
+    assert "device cuda" in result.stdout
+
+
+def published_files(folder: Path, seed: int = 0) -> None:
+    """Write random weights in the files and layout of the published ones."""
+    savemat = pytest.importorskip("scipy.io").savemat
+    shapes = model_io.expected_shapes(
+        {
+            "branch1.conv1": np.empty(4),
+            "blur.dense3.bias": np.empty(23),
+            **{f"{head}.dense{i}.bias": np.empty(6) for head in ("blur", "edge") for i in (1, 2)},
+        }
+    )
+    rng = np.random.default_rng(seed)
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    for head, branches in (("blur", ["branch1"]), ("edge", ["branch1", "edge_branch1"])):
+        (folder / head).mkdir(parents=True)
+        parts = [*branches, "branch2", "branch3", head]
+        order = [f"{part}.conv{i}" for part in parts for i in (1, 2, 3, 4)]
+        order += [f"{head}.dense{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")]
+        for i, name in enumerate(order):
+            array = weights[name].transpose(2, 3, 1, 0) if ".conv" in name else weights[name]
+            savemat(folder / head / f"{i}.mat", {"weights": array})
+
+
+def test_import_weights(folder: Path) -> None:
+    pytest.importorskip("onnx")
+    published_files(folder / "in")
+    result = CliRunner().invoke(cli.main, ["import-weights", "in", "out"])
+    assert result.exit_code == 0, result.output
+    assert "GPL-3.0" in result.stdout
+    facts = dict(line.split(": ", 1) for line in Path("out/model.txt").read_text().splitlines())
+    assert (facts["name"], facts["crop_offset"], facts["width"]) == ("published", "1", "4")
+    assert "GPL-3.0" in facts["trained"]
+    assert defocus_fast.Estimator(48, 64, model="./out").estimate(scene()).map.shape == (48, 64)
+
+
+@pytest.mark.parametrize("package", ["onnx", "scipy"])
+def test_import_weights_names_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    published_files(folder / "in")
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    result = CliRunner().invoke(cli.main, ["import-weights", "in", "out"])
+    assert result.exit_code == 1
+    assert f'the package {package} is needed: pip install "defocus_fast[models]"' in result.stderr
+
+
+def test_import_weights_of_wrong_folders(folder: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("scipy")
+    published_files(folder / "in")
+    Path("in/edge/25.mat").unlink()
+    Path("empty").mkdir()
+    for name, file in (("empty", "0.mat"), ("in", "25.mat")):
+        result = CliRunner().invoke(cli.main, ["import-weights", name, "out"])
+        assert result.exit_code == 1
+        assert "no such file: " in result.stderr
+        assert file in result.stderr
+    Path("in/edge/25.mat").write_bytes(b"not a mat file")
+    result = CliRunner().invoke(cli.main, ["import-weights", "in", "out"])
+    assert result.exit_code == 1
+    assert "does not hold the published weights" in result.stderr
+    assert not Path("out").exists()
+
+
+def script() -> str:
+    return str(Path(sys.executable).with_name("defocus-fast"))
+
+
+def test_the_installed_command(folder: Path) -> None:
+    result = subprocess.run([script(), "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout.split()[-1] == defocus_fast.__version__
+
+
+def test_the_library_leaves_the_command_lines_packages_alone() -> None:
+    program = "import sys, defocus_fast; print({'click', 'rich', 'PIL', 'cmap', 'onnx'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of terminals differ on Windows")
+def test_ctrl_c_stops_at_once_and_keeps_what_is_done(random_model: str, folder: Path) -> None:
+    save("a.png")
+    save("b.png", np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8), compress_level=0)
+    command = [script(), "estimate", "a.png", "b.png", "--model", random_model, "--threads", "1", "-o", "out"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while not Path("out/a.overlay.jpg").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        stdout, stderr = process.communicate(timeout=60)
+        assert time.monotonic() - start < 3
+    assert process.returncode == 130
+    assert "1 of 2 done" in stderr
+    assert "Traceback" not in stderr
+    assert "a.png" in stdout
+    assert names(folder / "out") == {"a.blur.npy", "a.blur.png", "a.overlay.jpg"}
