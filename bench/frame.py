@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time of a frame, whole and by stage: ``python bench/frame.py PICTURE [--edges MASK] [--model MODEL]``.
 
-Prints the machine, the settings and, for each precision, median and p99 of every stage over warm calls of
-``estimate``, the first call apart. With ``--check REFERENCE`` (the published program's recorded answers,
+Prints the machine, the settings and, for each precision and form of evaluation, median and p99 of every stage over
+warm calls of ``estimate``, the first call apart. With ``--check REFERENCE`` (the published program's recorded answers,
 golden_image_01.npz) it also prints how far the map is from the recorded one, so that a fast wrong answer shows.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import os
 import platform
 import time
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--edges", type=Path, help="mask of edge pixels to use in place of the detector's")
     parser.add_argument("--model", default="tip22")
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--evaluation", default="auto")
+    parser.add_argument("--evaluation", nargs="+", default=["auto"])
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--psi", type=float, default=100.0)
@@ -51,16 +52,16 @@ def main() -> None:
     console = Console()
     console.print(f"{processor()}, {os.cpu_count()} cores; {datetime.date.today()}; {defocus_fast.build_config()}")
     table = Table(title=f"ms per frame, {image.shape[1]} x {image.shape[0]}, {arguments.repeat} warm calls")
-    for column in ("precision", "stage", "median", "p99"):
+    for column in ("precision", "evaluation", "stage", "median", "p99"):
         table.add_column(column, justify="right" if column in ("median", "p99") else "left")
 
-    for precision in arguments.precision:
+    for precision, evaluation in itertools.product(arguments.precision, arguments.evaluation):
         start = time.perf_counter()
         estimator = defocus_fast.Estimator(
             *image.shape[:2],
             model=arguments.model,
             precision=precision,
-            evaluation=arguments.evaluation,
+            evaluation=evaluation,
             kernels=arguments.kernels,
             num_threads=arguments.threads,
             psi=arguments.psi,
@@ -78,7 +79,7 @@ def main() -> None:
             for stage, ms in {**result.stage_ms, "whole frame": 1e3 * (time.perf_counter() - begin)}.items():
                 rows.setdefault(stage, []).append(ms)
         for stage, values in rows.items():
-            table.add_row(precision, stage, f"{np.median(values):.1f}", f"{np.percentile(values, 99):.1f}")
+            table.add_row(precision, evaluation, stage, f"{np.median(values):.1f}", f"{np.percentile(values, 99):.1f}")
         table.add_section()
         console.print(f"{estimator}: {len(result.edges)} edges, {result.pattern_edges.sum()} of them pattern edges")
         if arguments.check:

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("models") / "published"
-    command = [sys.executable, "-m", "defocus_fast", "import-weights", str(REFERENCE / "models"), str(out)]
-    subprocess.run(command, check=True)
+    command = Path(sys.executable).with_name("defocus-fast")
+    subprocess.run([command, "import-weights", REFERENCE / "models", out], check=True)
     return str(out)
 
 
