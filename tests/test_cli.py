@@ -118,7 +118,7 @@ def test_a_turned_photograph_gets_a_turned_map(estimate: Estimate, folder: Path)
 def test_kinds_of_pixels(folder: Path) -> None:
     colour = scene()
     grey = colour[..., 0]
-    deep = grey.astype(np.uint16) * 257 + np.arange(64, dtype=np.uint16)[::-1] // 64
+    deep = np.random.default_rng(2).integers(0, 65536, grey.shape, dtype=np.uint16)
     image = Image.fromarray(colour)
 
     def read(picture: Image.Image, name: str, **options: Any) -> NDArray[np.generic]:
@@ -338,13 +338,14 @@ def test_odd_names_are_shown_harmlessly(estimate: Estimate, folder: Path) -> Non
     assert "\x1b" not in result.output
 
 
-def test_info(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info() -> None:
     result = CliRunner().invoke(cli.main, ["info"])
     assert result.exit_code == 0, result.output
     facts = [*defocus_fast.build_config().values(), *defocus_fast.available_kernels(), *defocus_fast.shipped_models()]
     for fact in facts:
         assert fact in result.stdout
     assert "device cuda" in result.stdout
+    assert result.stdout.count("trained: ") == len(defocus_fast.shipped_models())
 
 
 def published_files(folder: Path, seed: int = 0) -> None:

@@ -55,7 +55,7 @@ def main() -> None:
     default="auto",
     help="Of the networks.  [default: auto, bfloat16 where the CPU computes it natively]",
 )
-@click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="[default: all cores]")
+@click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="To compute with.  [default: all cores]")
 @click.option(
     "--psi",
     type=click.FloatRange(0),
@@ -82,8 +82,8 @@ def estimate(
       NAME.blur.npy     the radius in px of every pixel, float32 (H, W)
       NAME.blur.png     the same as 16-bit greyscale: radius in px = value / 1000
       NAME.overlay.jpg  the photograph, and the map in colour over it, with a
-                        colour bar from 0 to the model's largest
-                        radius; at most 2048 px wide and high
+                        bar from 0 to the model's largest radius in px; at
+                        most 2048 px wide and high
 
     in place of results of an earlier run. If two photographs of one run have the same NAME, the later one's results
     are called NAME-2. No photograph of the run is ever overwritten.
@@ -344,7 +344,7 @@ def _print_table(console: Console, done: list[_Summary]) -> None:
     console.print(table)
 
 
-@main.command()
+@main.command(short_help="Print the build, the devices and the models.")
 def info() -> None:
     """Print what was built in, what this machine offers, and the shipped models."""
     from importlib.metadata import PackageNotFoundError, version
@@ -384,7 +384,7 @@ def _cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
-@main.command("import-weights")
+@main.command("import-weights", short_help="Convert the authors' published weights.")
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(file_okay=False, path_type=Path))
 def import_weights(folder: Path, out: Path) -> None:
