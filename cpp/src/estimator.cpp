@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "defocus_fast/estimator.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <numeric>
 
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/version.hpp"
@@ -140,15 +142,24 @@ void Estimator::Impl::detect_edges(const ImageView& image, const MaskView& edges
 }
 
 void Estimator::Impl::list_edges(BlurMap& result) {
-  result.edges.clear();
-  for (int y = 0; y < height; ++y) {
-    row_start[std::size_t(y)] = result.edges.size() / 2;
-    const std::uint8_t* row = result.pattern_edges.data() + std::ptrdiff_t(y) * width;
-    for (int x = 0; x < width; ++x)
-      if (row[x]) result.edges.insert(result.edges.end(), {y, x});
-  }
-  const std::size_t count = result.edges.size() / 2;
-  row_start[std::size_t(height)] = count;
+  const auto row = [&](int y) { return result.pattern_edges.data() + std::ptrdiff_t(y) * width; };
+  workers.for_ranges(height, 64, [&](int begin, int end, int) {
+    for (int y = begin; y < end; ++y)
+      row_start[std::size_t(y) + 1] = std::size_t(std::count(row(y), row(y) + width, std::uint8_t{1}));
+  });
+  std::partial_sum(row_start.begin(), row_start.end(), row_start.begin());  // row_start[0] is always 0
+  const std::size_t count = row_start.back();
+  result.edges.resize(2 * count);
+  workers.for_ranges(height, 64, [&](int begin, int end, int) {
+    for (int y = begin; y < end; ++y) {
+      std::int32_t* edge = result.edges.data() + 2 * row_start[std::size_t(y)];
+      for (int x = 0; x < width; ++x)
+        if (row(y)[x]) {
+          *edge++ = y;
+          *edge++ = x;
+        }
+    }
+  });
   result.depth_probability.assign(count, 0.0f);
   result.radii.assign(count, 0.0f);
   result.radius_probability.assign(count, 0.0f);

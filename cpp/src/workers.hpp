@@ -22,8 +22,9 @@ class Workers {
   template <class Body>
   void for_ranges(int n, int grain, const Body& body) {
     arena_.execute([&] {
-      tbb::parallel_for(0, (n + grain - 1) / grain, [&](int i) {
-        body(i * grain, std::min(n, (i + 1) * grain), tbb::this_task_arena::current_thread_index());
+      tbb::parallel_for(0, n / grain + (n % grain != 0), [&](int i) {
+        const int begin = i * grain;
+        body(begin, begin + std::min(n - begin, grain), tbb::this_task_arena::current_thread_index());
       });
     });
   }
