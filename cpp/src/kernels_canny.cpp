@@ -43,7 +43,8 @@ inline float absolute(float x) { return __builtin_fabsf(x); }
 inline double absolute(double x) { return __builtin_fabs(x); }
 
 template <class T>
-void gradient(const T* above, const T* row, const T* below, int n, T* gy, T* gx, T* magnitude) {
+void gradient(const T* above, const T* row, const T* below, int n, T* __restrict gy, T* __restrict gx,
+              T* __restrict magnitude) {
   for (int x = 0; x < n; ++x) {
     const T upper = above[x + 1] - above[x - 1], centre = row[x + 1] - row[x - 1], lower = below[x + 1] - below[x - 1];
     const T left = below[x - 1] - above[x - 1], middle = below[x] - above[x], right = below[x + 1] - above[x + 1];
@@ -58,21 +59,35 @@ void gradient(const T* above, const T* row, const T* below, int n, T* gy, T* gx,
 template <class T>
 void thin(const T* above, const T* magnitude, const T* below, const T* gy, const T* gx, float low, T high, int n,
           std::uint8_t* out) {
-  for (int x = 0; x < n; ++x) {
-    const T m = magnitude[x], ay = absolute(gy[x]), ax = absolute(gx[x]);
-    // The gradient points into one of eight octants; its two opposite neighbours are interpolated between the
-    // axis neighbour and the diagonal one. Same signs: the diagonal runs down-right.
-    const bool same = (gy[x] > 0) == (gx[x] > 0);
-    const bool steep = same ? ay > ax : ay >= ax;
-    const T w = (steep ? ax : ay) / (steep ? ay : ax);
-    const T diagonal1 = same ? below[x + 1] : above[x + 1];
-    const T diagonal2 = same ? above[x - 1] : below[x - 1];
-    const T vertical1 = same ? below[x] : above[x], vertical2 = same ? above[x] : below[x];
-    const T axis1 = steep ? vertical1 : magnitude[x + 1];
-    const T axis2 = steep ? vertical2 : magnitude[x - 1];
-    const bool peak =
-        (double(diagonal1 * w) + axis1 * (1.0 - w) <= m) & (double(diagonal2 * w) + axis2 * (1.0 - w) <= m);
-    out[x] = std::uint8_t((peak & (m >= low)) ? 1 + (m >= high) : 0);
+  for (int begin = 0; begin < n; begin += block) {
+    const int end = begin + block < n ? begin + block : n;
+    bool any = false;
+    for (int x = begin; x < end; ++x) any |= magnitude[x] >= low;
+    if (!any) {  // most of most pictures
+      for (int x = begin; x < end; ++x) out[x] = 0;
+      continue;
+    }
+    for (int x = begin; x < end; ++x) {
+      // All loads come before any choice, so that the compiler may make one vector of them.
+      const T upper_left = above[x - 1], upper = above[x], upper_right = above[x + 1];
+      const T left = magnitude[x - 1], m = magnitude[x], right = magnitude[x + 1];
+      const T lower_left = below[x - 1], lower = below[x], lower_right = below[x + 1];
+      const T y_gradient = gy[x], x_gradient = gx[x];
+      const T ay = absolute(y_gradient), ax = absolute(x_gradient);
+      // The gradient points into one of eight octants; its two opposite neighbours are interpolated between the
+      // axis neighbour and the diagonal one. Same signs: the diagonal runs down-right.
+      const bool same = (y_gradient > 0) == (x_gradient > 0);
+      const bool steep = same ? ay > ax : ay >= ax;
+      const T w = (steep ? ax : ay) / (steep ? ay : ax);
+      const T diagonal1 = same ? lower_right : upper_right;
+      const T diagonal2 = same ? upper_left : lower_left;
+      const T vertical1 = same ? lower : upper, vertical2 = same ? upper : lower;
+      const T axis1 = steep ? vertical1 : right;
+      const T axis2 = steep ? vertical2 : left;
+      const bool peak1 = double(diagonal1 * w) + axis1 * (1.0 - w) <= m;
+      const bool peak2 = double(diagonal2 * w) + axis2 * (1.0 - w) <= m;
+      out[x] = std::uint8_t((peak1 & peak2 & (m >= low)) ? 1 + (m >= high) : 0);
+    }
   }
 }
 

@@ -29,17 +29,30 @@ inline float absolute(float x) { return __builtin_fabsf(x); }
 
 template <int channels>
 void feedback_of(const float* const* row, const float* const* above, float log_a, float slope,
-                 const std::uint8_t* depth, float psi, int n, float* vx, float* vy) {
+                 const std::uint8_t* depth, float psi, int n, float* __restrict vx, float* __restrict vy) {
+  const float *here[channels], *up[channels];
+  for (int c = 0; c < channels; ++c) {
+    here[c] = row[c];
+    up[c] = above[c];
+  }
   for (int x = 0; x < n; ++x) {
     float across = 0;
     float down = 0;
     for (int c = 0; c < channels; ++c) {
-      across += absolute(row[c][x] - row[c][x - 1]);
-      down += absolute(row[c][x] - above[c][x]);
+      across += absolute(here[c][x] - here[c][x - 1]);
+      down += absolute(here[c][x] - up[c][x]);
     }
-    const float distance = depth ? 1.0f + psi * depth[x] : 1.0f;
-    vx[x] = exp_nonpositive(log_a * (distance + slope * across));
-    vy[x] = exp_nonpositive(log_a * (distance + slope * down));
+    vx[x] = slope * across + 1.0f;
+    vy[x] = slope * down + 1.0f;
+  }
+  if (depth)
+    for (int x = 0; x < n; ++x) {
+      vx[x] += psi * depth[x];
+      vy[x] += psi * depth[x];
+    }
+  for (int x = 0; x < n; ++x) {
+    vx[x] = exp_nonpositive(log_a * vx[x]);
+    vy[x] = exp_nonpositive(log_a * vy[x]);
   }
 }
 
@@ -80,17 +93,52 @@ void recursive_pass(float* v, float* const* f, int signals, std::ptrdiff_t strid
   run(v, f, stride, n);
 }
 
-void gather_lines(const float* const* rows, int n, float* out) {
-  for (int k = 0; k < lanes; ++k) {
-    const float* row = rows[k];
-    for (int i = 0; i < n; ++i) out[i * lanes + k] = row ? row[i] : 0.0f;
+using Float8 = float __attribute__((vector_size(32), aligned(4), may_alias));
+
+/// Transposes 8 x 8 values: pairs, then pairs of pairs, then halves.
+inline void transpose(Float8 (&r)[8]) {
+  Float8 t[8], u[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int k = 0; k < 2; ++k) {
+      u[i + 2 * k] = __builtin_shufflevector(t[i + k], t[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      u[i + 2 * k + 1] = __builtin_shufflevector(t[i + k], t[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  for (int i = 0; i < 4; ++i) {
+    r[i] = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    r[i + 4] = __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
   }
 }
 
+void gather_lines(const float* const* rows, int n, float* out) {
+  int i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int k = 0; k < lanes; k += 8) {
+      Float8 tile[8];
+      for (int j = 0; j < 8; ++j) tile[j] = rows[k + j] ? *reinterpret_cast<const Float8*>(rows[k + j] + i) : Float8{};
+      transpose(tile);
+      for (int j = 0; j < 8; ++j) *reinterpret_cast<Float8*>(out + (i + j) * lanes + k) = tile[j];
+    }
+  for (; i < n; ++i)
+    for (int k = 0; k < lanes; ++k) out[i * lanes + k] = rows[k] ? rows[k][i] : 0.0f;
+}
+
 void scatter_lines(const float* in, int n, float* const* rows) {
-  for (int k = 0; k < lanes; ++k)
-    if (float* row = rows[k])
-      for (int i = 0; i < n; ++i) row[i] = in[i * lanes + k];
+  int i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int k = 0; k < lanes; k += 8) {
+      Float8 tile[8];
+      for (int j = 0; j < 8; ++j) tile[j] = *reinterpret_cast<const Float8*>(in + (i + j) * lanes + k);
+      transpose(tile);
+      for (int j = 0; j < 8; ++j)
+        if (rows[k + j]) *reinterpret_cast<Float8*>(rows[k + j] + i) = tile[j];
+    }
+  for (; i < n; ++i)
+    for (int k = 0; k < lanes; ++k)
+      if (rows[k]) rows[k][i] = in[i * lanes + k];
 }
 
 constexpr int positions = 25;
