@@ -27,12 +27,15 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=["tip22"])
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--psi", type=float, default=100.0)
+    parser.add_argument("--labels", default="posterior")
     arguments = parser.parse_args()
     pictures = sorted(path for path in arguments.folder.glob("*.png") if path.with_suffix(".npy").is_file())
     if not pictures:
         parser.error(f"no NAME.png beside NAME.npy in {arguments.folder}")
 
-    table = Table(title=f"{len(pictures)} pictures, psi {arguments.psi:g}, {datetime.date.today()}")
+    table = Table(
+        title=f"{len(pictures)} pictures, psi {arguments.psi:g}, {arguments.labels} labels, {datetime.date.today()}"
+    )
     for column in ("model", "group", "pictures", "raw MAE px", "std", "MAE at edges px"):
         table.add_column(column, justify="left" if column in ("model", "group") else "right")
     for model in arguments.model:
@@ -42,7 +45,7 @@ def main() -> None:
             image, truth = np.asarray(Image.open(path).convert("RGB")), np.load(path.with_suffix(".npy"))
             if estimator is None or image.shape[:2] != (estimator.height, estimator.width):
                 estimator = defocus_fast.Estimator.for_image(
-                    image, model=model, precision=arguments.precision, psi=arguments.psi
+                    image, model=model, precision=arguments.precision, psi=arguments.psi, labels=arguments.labels
                 )
             result = estimator.estimate(image)
             pattern = result.edges[result.radii > 0]

@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--psi", type=float, default=100.0)
+    parser.add_argument("--labels", default="posterior")
     parser.add_argument("--repeat", type=int, default=15)
     parser.add_argument("--check", type=Path, help="npz with the map to compare with")
     arguments = parser.parse_args()
@@ -65,6 +66,7 @@ def main() -> None:
             kernels=arguments.kernels,
             num_threads=arguments.threads,
             psi=arguments.psi,
+            labels=arguments.labels,
         )
         constructed = time.perf_counter()
         result = estimator.estimate(image, edges=edges)

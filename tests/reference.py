@@ -50,19 +50,20 @@ def domain_transform_filter(image: Array, guide: Array, sigma_s: float, sigma_r:
 def propagate(
     image: NDArray[np.uint8],
     radii: Array,
-    pattern: NDArray[np.bool_],
+    weights: NDArray[np.bool_] | Array,
     depth: NDArray[np.bool_],
     psi: float,
     sigma_s: float | None = None,
     sigma_r: float = 3.75,
     iterations: int = 5,
 ) -> Array:
-    """Section III-C of the paper; NaN where no pattern edge is in reach."""
+    """Section III-C of the paper, `weights` being its mask of pattern edges; NaN where none is in reach."""
     picture = (image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)) / 255.0
     if sigma_s is None:
         sigma_s = min(picture.shape[:2]) / 8
     guide = domain_transform_filter(picture, picture, 7.0, 0.5, iterations)
     distances = domain_distances(guide, sigma_s, sigma_r, psi * depth)
     with np.errstate(invalid="ignore", divide="ignore"):
-        numerator = recursive_filter(np.where(pattern, radii, 0.0), distances, sigma_s, iterations)
-        return numerator / recursive_filter(pattern.astype(float), distances, sigma_s, iterations)
+        weighted = weights * np.where(weights > 0, radii, 0.0)
+        numerator = recursive_filter(weighted, distances, sigma_s, iterations)
+        return numerator / recursive_filter(weights.astype(float), distances, sigma_s, iterations)

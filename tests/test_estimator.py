@@ -7,6 +7,7 @@ import gc
 import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,17 +54,33 @@ def test_result_is_consistent(estimator: Estimator, picture: np.ndarray) -> None
     np.testing.assert_array_equal(result.level_probabilities[is_depth], 0)
     levels = np.array(estimator.levels, np.float32)
     np.testing.assert_array_equal(levels, np.arange(0.5, 6.01, 0.25, dtype=np.float32))
-    best = result.level_probabilities.argmax(axis=1)
-    np.testing.assert_array_equal(result.radii, np.where(is_depth, 0, levels[best]))
     np.testing.assert_array_equal(result.radius_probability, result.level_probabilities.max(axis=1))
+    mean = result.level_probabilities @ levels.astype(float)
+    deviation = np.sqrt(np.maximum(result.level_probabilities @ levels.astype(float) ** 2 - mean**2, 0))
+    np.testing.assert_allclose(result.radii, mean, rtol=1e-6)
+    np.testing.assert_allclose(result.radius_deviation, deviation, rtol=0, atol=1e-5)
 
-    radii = np.zeros((90, 130))
-    radii[y, x] = result.radii
-    expected = reference.propagate(picture, radii, result.pattern_edges, result.depth_edges, psi=100.0)
+    weights, radii = np.zeros((90, 130)), np.zeros((90, 130))
+    weights[y, x] = ~is_depth * (1 - result.depth_probability) * (0.15 / (0.15 + deviation)) ** 2
+    radii[y, x] = mean
+    expected = reference.propagate(picture, radii, weights, result.depth_edges, psi=100.0)
     reached = np.isfinite(expected)
     np.testing.assert_allclose(result.map[reached], expected[reached], rtol=0, atol=PROPAGATED)
     assert list(result.stage_ms) == ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
     assert all(ms > 0 for ms in result.stage_ms.values())
+
+
+def test_hard_labels_are_the_most_probable_levels(random_model: str, picture: np.ndarray) -> None:
+    estimator = make(random_model, 90, 130, labels="hard")
+    result = estimator.estimate(picture, level_probabilities=True)
+    pattern = result.depth_probability <= 0.5
+    best = np.array(estimator.levels, np.float32)[result.level_probabilities.argmax(axis=1)]
+    np.testing.assert_array_equal(result.radii, np.where(pattern, best, 0))
+
+    radii = np.zeros((90, 130), np.float32)
+    radii[tuple(result.edges.T)] = result.radii
+    expected = defocus_fast.propagate(picture, radii, result.pattern_edges, result.depth_edges)
+    np.testing.assert_array_equal(result.map, expected)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -317,6 +334,7 @@ def test_unfit_out(estimator: Estimator, picture: np.ndarray, out: Any, error: t
     [
         ({"precision": "float16"}, 'precision: expected one of auto, float32, bfloat16, got "float16"'),
         ({"evaluation": "fast"}, 'evaluation: expected one of auto, shared, patch, got "fast"'),
+        ({"labels": "soft"}, 'labels: expected one of posterior, hard, got "soft"'),
         ({"device": "tpu"}, 'device: expected auto, cpu or cuda, got "tpu"'),
         ({"num_threads": 0}, "num_threads: expected at least 1"),
         ({"num_threads": 100_000}, "num_threads: expected"),
@@ -354,10 +372,19 @@ def test_missing_and_broken_models(tmp_path: Any, random_model: str) -> None:
     (tmp_path / "model.txt").write_text("format: 99\n")
     with pytest.raises(defocus_fast.ModelError, match="expected format 1, got 99"):
         Estimator(20, 20, model=str(tmp_path))
-    text = (tmp_path.__class__(random_model) / "model.txt").read_text()
+    text = (Path(random_model) / "model.txt").read_text()
     (tmp_path / "model.txt").write_text(text)
     with pytest.raises(defocus_fast.ModelError, match="OpenVINO cannot use this model"):
         Estimator(20, 20, model=str(tmp_path))
+
+
+def test_model_folders_by_path_and_by_text(random_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(random_model)
+    monkeypatch.chdir(folder.parent)
+    for model in (folder, Path(folder.name), f"./{folder.name}"):
+        assert Estimator(20, 20, model=model).model == "random"
+    with pytest.raises(defocus_fast.ModelError, match="a path with a '/'"):
+        Estimator(20, 20, model=folder.name)
 
 
 def test_for_image_and_estimate_blur(random_model: str, picture: np.ndarray, estimator: Estimator) -> None:

@@ -13,10 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tolerances
 from PIL import Image
+from skimage.feature import canny
 
 import defocus_fast
 
@@ -54,7 +56,7 @@ def answers(
 ) -> tuple[defocus_fast.BlurMap, np.ndarray]:
     """The whole answer, and the blur network's probabilities at all edges (no edge is a depth edge at threshold 1)."""
     size = picture.shape[:2]
-    result = defocus_fast.Estimator(*size, model=model, psi=20, **options).estimate(picture, edges=edges)
+    result = defocus_fast.Estimator(*size, model=model, psi=20, labels="hard", **options).estimate(picture, edges=edges)
     everywhere = defocus_fast.Estimator(*size, model=model, depth_threshold=1, **options)
     return result, everywhere.estimate(picture, edges=edges, level_probabilities=True).level_probabilities
 
@@ -89,7 +91,7 @@ def test_reproduces_the_published_map_in_bfloat16(
 ) -> None:
     try:
         estimator = defocus_fast.Estimator(
-            *picture.shape[:2], model=model, psi=20, precision="bfloat16", evaluation=evaluation
+            *picture.shape[:2], model=model, psi=20, labels="hard", precision="bfloat16", evaluation=evaluation
         )
     except defocus_fast.BackendUnavailable as error:
         pytest.skip(str(error))
@@ -118,8 +120,23 @@ def test_detected_edges_are_close_to_the_published_ones() -> None:
     assert f1 > 0.92
 
 
+def test_edges_and_filter_on_the_reference_pictures() -> None:
+    """The picture and the 22 published edge maps, taken as pictures: lines one pixel wide, full of ties."""
+    paths = [REFERENCE / "image_01.png", *sorted((REFERENCE / "edges").glob("*.png"))]
+    assert len(paths) == 23
+    for path in paths:
+        image = np.asarray(Image.open(path).convert("RGB"))
+        expected = canny(image.max(axis=2) / 255.0, 2**0.5, 0.08, 0.20)
+        np.testing.assert_array_equal(defocus_fast.detect_edges(image), expected)
+        scaled = image.astype(np.float32) / 255
+        filtered = cv2.ximgproc.dtFilter(scaled, scaled, 7.0, 0.5, mode=2, numIters=5)
+        found = defocus_fast.domain_transform_filter(scaled, scaled, 7.0, 0.5, 5)
+        np.testing.assert_allclose(found, filtered, rtol=0, atol=tolerances.FILTER)
+
+
 def test_published_edge_picture_and_map_picture(model: str, picture: np.ndarray, edges: np.ndarray) -> None:
     """The published map picture is 255 R / 6 rounded down, and equals the recorded map to one grey level."""
-    result = defocus_fast.Estimator(360, 360, model=model, psi=20, precision="float32").estimate(picture, edges=edges)
+    estimator = defocus_fast.Estimator(360, 360, model=model, psi=20, labels="hard", precision="float32")
+    result = estimator.estimate(picture, edges=edges)
     published = np.asarray(Image.open(REFERENCE / "image_01_bmap.png").convert("L")).astype(int)
     assert np.abs((255 * result.map / 6).astype(int) - published).max() <= 1

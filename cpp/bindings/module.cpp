@@ -142,6 +142,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                                            [](const BlurMap& result) { return Shape{edge_count(result), 2}; });
   def_array<float, &BlurMap::depth_probability>(blur_map, "depth_probability", per_edge);
   def_array<float, &BlurMap::radii>(blur_map, "radii", per_edge);
+  def_array<float, &BlurMap::radius_deviation>(blur_map, "radius_deviation", per_edge);
   def_array<float, &BlurMap::radius_probability>(blur_map, "radius_probability", per_edge);
   def_array<float, &BlurMap::level_probabilities>(blur_map, "level_probabilities", [](const BlurMap& result) {
     const auto edges = std::max(edge_count(result), py::ssize_t{1});
@@ -159,7 +160,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                        const std::string& precision, const std::string& evaluation, int num_threads,
                        const std::string& kernels, double canny_sigma, double canny_low, double canny_high,
                        std::vector<double> canny_smoothing, double psi, double sigma_s, double sigma_r,
-                       double guide_sigma_s, double guide_sigma_r, int iterations, double depth_threshold) {
+                       double guide_sigma_s, double guide_sigma_r, int iterations, const std::string& labels,
+                       double depth_threshold) {
              Options options;
              options.model = model;
              options.device = device;
@@ -173,6 +175,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              options.kernels = kernels;
              options.canny = {canny_sigma, canny_low, canny_high, std::move(canny_smoothing)};
              options.propagation = {psi, sigma_s, sigma_r, guide_sigma_s, guide_sigma_r, iterations};
+             options.labels =
+                 parse<Labels>("labels", labels, {{"posterior", Labels::posterior}, {"hard", Labels::hard}});
              options.depth_threshold = depth_threshold;
              const py::gil_scoped_release release;
              return std::make_unique<Estimator>(height, width, options);
@@ -181,7 +185,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
            py::arg("precision"), py::arg("evaluation"), py::arg("num_threads"), py::arg("kernels"),
            py::arg("canny_sigma"), py::arg("canny_low"), py::arg("canny_high"), py::arg("canny_smoothing"),
            py::arg("psi"), py::arg("sigma_s"), py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"),
-           py::arg("iterations"), py::arg("depth_threshold"))
+           py::arg("iterations"), py::arg("labels"), py::arg("depth_threshold"))
       .def(
           "estimate",
           [](Estimator& self, const py::array& image, const std::optional<py::array>& edges, bool level_probabilities) {

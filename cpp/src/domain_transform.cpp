@@ -146,19 +146,19 @@ void propagate(DomainTransform& transform, const ImageView& image, const std::ui
                const PropagationOptions& options, const std::function<void(int, float*, float*)>& seed,
                const MapView& out) {
   transform.guide(image, depth, options);
-  double sum = 0, count = 0;
+  double sum = 0, total = 0;
   for (int y = 0; y < image.height; ++y) {
     float* radii = transform.signal(0).row(y);
-    float* mask = transform.signal(1).row(y);
+    float* weights = transform.signal(1).row(y);
     std::fill_n(radii, image.width, 0.0f);
-    std::fill_n(mask, image.width, 0.0f);
-    seed(y, radii, mask);
+    std::fill_n(weights, image.width, 0.0f);
+    seed(y, radii, weights);
     for (int x = 0; x < image.width; ++x) {
       sum += radii[x];
-      count += mask[x];
+      total += weights[x];
     }
   }
-  transform.spread(options, count > 0 ? float(sum / count) : 0.0f, out);
+  transform.spread(options, total > 0 ? float(sum / total) : 0.0f, out);
 }
 
 }  // namespace defocus_fast::cpu

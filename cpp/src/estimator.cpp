@@ -162,6 +162,7 @@ void Estimator::Impl::list_edges(BlurMap& result) {
   });
   result.depth_probability.assign(count, 0.0f);
   result.radii.assign(count, 0.0f);
+  result.radius_deviation.assign(count, 0.0f);
   result.radius_probability.assign(count, 0.0f);
 }
 
@@ -224,7 +225,13 @@ void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap&
   evaluate(Head::blur, shared, image, y0, x0, result, [&](std::int32_t edge, const float* probability) {
     const std::size_t i = std::size_t(edge);
     const float* best = std::max_element(probability, probability + levels);
-    result.radii[i] = model.levels[std::size_t(best - probability)];
+    double mean = 0, square = 0;
+    for (std::size_t k = 0; k < levels; ++k) {
+      mean += double(probability[k]) * model.levels[k];
+      square += double(probability[k]) * model.levels[k] * model.levels[k];
+    }
+    result.radii[i] = options.labels == Labels::hard ? model.levels[std::size_t(best - probability)] : float(mean);
+    result.radius_deviation[i] = float(std::sqrt(std::max(0.0, square - mean * mean)));
     result.radius_probability[i] = *best;
     if (level_probabilities) std::copy_n(probability, levels, result.level_probabilities.data() + i * levels);
   });
@@ -281,14 +288,21 @@ void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, i
 
 void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const MapView& out) {
   StageTimer timer(result, Stage::propagate);
+  // Inverse variance: the network's own deviation, and what even a sure answer is off by (levels are 0.25 px apart).
+  constexpr float floor_px = 0.15f;
+  const auto weight = [&](std::size_t i) {
+    if (options.labels == Labels::hard) return 1.0f;
+    const float certainty = floor_px / (floor_px + result.radius_deviation[i]);
+    return (1.0f - result.depth_probability[i]) * certainty * certainty;
+  };
   cpu::propagate(
       domain_transform, image, result.depth_edges.data(), options.propagation,
       [&](int y, float* radii, float* mask) {
         for (std::size_t i = row_start[std::size_t(y)]; i < row_start[std::size_t(y) + 1]; ++i)
           if (const float radius = result.radii[i]; radius > 0) {
             const std::int32_t x = result.edges[2 * i + 1];
-            radii[x] = radius;
-            mask[x] = 1;
+            mask[x] = weight(i);
+            radii[x] = mask[x] * radius;
           }
       },
       out);

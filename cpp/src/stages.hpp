@@ -174,8 +174,9 @@ class DomainTransform {
   std::vector<std::vector<float>> scratch_;  // one per worker
 };
 
-/// Blur map from the radii and the mask of the pattern edges, which `seed(y, radii, mask)` writes into cleared rows.
-/// Where no pattern edge is in reach: their mean radius; 0 if there is none at all.
+/// Blur map from the weights of the pattern edges (0 elsewhere) and their radii times these, which
+/// `seed(y, radii, weights)` writes into cleared rows. Where no pattern edge is in reach: their mean radius; 0 if there
+/// is none at all.
 void propagate(DomainTransform& transform, const ImageView& image, const std::uint8_t* depth,
                const PropagationOptions& options, const std::function<void(int, float*, float*)>& seed,
                const MapView& out);

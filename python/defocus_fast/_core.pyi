@@ -33,10 +33,13 @@ class BlurMap:
         """(n,) probability that the edge is a depth edge."""
     @property
     def radii(self) -> NDArray[np.float32]:
-        """(n,) radius in px, one of the model's levels; 0 at depth edges."""
+        """(n,) radius in px, by the estimator's `labels`; 0 at depth edges."""
+    @property
+    def radius_deviation(self) -> NDArray[np.float32]:
+        """(n,) standard deviation in px of the blur network's probabilities; 0 at depth edges."""
     @property
     def radius_probability(self) -> NDArray[np.float32]:
-        """(n,) probability of that radius; 0 at depth edges."""
+        """(n,) probability of the most probable level; 0 at depth edges."""
     @property
     def level_probabilities(self) -> NDArray[np.float32]:
         """(n, levels) probability of every radius, rows of 0 at depth edges; (0, 0) unless asked for."""
@@ -66,6 +69,7 @@ class Estimator:
         guide_sigma_s: float,
         guide_sigma_r: float,
         iterations: int,
+        labels: str,
         depth_threshold: float,
     ) -> None: ...
     def estimate(self, image: NDArray[Any], edges: NDArray[Any] | None, level_probabilities: bool) -> BlurMap: ...

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import numpy as np
@@ -32,12 +33,12 @@ class Estimator:
 
     Everything that a frame needs is made here: networks compiled for this size, threads, buffers. One estimator may be
     shared by many Python threads; their calls run one after the other, each on all of the estimator's threads, with
-    the GIL released. Memory: 22 bytes a pixel for as long as it lives, 4 more in each result; 20 an edge; and at
+    the GIL released. Memory: 22 bytes a pixel for as long as it lives, 4 more in each result; 24 an edge; and at
     most 300 MB for the networks, whatever the size.
 
     Args:
         height, width: size of the pictures in px; at most 2**31 - 1 pixels.
-        model: name of a shipped model (:func:`shipped_models`) or the path of a model folder (with a "/" in it).
+        model: name of a shipped model (:func:`shipped_models`) or a model folder: a path object, or a text with a "/".
         device: "cpu", "cuda", or "auto", which takes a GPU only if everything that it needs is there.
         precision: of the networks: "float32", "bfloat16", or "auto": bfloat16 where the CPU computes it natively.
         evaluation: "shared" (features once per picture), "patch" (three crops per edge through the whole networks,
@@ -45,6 +46,9 @@ class Estimator:
         num_threads: threads of this estimator; None means all cores.
         kernels: instruction set of the stages outside the networks, one of :func:`available_kernels`, or "auto".
         canny_sigma, canny_low, canny_high: of the edge detector, see :func:`detect_edges`.
+        labels: what the probabilities of the radii at a pattern edge become before they are spread: "posterior", their
+            mean, weighted by (1 - depth probability) / (0.15 px + their standard deviation)**2, or "hard", the most
+            probable level with weight 1, as in the paper.
         depth_threshold: edges of a higher depth probability are depth edges; in [0, 1]. At 1 no edge is, and the
             edge network does not run.
         psi, sigma_s, sigma_r, guide_sigma_s, guide_sigma_r, iterations: see :func:`propagate`.
@@ -60,7 +64,7 @@ class Estimator:
         height: int,
         width: int,
         *,
-        model: str = "tip22",
+        model: str | os.PathLike[str] = "tip22",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
         evaluation: Literal["auto", "shared", "patch"] = "auto",
@@ -69,6 +73,7 @@ class Estimator:
         canny_sigma: float = 2**0.5,
         canny_low: float = 0.08,
         canny_high: float = 0.20,
+        labels: Literal["posterior", "hard"] = "posterior",
         depth_threshold: float = 0.5,
         psi: float = 100.0,
         sigma_s: float | None = None,
@@ -80,7 +85,8 @@ class Estimator:
         self._core = _core.Estimator(
             height,
             width,
-            model=str(model),
+            # The core takes a text for a folder if it has a "/" in it; a path is always one.
+            model=model if isinstance(model, str) else os.path.join(os.curdir, os.fspath(model)),
             device=device,
             precision=precision,
             evaluation=evaluation,
@@ -90,6 +96,7 @@ class Estimator:
             canny_low=canny_low,
             canny_high=canny_high,
             canny_smoothing=_gaussian(canny_sigma),
+            labels=labels,
             depth_threshold=depth_threshold,
             psi=psi,
             sigma_s=_sigma_s(sigma_s),
@@ -113,7 +120,7 @@ class Estimator:
         Args:
             image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; any strides; not copied.
             edges: (H, W) bool or uint8 mask of edge pixels to use in place of the edge detector's.
-            level_probabilities: keep the blur network's probability of every radius (92 bytes an edge).
+            level_probabilities: keep the blur network's probability of every radius (4 bytes a level and edge).
 
         Returns:
             A :class:`BlurMap`; its arrays are views of its own memory, which no later call touches. A picture

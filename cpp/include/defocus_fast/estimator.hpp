@@ -22,6 +22,12 @@ enum class Evaluation : std::uint8_t {
   patch,      // three crops per edge through the whole networks, as in the paper
 };
 
+/// What the blur network's probabilities at a pattern edge become before they are spread over the picture.
+enum class Labels : std::uint8_t {
+  posterior,  // the mean radius, weighted by (1 - depth probability) / (0.15 px + standard deviation)^2
+  hard,       // the most probable level with weight 1, as in the paper
+};
+
 /// Canny's parameters, in the units of `skimage.feature.canny` on V = max(R, G, B) in [0, 1].
 struct CannyOptions {
   double sigma = 1.4142135623730951;  // px, in (0, 64]
@@ -59,6 +65,7 @@ struct Options {
   std::string kernels = "auto";  // one of available_kernels(), or "auto" for the widest
   CannyOptions canny;
   PropagationOptions propagation;
+  Labels labels = Labels::posterior;
   double depth_threshold = 0.5;  // edges of a higher depth probability are depth edges; 1: none is
 };
 
@@ -76,8 +83,9 @@ struct BlurMap {
   std::vector<std::uint8_t> depth_edges;    // (height, width) 1 at depth edges, else 0
   std::vector<std::int32_t> edges;          // (n, 2) row and column
   std::vector<float> depth_probability;     // (n) in [0, 1]
-  std::vector<float> radii;                 // (n) px; 0 at depth edges
-  std::vector<float> radius_probability;    // (n) probability of that radius; 0 at depth edges
+  std::vector<float> radii;                 // (n) px, by Options::labels; 0 at depth edges
+  std::vector<float> radius_deviation;      // (n) px, standard deviation of the radius; 0 at depth edges
+  std::vector<float> radius_probability;    // (n) probability of the most probable level; 0 at depth edges
   std::vector<float> level_probabilities;   // (n, levels) if asked for, else empty; rows of 0 at depth edges
   std::array<double, stage_names.size()> stage_ms{};
 };
