@@ -21,19 +21,19 @@ def largest_difference(folder: Path, model: Networks, patches: torch.Tensor) -> 
     at = torch.tensor([[n, 0, 0] for n in range(len(patches))])
     crops = {f"crop{n}": patches[..., (PATCH - n) // 2 :, (PATCH - n) // 2 :][..., :n, :n].numpy() for n in CROPS}
     difference = 0.0
-    for graph, logits in (("blur_patch", model.blur_logits), ("edge_patch", model.edge_logits)):
+    with torch.no_grad():
+        expected = model(patches, at)
+    for graph, logits in zip(("blur_patch", "edge_patch"), expected, strict=True):
         precise = {"INFERENCE_PRECISION_HINT": "f32"}
         network = openvino.Core().compile_model(str(folder / f"{graph}.onnx"), "CPU", precise)
         exported = network(crops)[0]
-        with torch.no_grad():
-            expected = logits(patches, at).softmax(1).numpy()
-        difference = max(difference, float(np.abs(exported - expected).max()))
+        difference = max(difference, float(np.abs(exported - logits.softmax(1).numpy()).max()))
     return difference
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="of the edge task; it holds both networks")
+    parser.add_argument("checkpoint", type=Path, help="written by training.train")
     parser.add_argument("folder", type=Path, help="model folder to write")
     parser.add_argument("--shards", type=Path, required=True, help="folder written by training.synthesis, to check on")
     parser.add_argument("--name", default="tip22")

@@ -116,25 +116,17 @@ class Networks(nn.Module):
         self.edge_branch1 = Branch(width, before_pool=1)
         self.edge = Head(4 * width, width, 2)
 
-    def blur_parameters(self) -> list[nn.Parameter]:
-        """f1-NET and b-NET: what training on blur changes."""
-        return [p for m in (self.branch1, self.branch2, self.branch3, self.blur) for p in m.parameters()]
+    def forward(self, crops: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of both networks, (N, levels) and (N, 2): 0 = pattern, 1 = depth.
 
-    def edge_parameters(self) -> list[nn.Parameter]:
-        """f2-NET and e-NET: what training on edges changes."""
-        return [p for m in (self.edge_branch1, self.edge) for p in m.parameters()]
+        E-NET's gradient does not reach f1-NET, which is B-NET's (paper, section III-C).
 
-    def _shared(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the features of branches 1, 2 (on the grid) and 3 (on pixels) of crops (B, 3, S, S) in [0, 1]."""
-        return self.branch1(crops), self.branch2(crops[..., 7:-7, 7:-7]), self.branch3(crops[..., 13:-13, 13:-13])
-
-    def blur_logits(self, crops: Tensor, at: Tensor) -> Tensor:
-        """Return (N, levels) for the grid points `at` (N, 3) of crops (B, 3, S, S)."""
-        one, two, three = self._shared(crops)
-        return self.blur(torch.cat([one, two], 1), three, at)
-
-    def edge_logits(self, crops: Tensor, at: Tensor) -> Tensor:
-        """Return (N, 2), 0 = pattern and 1 = depth; no gradient reaches f1-NET."""
-        with torch.no_grad():
-            one, two, three = self._shared(crops)
-        return self.edge(torch.cat([self.edge_branch1(crops), one, two], 1), three, at)
+        Args:
+            crops: (B, 3, S, S) in [0, 1].
+            at: (N, 3) int64, edges as crop, row and column on the grid.
+        """
+        coarse = torch.cat([self.branch1(crops), self.branch2(crops[..., 7:-7, 7:-7])], 1)
+        fine = self.branch3(crops[..., 13:-13, 13:-13])
+        blur = self.blur(coarse, fine, at)
+        edge = self.edge(torch.cat([self.edge_branch1(crops), coarse.detach()], 1), fine.detach(), at)
+        return blur, edge
