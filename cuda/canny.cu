@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// Canny's detector as in cpp/src/canny.cpp, rounding where that rounds. Compiled with -fmad=false: a fused
+// multiply-add would round once where ndimage rounds twice, and edges must be equal pixel for pixel.
+#include <cstring>
+#include <limits>
+
+#include "compaction.hpp"
+#include "pixels.hpp"
+
+namespace defocus_fast::cuda {
+
+namespace {
+
+/// Half of the symmetric smoothing kernel, weights[radius] its centre. Passed by value: all threads read the same
+/// weight at a time, which is what the constant memory of kernel parameters serves.
+struct Weights {
+  int radius;
+  double values[257];
+};
+
+template <class Pixel, class T>
+__global__ void read_values(ImageView image, T* out) {
+  int y, x;
+  if (!pixel_of_thread(image.height, image.width, y, x)) return;
+  Pixel value = value_at<Pixel>(image, y, x, 0);
+  for (int c = 1; c < image.channels; ++c) {
+    const Pixel other = value_at<Pixel>(image, y, x, c);
+    if (value < other) value = other;
+  }
+  out[std::ptrdiff_t(y) * image.width + x] = T(value) / (sizeof(Pixel) == 1 ? T(255) : T(1));
+}
+
+template <class T>
+__global__ void smooth_columns(const T* values, int height, int width, const __grid_constant__ Weights weights,
+                               T* out) {
+  int y, x;
+  if (!pixel_of_thread(height, width, y, x)) return;
+  const auto at = [&](int row) {
+    return row < 0 || row >= height ? 0.0 : double(values[std::ptrdiff_t(row) * width + x]);
+  };
+  const int radius = weights.radius;
+  double sum = at(y) * weights.values[radius];
+  for (int j = 0; j < radius; ++j) sum += (at(y - radius + j) + at(y + radius - j)) * weights.values[j];
+  out[std::ptrdiff_t(y) * width + x] = T(sum);
+}
+
+/// The smoothing kernel's sum around i over a line of n elements that are all `value`.
+__host__ __device__ double sum_inside(const Weights& weights, int i, int n, double value) {
+  const int radius = weights.radius;
+  double sum = value * weights.values[radius];
+  for (int j = 0; j < radius; ++j)
+    sum += ((i - radius + j >= 0 ? value : 0.0) + (i + radius - j < n ? value : 0.0)) * weights.values[j];
+  return sum;
+}
+
+template <class T>
+constexpr T epsilon = std::numeric_limits<T>::epsilon();
+
+/// How much of the smoothing kernel lies inside the picture.
+template <class T>
+__host__ __device__ T bleed_at(const Weights& weights, int y, int x, int height, int width) {
+  const T columns = T(sum_inside(weights, y, height, 1.0));
+  return T(sum_inside(weights, x, width, double(columns))) + epsilon<T>;
+}
+
+template <class T>
+__global__ void smooth_rows(const T* columns, int height, int width, const __grid_constant__ Weights weights,
+                            T interior_bleed, T* out) {
+  int y, x;
+  if (!pixel_of_thread(height, width, y, x)) return;
+  const T* row = columns + std::ptrdiff_t(y) * width;
+  const auto at = [&](int column) { return column < 0 || column >= width ? 0.0 : double(row[column]); };
+  const int radius = weights.radius;
+  double sum = at(x) * weights.values[radius];
+  for (int j = 0; j < radius; ++j) sum += (at(x - radius + j) + at(x + radius - j)) * weights.values[j];
+  const bool interior = y >= radius && y < height - radius && x >= radius && x < width - radius;
+  out[std::ptrdiff_t(y) * width + x] = T(sum) / (interior ? interior_bleed : bleed_at<T>(weights, y, x, height, width));
+}
+
+template <class T>
+struct Gradient {
+  T y, x, magnitude;
+};
+
+/// Sobel's gradient; the picture's border is repeated.
+template <class T>
+__device__ Gradient<T> gradient_at(const T* smooth, int height, int width, int y, int x) {
+  const int y0 = y > 0 ? y - 1 : 0, y2 = y < height - 1 ? y + 1 : y;
+  const int x0 = x > 0 ? x - 1 : 0, x2 = x < width - 1 ? x + 1 : x;
+  const T* above = smooth + std::ptrdiff_t(y0) * width;
+  const T* row = smooth + std::ptrdiff_t(y) * width;
+  const T* below = smooth + std::ptrdiff_t(y2) * width;
+  const T upper = above[x2] - above[x0], centre = row[x2] - row[x0], lower = below[x2] - below[x0];
+  const T left = below[x0] - above[x0], middle = below[x] - above[x], right = below[x2] - above[x2];
+  const T gx = T(double(centre) * 2.0 + (double(upper) + double(lower)));
+  const T gy = T(double(middle) * 2.0 + (double(left) + double(right)));
+  return {gy, gx, T(sqrt(gy * gy + gx * gx))};
+}
+
+// A forest over the pixels finds the chains of hysteresis in one pass of any length: node i + 1 is pixel i, node 0 is
+// joined to every strong pixel. Parents only ever decrease, so node 0 is the root of all that is connected to it.
+constexpr int no_node = -1;
+constexpr int tile_height = 8, tile_width = 32;  // a warp reads along a row
+static_assert(tile_height * tile_width == block_size);
+
+/// Interpolated non-maximum suppression and both thresholds: a node per pixel of at least `low`, strong ones joined
+/// to node 0.
+template <class T>
+__global__ void suppress(const T* smooth, int height, int width, float low, T high, int* parents) {
+  constexpr int rows = tile_height + 2, columns = tile_width + 2;
+  __shared__ T magnitudes[rows][columns];
+  const int tiles = (width - 1) / tile_width + 1;
+  const int y0 = int(blockIdx.x) / tiles * tile_height, x0 = int(blockIdx.x) % tiles * tile_width;
+  for (int i = int(threadIdx.x); i < rows * columns; i += block_size) {
+    const int y = y0 + i / columns - 1, x = x0 + i % columns - 1;
+    const bool inside = y >= 0 && y < height && x >= 0 && x < width;
+    magnitudes[i / columns][i % columns] = inside ? gradient_at(smooth, height, width, y, x).magnitude : T(0);
+  }
+  __syncthreads();
+  const int row = int(threadIdx.x) / tile_width, column = int(threadIdx.x) % tile_width;
+  const int y = y0 + row, x = x0 + column;
+  if (y >= height || x >= width) return;
+  const int pixel = y * width + x;
+  if (pixel == 0) parents[0] = 0;
+  int parent = no_node;
+  const T m = magnitudes[row + 1][column + 1];
+  if (y > 0 && y < height - 1 && x > 0 && x < width - 1 && m >= low) {
+    const Gradient<T> gradient = gradient_at(smooth, height, width, y, x);
+    const T ay = fabs(gradient.y), ax = fabs(gradient.x);
+    // The gradient points into one of eight octants; its two opposite neighbours are interpolated between the
+    // axis neighbour and the diagonal one. Same signs: the diagonal runs down-right.
+    const bool same = (gradient.y > 0) == (gradient.x > 0);
+    const bool steep = same ? ay > ax : ay >= ax;
+    const T w = (steep ? ax : ay) / (steep ? ay : ax);
+    const int down = same ? 1 : -1;  // the row of the neighbours on the right
+    const T diagonal1 = magnitudes[row + 1 + down][column + 2], diagonal2 = magnitudes[row + 1 - down][column];
+    const T axis1 = steep ? magnitudes[row + 1 + down][column + 1] : magnitudes[row + 1][column + 2];
+    const T axis2 = steep ? magnitudes[row + 1 - down][column + 1] : magnitudes[row + 1][column];
+    const bool peak1 = double(diagonal1 * w) + axis1 * (1.0 - w) <= m;
+    const bool peak2 = double(diagonal2 * w) + axis2 * (1.0 - w) <= m;
+    if (peak1 && peak2) parent = m >= high ? 0 : pixel + 1;
+  }
+  parents[pixel + 1] = parent;
+}
+
+/// The root above `node`, shortening the path on the way: a parent is replaced by one further up, never by another
+/// tree's, so it does not matter which of several threads comes first.
+__device__ int find_root(int* parents, int node) {
+  for (;;) {
+    const int parent = atomic_load(parents + node);
+    if (parent == node) return node;
+    const int grandparent = atomic_load(parents + parent);
+    if (grandparent != parent) atomicMin(parents + node, grandparent);
+    node = grandparent;
+  }
+}
+
+__device__ void unite(int* parents, int a, int b) {
+  for (;;) {
+    a = find_root(parents, a);
+    b = find_root(parents, b);
+    if (a == b) return;
+    const int upper = a < b ? a : b, lower = a < b ? b : a;
+    const int previous = atomicMin(parents + lower, upper);
+    if (previous == lower) return;
+    // Another thread has hung `lower` below `previous` meanwhile: those two trees are still to be joined.
+    a = previous;
+    b = upper;
+  }
+}
+
+__global__ void link_neighbours(int height, int width, int* parents) {
+  int y, x;
+  if (!pixel_of_thread(height, width, y, x)) return;
+  const int node = y * width + x + 1;
+  if (atomic_load(parents + node) == no_node) return;
+  // Nodes are never on the border, so all neighbours exist; the other four find this one.
+  const int neighbours[]{node - 1, node - width - 1, node - width, node - width + 1};
+  for (const int neighbour : neighbours)
+    if (atomic_load(parents + neighbour) != no_node) unite(parents, node, neighbour);
+}
+
+__global__ void keep_strong(std::int64_t pixels, int* parents, std::uint8_t* mask) {
+  const std::int64_t i = thread_index();
+  if (i >= pixels) return;
+  mask[i] = atomic_load(parents + i + 1) != no_node && find_root(parents, int(i + 1)) == 0;
+}
+
+struct InMask {
+  const std::uint8_t* mask;
+  __device__ bool operator()(std::int64_t i) const { return mask[i] != 0; }
+};
+
+struct WritePosition {
+  int width;
+  std::int32_t* edges;
+  __device__ void operator()(int position, std::int64_t i) const {
+    edges[2 * std::ptrdiff_t(position)] = std::int32_t(i / width);
+    edges[2 * std::ptrdiff_t(position) + 1] = std::int32_t(i % width);
+  }
+};
+
+}  // namespace
+
+EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, std::int32_t edge_capacity, Arena& arena)
+    : height_(height), width_(width), weights_(options.smoothing), low_(options.low), high_(options.high) {
+  const std::size_t pixels = std::size_t(height) * std::size_t(width);
+  arena.reserve(values_, pixels);
+  arena.reserve(columns_, pixels + 1);
+  arena.reserve(counts_, blocks_for(std::int64_t(pixels)));
+  edges_.capacity = edge_capacity;
+  arena.reserve(edges_.edges, 2 * std::size_t(edge_capacity));
+  arena.reserve(edges_.count, 1);
+}
+
+void EdgeDetector::detect_edges(const ImageView& image, std::uint8_t* mask, Stream stream) {
+  if (image.type == PixelType::uint8)
+    thin<double>(image, stream);
+  else
+    thin<float>(image, stream);
+  const std::int64_t pixels = std::int64_t{height_} * width_;
+  int* parents = reinterpret_cast<int*>(columns_);
+  launch(link_neighbours, blocks_for(pixels), block_size, stream, height_, width_, parents);
+  launch(keep_strong, blocks_for(pixels), block_size, stream, pixels, parents, mask);
+}
+
+template <class T>
+void EdgeDetector::thin(const ImageView& image, Stream stream) {
+  Weights weights{int(weights_.size() / 2), {}};
+  std::memcpy(weights.values, weights_.data(), std::size_t(weights.radius + 1) * sizeof(double));
+  // What a pixel away from the border sees: a picture of 2 * radius + 1 pixels has one such.
+  const int side = int(weights_.size());
+  const T interior_bleed = bleed_at<T>(weights, weights.radius, weights.radius, side, side);
+  // scikit-image's low threshold is a C float in the thinning, the high one has the type of the array.
+  const float low = low_ == 0 ? 1e-14f : float(low_);
+
+  T* values = reinterpret_cast<T*>(values_);
+  T* columns = reinterpret_cast<T*>(columns_);
+  T* smooth = values;  // the values have been read by then, and so have the columns when `parents` is written
+  int* parents = reinterpret_cast<int*>(columns_);
+  const unsigned blocks = blocks_for(std::int64_t{height_} * width_);
+  using Pixel = std::conditional_t<std::is_same_v<T, double>, std::uint8_t, float>;
+  launch(read_values<Pixel, T>, blocks, block_size, stream, image, values);
+  launch(smooth_columns<T>, blocks, block_size, stream, values, height_, width_, weights, columns);
+  launch(smooth_rows<T>, blocks, block_size, stream, columns, height_, width_, weights, interior_bleed, smooth);
+  const unsigned tiles = blocks_for(height_, tile_height) * blocks_for(width_, tile_width);
+  launch(suppress<T>, tiles, block_size, stream, smooth, height_, width_, low, T(high_), parents);
+}
+
+void EdgeDetector::list_edges(const std::uint8_t* mask, Stream stream) {
+  compact(InMask{mask}, WritePosition{width_, edges_.edges}, std::int64_t{height_} * width_, edges_.capacity, counts_,
+          edges_.count, stream);
+}
+
+}  // namespace defocus_fast::cuda

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+// The recursive domain transform and the propagation built on it, as in cpp/src/domain_transform.cpp. A pass is the
+// recurrence f[i] = (1 - v[i]) f[i] + v[i] f[i - 1]. A step is an affine map of f[i - 1]; maps compose, so a line is
+// filtered by a parallel prefix over its maps: each thread composes the maps of a few steps, prefixes run across
+// the block, then each thread repeats its steps from the value that reaches it.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "pixels.hpp"
+#include "stages.hpp"
+
+namespace defocus_fast::cuda {
+
+namespace {
+
+/// ln of the first iteration's feedback coefficient over a distance of 1.
+double log_feedback(const FilterOptions& options) {
+  const double n = options.iterations;
+  return -std::sqrt(2.0) / (options.sigma_s * std::sqrt(3.0) * std::exp2(n - 1) / std::sqrt(std::exp2(2 * n) - 1));
+}
+
+template <class Pixel>
+__global__ void load_channels(ImageView image, float* signal0, float* signal1, float* signal2) {
+  int y, x;
+  if (!pixel_of_thread(image.height, image.width, y, x)) return;
+  const std::ptrdiff_t i = std::ptrdiff_t(y) * image.width + x;
+  signal0[i] = unit_value(value_at<Pixel>(image, y, x, 0));
+  if (image.channels == 1) return;
+  signal1[i] = unit_value(value_at<Pixel>(image, y, x, 1));
+  signal2[i] = unit_value(value_at<Pixel>(image, y, x, 2));
+}
+
+struct Signals {
+  float* of[3];
+};
+
+/// 0 where the CPU's exponential is 0, so that both underflow at the same distance from the edges.
+__device__ float exp_nonpositive(float x) { return x < -87.0f ? 0.0f : expf(x); }
+
+__global__ void feedback(const __grid_constant__ Signals signals, int channels, int height, int width, float log_a,
+                         float slope, const std::uint8_t* depth, float psi, float* vx, float* vy) {
+  int y, x;
+  if (!pixel_of_thread(height, width, y, x)) return;
+  const std::ptrdiff_t i = std::ptrdiff_t(y) * width + x;
+  float across = 0, down = 0;
+  for (int c = 0; c < channels; ++c) {
+    const float* signal = signals.of[c];
+    if (x > 0) across += fabsf(signal[i] - signal[i - 1]);
+    if (y > 0) down += fabsf(signal[i] - signal[i - width]);
+  }
+  const float distance = depth ? 1.0f + psi * depth[i] : 1.0f;
+  vx[i] = x > 0 ? exp_nonpositive(log_a * (slope * across + distance)) : 0.0f;
+  vy[i] = y > 0 ? exp_nonpositive(log_a * (slope * down + distance)) : 0.0f;
+}
+
+/// f -> a f + b for each signal; the coefficient is common to all.
+template <int count>
+struct Map {
+  float a;
+  float b[count];
+
+  __device__ static Map identity() { return {1, {}}; }
+  __device__ void then(float v, const float (&f)[count]) {
+    for (int s = 0; s < count; ++s) b[s] = (f[s] - v * f[s]) + v * b[s];
+    a *= v;
+  }
+  __device__ void then(const Map& later) {
+    for (int s = 0; s < count; ++s) b[s] = later.a * b[s] + later.b[s];
+    a *= later.a;
+  }
+  __device__ void apply(float (&f)[count]) const {
+    for (int s = 0; s < count; ++s) f[s] = a * f[s] + b[s];
+  }
+};
+
+/// A line as a pass sees it: step p is element p forward and element n - 1 - p backward. The coefficient between
+/// elements i - 1 and i belongs to i; there is none at the first step.
+struct Line {
+  std::ptrdiff_t base, stride;
+  int n;
+  bool backward;
+  __device__ std::ptrdiff_t element(int p) const { return base + (backward ? n - 1 - p : p) * stride; }
+  __device__ std::ptrdiff_t coefficient(int p) const { return base + (backward ? n - p : p) * stride; }
+};
+
+/// Some consecutive steps of a line, in registers.
+template <int count, int steps>
+struct Segment {
+  float v[steps];
+  float f[steps][count];
+
+  /// Iteration i squares the first one's coefficients i times. Steps beyond the end change nothing.
+  __device__ Map<count> load(const Line& line, int begin, const float* coefficients, int squarings,
+                             const Signals& signals) {
+    Map<count> map = Map<count>::identity();
+    for (int k = 0; k < steps; ++k) {
+      const int p = begin + k;
+      v[k] = 0;
+      if (p >= line.n) continue;
+      if (p > 0) v[k] = coefficients[line.coefficient(p)];
+      for (int i = 0; i < squarings; ++i) v[k] *= v[k];
+      for (int s = 0; s < count; ++s) f[k][s] = signals.of[s][line.element(p)];
+      map.then(v[k], f[k]);
+    }
+    return map;
+  }
+
+  __device__ void run(const Line& line, int begin, float (&last)[count], const Signals& signals) {
+    for (int k = 0; k < steps; ++k) {
+      const int p = begin + k;
+      if (p >= line.n) return;
+      for (int s = 0; s < count; ++s) {
+        last[s] = (f[k][s] - v[k] * f[k][s]) + v[k] * last[s];
+        signals.of[s][line.element(p)] = last[s];
+      }
+    }
+  }
+};
+
+// Steps per thread and pass: enough that the prefix is the smaller part of the work, few enough for registers.
+// Unmeasured, as all sizes here.
+constexpr int row_steps = 4, column_steps = 8;
+
+/// One block per row; blockDim.x is a multiple of 32 up to 256.
+template <int count>
+__global__ void filter_rows(const float* vx, int squarings, int width, Signals signals) {
+  constexpr unsigned all = 0xffffffffu;
+  __shared__ Map<count> warp_maps[2][block_size / 32];
+  const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32), warps = int(blockDim.x / 32);
+  const int chunk = int(blockDim.x) * row_steps;
+  int buffer = 0;  // two: the maps of a chunk are read while the next chunk's are written, one barrier between
+  for (int backward = 0; backward < 2; ++backward) {
+    const Line line{std::ptrdiff_t(blockIdx.x) * width, 1, width, backward != 0};
+    if (backward) __syncthreads();  // rows written forward are read backward by other threads
+    float carry[count] = {};
+    for (int begin = 0; begin < width; begin += chunk, buffer ^= 1) {
+      const int first = begin + int(threadIdx.x) * row_steps;
+      Segment<count, row_steps> segment;
+      Map<count> prefix = segment.load(line, first, vx, squarings, signals);
+      for (int distance = 1; distance < 32; distance *= 2) {
+        Map<count> earlier;
+        earlier.a = __shfl_up_sync(all, prefix.a, unsigned(distance));
+        for (int s = 0; s < count; ++s) earlier.b[s] = __shfl_up_sync(all, prefix.b[s], unsigned(distance));
+        if (lane >= distance) {
+          earlier.then(prefix);
+          prefix = earlier;
+        }
+      }
+      if (lane == 31) warp_maps[buffer][warp] = prefix;
+      Map<count> before;  // of the lanes before this one
+      before.a = __shfl_up_sync(all, prefix.a, 1);
+      for (int s = 0; s < count; ++s) before.b[s] = __shfl_up_sync(all, prefix.b[s], 1);
+      __syncthreads();
+      float last[count] = {};
+      for (int w = 0; w < warps; ++w) {
+        if (w == warp)
+          for (int s = 0; s < count; ++s) last[s] = carry[s];
+        warp_maps[buffer][w].apply(carry);
+      }
+      if (lane > 0) before.apply(last);
+      segment.run(line, first, last, signals);
+    }
+  }
+}
+
+constexpr int columns_per_block = 32;  // a warp reads along a row
+constexpr int segments = block_size / columns_per_block;
+
+/// One block per 32 columns, one thread per column and segment.
+template <int count>
+__global__ void filter_columns(const float* vy, int squarings, int height, int width, Signals signals) {
+  __shared__ Map<count> maps[2][segments][columns_per_block];
+  const int lane = int(threadIdx.x) % columns_per_block, mine = int(threadIdx.x) / columns_per_block;
+  const std::int64_t x = std::int64_t{blockIdx.x} * columns_per_block + lane;
+  int buffer = 0;
+  for (int backward = 0; backward < 2; ++backward) {
+    // Threads beyond the last column have lines without elements: they take part in the barriers.
+    const Line line{std::ptrdiff_t(x), width, x < width ? height : 0, backward != 0};
+    if (backward) __syncthreads();
+    float carry[count] = {};
+    for (int begin = 0; begin < height; begin += segments * column_steps, buffer ^= 1) {
+      const int first = begin + mine * column_steps;
+      Segment<count, column_steps> segment;
+      maps[buffer][mine][lane] = segment.load(line, first, vy, squarings, signals);
+      __syncthreads();
+      float last[count] = {};
+      for (int k = 0; k < segments; ++k) {
+        if (k == mine)
+          for (int s = 0; s < count; ++s) last[s] = carry[s];
+        maps[buffer][k][lane].apply(carry);
+      }
+      segment.run(line, first, last, signals);
+    }
+  }
+}
+
+/// Inverse variance: the network's own deviation, and what even a sure answer is off by (levels are 0.25 px apart).
+__device__ float weight_of(const Answers& answers, Labels labels, std::ptrdiff_t edge) {
+  constexpr float floor_px = 0.15f;
+  if (labels == Labels::hard) return 1.0f;
+  const float certainty = floor_px / (floor_px + answers.radius_deviation[edge]);
+  return (1.0f - answers.depth_probability[edge]) * certainty * certainty;
+}
+
+/// One block, so that the sums have one order: there are few edges beside pixels.
+__global__ void seed_edges(EdgeList edges, Answers answers, Labels labels, int width, float* radii, float* weights,
+                           float* mean) {
+  __shared__ double sums[2][block_size];
+  double sum = 0, total = 0;
+  for (std::ptrdiff_t i = threadIdx.x; i < edges.count->kept; i += block_size) {
+    const float radius = answers.radii[i];
+    if (!(radius > 0)) continue;
+    const std::ptrdiff_t at = std::ptrdiff_t(edges.edges[2 * i]) * width + edges.edges[2 * i + 1];
+    const float weight = weight_of(answers, labels, i), weighted = weight * radius;
+    weights[at] = weight;
+    radii[at] = weighted;
+    sum += weighted;
+    total += weight;
+  }
+  sums[0][threadIdx.x] = sum;
+  sums[1][threadIdx.x] = total;
+  for (unsigned half = block_size / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half)
+      for (auto& values : sums) values[threadIdx.x] += values[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) *mean = sums[1][0] > 0 ? float(sums[0][0] / sums[1][0]) : 0.0f;
+}
+
+constexpr float smallest_normal = std::numeric_limits<float>::min();
+
+__global__ void divide(const float* radii, const float* weights, const float* mean, MapView out) {
+  int y, x;
+  if (!pixel_of_thread(out.height, out.width, y, x)) return;
+  const std::ptrdiff_t i = std::ptrdiff_t(y) * out.width + x;
+  auto* bytes = reinterpret_cast<unsigned char*>(out.data) + y * out.pitch_bytes + x * out.pixel_stride_bytes;
+  *reinterpret_cast<float*>(bytes) = weights[i] >= smallest_normal ? radii[i] / weights[i] : *mean;
+}
+
+}  // namespace
+
+DomainTransform::DomainTransform(int height, int width, Arena& arena) : height_(height), width_(width) {
+  const std::size_t pixels = std::size_t(height) * std::size_t(width);
+  for (float** plane : {&vx_, &vy_, &signals_[0], &signals_[1], &signals_[2]}) arena.reserve(*plane, pixels);
+  arena.reserve(mean_, 1);
+}
+
+void DomainTransform::load(const ImageView& image, Stream stream) {
+  for_pixel_type(image, [&](auto pixel) {
+    launch(load_channels<decltype(pixel)>, blocks_for(std::int64_t{height_} * width_), block_size, stream, image,
+           signals_[0], signals_[1], signals_[2]);
+  });
+}
+
+void DomainTransform::set_feedback(int channels, double slope, const FilterOptions& options, const std::uint8_t* depth,
+                                   double psi, Stream stream) {
+  launch(feedback, blocks_for(std::int64_t{height_} * width_), block_size, stream,
+         Signals{{signals_[0], signals_[1], signals_[2]}}, channels, height_, width_, float(log_feedback(options)),
+         float(slope), depth, float(psi), vx_, vy_);
+}
+
+void DomainTransform::filter(int count, int iterations, Stream stream) {
+  const auto rows = count == 1 ? filter_rows<1> : count == 2 ? filter_rows<2> : filter_rows<3>;
+  const auto columns = count == 1 ? filter_columns<1> : count == 2 ? filter_columns<2> : filter_columns<3>;
+  // Short rows do not occupy threads that have nothing to do.
+  const int row_threads = int(std::min<unsigned>(block_size, 32 * blocks_for(width_, 32 * row_steps)));
+  const Signals signals{{signals_[0], signals_[1], signals_[2]}};
+  for (int i = 0; i < iterations; ++i) {
+    launch(rows, unsigned(height_), row_threads, stream, vx_, i, width_, signals);
+    launch(columns, blocks_for(width_, columns_per_block), block_size, stream, vy_, i, height_, width_, signals);
+  }
+}
+
+void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options,
+                            Stream stream) {
+  // |I'| is summed over red, green and blue; a grey picture is three equal channels.
+  const double channels = image.channels == 1 ? 3 : 1;
+  const FilterOptions guide{options.guide_sigma_s, options.guide_sigma_r, options.iterations};
+  const double sigma_s = options.sigma_s == 0 ? std::min(height_, width_) / 8.0 : options.sigma_s;
+  const FilterOptions final{sigma_s, options.sigma_r, options.iterations};
+  load(image, stream);
+  set_feedback(image.channels, channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0, stream);
+  filter(image.channels, guide.iterations, stream);
+  set_feedback(image.channels, channels * final.sigma_s / final.sigma_r, final, depth, options.psi, stream);
+}
+
+void DomainTransform::seed(const EdgeList& edges, const Answers& answers, Labels labels, Stream stream) {
+  const std::size_t bytes = std::size_t(height_) * std::size_t(width_) * sizeof(float);
+  check(cudaMemsetAsync(signals_[0], 0, bytes, stream), "cudaMemsetAsync");
+  check(cudaMemsetAsync(signals_[1], 0, bytes, stream), "cudaMemsetAsync");
+  launch(seed_edges, 1, block_size, stream, edges, answers, labels, width_, signals_[0], signals_[1], mean_);
+}
+
+void DomainTransform::spread(const PropagationOptions& options, const MapView& out, Stream stream) {
+  filter(2, options.iterations, stream);
+  launch(divide, blocks_for(std::int64_t{height_} * width_), block_size, stream, signals_[0], signals_[1], mean_, out);
+}
+
+void propagate(DomainTransform& transform, const ImageView& image, const PropagationOptions& options,
+               const EdgeList& edges, const Answers& answers, Labels labels, const MapView& out, Stream stream) {
+  transform.guide(image, answers.depth_edges, options, stream);
+  transform.seed(edges, answers, labels, stream);
+  transform.spread(options, out, stream);
+}
+
+}  // namespace defocus_fast::cuda

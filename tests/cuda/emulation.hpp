@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs CUDA kernels on the CPU from their own source, for tests. A block's threads are fibers of one OS thread that
+// run until they wait; blocks run one after another. Device memory is host memory and streams are eager.
+//
+// The environment variable EMULATION_ORDER is "forward" (default), "reverse" or a number, the seed of a random order of
+// blocks and threads in which threads are also interrupted at atomic operations. Under ThreadSanitizer each CUDA
+// thread is a thread of its own to it: what no barrier orders is a race. It sees races between blocks only in
+// kernels without barriers, because blocks share the memory of their __shared__ variables here.
+// What this cannot show: tensor cores, textures, stream order, contraction of multiply-adds, speed.
+#pragma once
+
+#include <math.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <type_traits>
+
+#define __global__
+#define __device__
+#define __host__
+#define __grid_constant__
+#define __shared__ static  // one OS thread and one block at a time; the sanitizers guard static variables
+
+struct Index3 {
+  unsigned x, y, z;
+};
+extern Index3 threadIdx, blockIdx, blockDim, gridDim;  // only x is ever used
+
+namespace defocus_fast::emulation {
+
+/// A kernel did what hangs or is undefined on a GPU. The block's other threads are abandoned.
+class Fault : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Thrown away with the launch that failed. Launches of no block or of too many threads throw Fault as well.
+void run_grid(unsigned grid, unsigned block, void (*body)(const void*), const void* context);
+template <class Body>
+void run(unsigned grid, unsigned block, const Body& body) {
+  run_grid(grid, block, [](const void* context) { (*static_cast<const Body*>(context))(); }, &body);
+}
+
+enum class WarpOperation : std::uint8_t { shuffle_up, ballot };
+/// All threads of the warp that `mask` names meet here.
+std::uint64_t exchange(WarpOperation operation, unsigned mask, std::uint64_t value, unsigned distance);
+/// Returns the number of threads of the block that came with `predicate`. `line` tells barriers apart.
+int barrier(bool predicate, const char* file, int line);
+/// A place where another thread may run first.
+void interrupt();
+
+int allocations();  // calls of cudaMalloc so far
+void fail_next_allocation();
+
+inline int atomic_load(const int* address) {
+  interrupt();
+  return __atomic_load_n(address, __ATOMIC_RELAXED);
+}
+
+}  // namespace defocus_fast::emulation
+
+#define __syncthreads() ((void)defocus_fast::emulation::barrier(false, __FILE__, __LINE__))
+#define __syncthreads_count(predicate) defocus_fast::emulation::barrier(predicate, __FILE__, __LINE__)
+
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned distance) {
+  static_assert(sizeof(T) <= sizeof(std::uint64_t) && std::is_trivially_copyable_v<T>);
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  bits = defocus_fast::emulation::exchange(defocus_fast::emulation::WarpOperation::shuffle_up, mask, bits, distance);
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline unsigned __ballot_sync(unsigned mask, int predicate) {
+  return unsigned(
+      defocus_fast::emulation::exchange(defocus_fast::emulation::WarpOperation::ballot, mask, predicate != 0, 0));
+}
+
+inline int atomicMin(int* address, int value) {
+  defocus_fast::emulation::interrupt();
+  int old = __atomic_load_n(address, __ATOMIC_RELAXED);
+  while (value < old && !__atomic_compare_exchange_n(address, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return old;
+}
+
+inline int atomicAdd(int* address, int value) {
+  defocus_fast::emulation::interrupt();
+  return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
+}
+
+using __half = _Float16;
+inline float __half2float(__half value) { return float(value); }
+inline __half __float2half_rn(float value) { return __half(value); }
+
+// The part of the runtime that the library may call in a frame or to make its memory. There is no call that waits for
+// the device, so a stage that did would not compile here.
+using cudaError_t = int;
+enum : int { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+enum cudaMemcpyKind : int { cudaMemcpyDeviceToDevice = 3 };
+using cudaStream_t = struct CUstream_st*;
+cudaError_t cudaMalloc(void** memory, std::size_t bytes);
+cudaError_t cudaFree(void* memory);
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorMemoryAllocation ? "out of memory" : "no error";
+}
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaMemset(void* memory, int value, std::size_t bytes) {
+  std::memset(memory, value, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
+  return cudaMemset(memory, value, bytes);
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
