@@ -7,6 +7,8 @@
 #include <limits>
 #include <mutex>
 #include <numeric>
+#include <optional>
+#include <type_traits>
 
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/version.hpp"
@@ -59,9 +61,16 @@ const Options& check(int height, int width, const Options& options) {
   return options;
 }
 
+Precision choose(Precision precision, bool bfloat16) {
+  if (precision == Precision::bfloat16 && !bfloat16)
+    throw BackendUnavailable(
+        "precision: bfloat16 needs a CPU with AVX512-BF16 and the avx512 kernels; accepted here: float32, auto");
+  return precision == Precision::automatic ? (bfloat16 ? Precision::bfloat16 : Precision::float32) : precision;
+}
+
 /// The picture is cut into tiles of equal size, the last ones moved back inside.
 int tile_size(int length) {
-  const int tiles = (length + cpu::Network::max_tile - 1) / cpu::Network::max_tile;
+  const int tiles = (length + cpu::max_tile - 1) / cpu::max_tile;
   return (length + tiles - 1) / tiles;
 }
 
@@ -78,9 +87,17 @@ struct Estimator::Impl {
         tile_height(tile_size(height_)),
         tile_width(tile_size(width_)),
         edge_detector(height_, width_, options.canny, kernels, workers),
-        network(model, options.precision, options.evaluation, workers.count(), tile_height, tile_width),
+        bf16_kernels(bf16_trunk(kernels)),
+        precision(choose(options.precision, bf16_kernels != nullptr)),
+        network(model, precision, options.evaluation, workers.count()),
         domain_transform(height_, width_, 3, kernels, workers),
-        row_start(std::size_t(height_) + 1) {}
+        row_start(std::size_t(height_) + 1) {
+    if (options.evaluation == Evaluation::patch) return;
+    if (precision == Precision::bfloat16)
+      bf16.emplace(model, *bf16_kernels, workers, tile_height, tile_width);
+    else
+      float32.emplace(model, *kernels.trunk_float, workers, tile_height, tile_width);
+  }
 
   void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
            bool level_probabilities);
@@ -99,11 +116,16 @@ struct Estimator::Impl {
   const Model model;
   const int tile_height, tile_width;
   cpu::EdgeDetector edge_detector;
+  const TrunkKernels<std::uint16_t>* const bf16_kernels;  // null if there are none here
+  const Precision precision;
+  std::optional<cpu::Trunk<float>> float32;  // one of the two, by precision
+  std::optional<cpu::Trunk<std::uint16_t>> bf16;
   cpu::Network network;
   cpu::DomainTransform domain_transform;
-  std::string device = "cpu", precision;
+  const std::string device = "cpu";
   std::vector<std::size_t> row_start;   // index of each row's first edge
   std::vector<std::int32_t> selection;  // edges of the tile at hand that a network is asked about
+  std::vector<std::int32_t> in_tile;    // and where they are in it
   BlurMap scratch;                      // what estimate_into finds on the way
   std::mutex mutex;
 };
@@ -197,8 +219,18 @@ void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap&
   x0 = std::max(0, std::min(x0, width - tile_width));
   if (shared) {
     StageTimer timer(result, Stage::extract_features);
-    cpu::extract_tile(image, y0, x0, tile_height, tile_width, network.tile(), workers);
-    network.extract_features();
+    in_tile.clear();
+    for (const std::int32_t edge : selection)
+      in_tile.push_back((result.edges[2 * std::size_t(edge)] - y0 + cpu::margin) * (tile_width + 2 * cpu::margin) +
+                        column(std::size_t(edge)) - x0 + cpu::margin);
+    const auto run = [&](auto& trunk) {
+      cpu::extract_tile(image, y0, x0, tile_height, tile_width, trunk->tile(), workers);
+      trunk->extract_features(in_tile);
+    };
+    if (precision == Precision::bfloat16)
+      run(bf16);
+    else
+      run(float32);
   }
 
   if (options.depth_threshold < 1) {
@@ -243,32 +275,30 @@ void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, i
                                const Use& use) {
   const int batch = shared ? network.head_batch() : network.patch_batch();
   const std::size_t outputs = head == Head::edge ? 2 : model.levels.size();
-  const std::ptrdiff_t channels = model.width, pitch = (tile_width + 2 * cpu::Network::halo) * channels;
-  std::array<std::ptrdiff_t, cpu::Network::positions> u_offset{}, v_offset{};
-  for (std::ptrdiff_t p = 0; p < cpu::Network::positions; ++p) {
-    const std::ptrdiff_t dy = p / 5 - 2, dx = p % 5 - 2;
-    u_offset[std::size_t(p)] = 3 * (dy * pitch + dx * channels);
-    v_offset[std::size_t(p)] = dy * pitch + dx * channels;
-  }
+  const auto fuse = [&](std::size_t first, int count, const auto& trunk, const auto& kernel) {
+    const auto *u = trunk.u(head), *v = trunk.v(head);
+    auto* fused = static_cast<std::remove_const_t<std::remove_pointer_t<decltype(u)>>*>(network.fused(head));
+    const std::ptrdiff_t channels = trunk.channels(), pitch = (tile_width + 2 * cpu::margin) * channels;
+    std::array<std::ptrdiff_t, cpu::Network::positions> u_offset{}, v_offset{};
+    for (std::ptrdiff_t p = 0; p < cpu::Network::positions; ++p) {
+      const std::ptrdiff_t dy = p / 5 - 2, dx = p % 5 - 2;
+      u_offset[std::size_t(p)] = 3 * (dy * pitch + dx * channels);
+      v_offset[std::size_t(p)] = dy * pitch + dx * channels;
+    }
+    workers.for_ranges(count, 32, [&](int begin, int end, int) {
+      for (int k = begin; k < end; ++k) {
+        const std::size_t edge = std::size_t(selection[first + std::size_t(k)]);
+        const std::ptrdiff_t y = result.edges[2 * edge] - y0 + cpu::margin;
+        const std::ptrdiff_t x = result.edges[2 * edge + 1] - x0 + cpu::margin;
+        const std::ptrdiff_t centre = y * pitch + x * channels;
+        kernel(u + centre, v + centre, u_offset.data(), v_offset.data(), model.width,
+               fused + std::ptrdiff_t(k) * cpu::Network::positions * model.width);
+      }
+    });
+  };
 
   for (std::size_t first = 0; first < selection.size(); first += std::size_t(batch)) {
     const int count = int(std::min(std::size_t(batch), selection.size() - first));
-    const auto fuse = [&](auto value, const auto& kernel) {
-      using Value = decltype(value);
-      const auto* u = static_cast<const Value*>(network.features_u(head));
-      const auto* v = static_cast<const Value*>(network.features_v(head));
-      auto* fused = static_cast<Value*>(network.fused(head));
-      workers.for_ranges(count, 32, [&](int begin, int end, int) {
-        for (int k = begin; k < end; ++k) {
-          const std::size_t edge = std::size_t(selection[first + std::size_t(k)]);
-          const std::ptrdiff_t y = result.edges[2 * edge] - y0 + cpu::Network::halo;
-          const std::ptrdiff_t x = result.edges[2 * edge + 1] - x0 + cpu::Network::halo;
-          const std::ptrdiff_t centre = y * pitch + x * channels;
-          kernel(u + centre, v + centre, u_offset.data(), v_offset.data(), model.width,
-                 fused + k * cpu::Network::positions * channels);
-        }
-      });
-    };
     if (!shared) {
       const std::array<float*, 3> crops = network.crops(head);
       workers.for_ranges(count, 1, [&](int k, int, int) {
@@ -276,10 +306,10 @@ void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, i
         cpu::extract_patches(image, result.edges[2 * edge], result.edges[2 * edge + 1], model.crop_offset,
                              {crops[0] + k * 3 * 41 * 41, crops[1] + k * 3 * 27 * 27, crops[2] + k * 3 * 15 * 15});
       });
-    } else if (network.precision() == Precision::bfloat16) {
-      fuse(std::uint16_t{}, kernels.fuse_bf16);
+    } else if (precision == Precision::bfloat16) {
+      fuse(first, count, *bf16, kernels.fuse_bf16);
     } else {
-      fuse(float{}, kernels.fuse_float);
+      fuse(first, count, *float32, kernels.fuse_float);
     }
     const float* probabilities = shared ? network.predict(head) : network.predict_patches(head);
     for (int k = 0; k < count; ++k) use(selection[first + std::size_t(k)], probabilities + std::size_t(k) * outputs);
@@ -309,9 +339,7 @@ void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const M
 }
 
 Estimator::Estimator(int height, int width, const Options& options)
-    : impl_(std::make_unique<Impl>(height, width, options)) {
-  impl_->precision = impl_->network.precision() == Precision::bfloat16 ? "bfloat16" : "float32";
-}
+    : impl_(std::make_unique<Impl>(height, width, options)) {}
 Estimator::~Estimator() = default;
 Estimator::Estimator(Estimator&&) noexcept = default;
 Estimator& Estimator::operator=(Estimator&&) noexcept = default;
@@ -332,7 +360,7 @@ int Estimator::height() const { return impl_->height; }
 int Estimator::width() const { return impl_->width; }
 int Estimator::num_threads() const { return impl_->workers.count(); }
 const std::string& Estimator::device() const { return impl_->device; }
-const std::string& Estimator::precision() const { return impl_->precision; }
+const char* Estimator::precision() const { return impl_->precision == Precision::bfloat16 ? "bfloat16" : "float32"; }
 const char* Estimator::kernels() const { return impl_->kernels.name; }
 const std::string& Estimator::model() const { return impl_->model.name; }
 const std::vector<float>& Estimator::levels() const { return impl_->model.levels; }

@@ -20,6 +20,9 @@ extern const Kernels kernels;
 namespace avx512 {
 extern const Kernels kernels;
 }
+namespace avx512bf16 {
+extern const TrunkKernels<std::uint16_t> trunk_bf16;
+}
 #endif
 
 namespace {
@@ -56,6 +59,13 @@ const Kernels& select_kernels(const char* name) {
     known += std::string(", ") + variant.kernels->name;
   }
   throw InvalidArgument("kernels: expected one of " + known + ", got \"" + name + '"');
+}
+
+const TrunkKernels<std::uint16_t>* bf16_trunk([[maybe_unused]] const Kernels& kernels) {
+#ifdef DEFOCUS_FAST_X86
+  if (&kernels == &avx512::kernels && __builtin_cpu_supports("avx512bf16")) return &avx512bf16::trunk_bf16;
+#endif
+  return nullptr;
 }
 
 std::vector<std::string> available_kernels() {

@@ -30,6 +30,28 @@ struct CannyKernels {
                std::uint8_t* out);
 };
 
+/// Features of a pixel are padded with zeros to a multiple of this many channels.
+inline constexpr int feature_block = 16;
+
+/// One convolution at listed pixels p: out[p * outputs + k] = sum of taps[t][p * inputs + c] * weight(t, c, k).
+template <class T>
+struct Convolution {
+  const T* const* taps;  // (tap_count) where each tap reads, seen from pixel 0
+  int tap_count;
+  int inputs;        // channels of every tap; even
+  const T* weights;  // (outputs / 16, tap_count, inputs, 16); bf16: (..., inputs / 2, 16, 2)
+  int outputs;       // a multiple of feature_block
+  bool relu;
+};
+
+/// T is float, or uint16_t for bf16.
+template <class T>
+struct TrunkKernels {
+  void (*convolve)(const Convolution<T>& layer, const std::int32_t* pixels, int n, T* out);
+  /// Maximum over the 3 x 3 pixels around each listed one; values are not negative; `row` elements from row to row.
+  void (*pool)(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* pixels, int n, T* out);
+};
+
 struct Kernels {
   const char* name;
   const CannyKernels<float>* canny_float;
@@ -53,10 +75,15 @@ struct Kernels {
                      int channels, float* out);
   void (*fuse_bf16)(const std::uint16_t* u, const std::uint16_t* v, const std::ptrdiff_t* u_offset,
                     const std::ptrdiff_t* v_offset, int channels, std::uint16_t* out);
+
+  const TrunkKernels<float>* trunk_float;
 };
 
 /// The variant of that name, or the widest that this CPU runs for "auto". Throws InvalidArgument for an unknown name,
 /// BackendUnavailable for one that this CPU or build lacks.
 const Kernels& select_kernels(const char* name);
+
+/// The trunk in bf16, or null if these kernels or this CPU have no instruction for it.
+const TrunkKernels<std::uint16_t>* bf16_trunk(const Kernels& kernels);
 
 }  // namespace defocus_fast

@@ -191,6 +191,7 @@ extern constinit const Kernels kernels{DEFOCUS_FAST_QUOTE(DEFOCUS_FAST_VARIANT),
                                        gather_lines,
                                        scatter_lines,
                                        fuse_float,
-                                       fuse_bf16};
+                                       fuse_bf16,
+                                       &trunk_float};
 
 }  // namespace defocus_fast::DEFOCUS_FAST_VARIANT

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Both networks on OpenVINO. Pixels, features and patches are interleaved (NHWC), as its CPU plugin computes.
+// The heads and the patch networks on OpenVINO. Pixels, features and patches are interleaved (NHWC), as its CPU plugin
+// computes.
 #include <openvino/core/preprocess/pre_post_process.hpp>
+#include <openvino/op/constant.hpp>
 #include <openvino/runtime/core.hpp>
 #include <openvino/runtime/properties.hpp>
 
@@ -16,19 +18,12 @@ constexpr std::int64_t edges_per_patch = 16;  // keeps a batch's features in cac
 
 const char* prefix(Head head) { return head == Head::edge ? "edge" : "blur"; }
 
-bool computes_bfloat16(ov::Core& core) {
-  for (const std::string& capability : core.get_property("CPU", ov::device::capabilities))
-    if (capability == ov::device::capability::BF16) return true;
-  return false;
-}
-
 }  // namespace
 
 struct Network::Impl {
   ov::Core core;
   ov::AnyMap properties;
   Precision precision;
-  ov::InferRequest trunk;
   std::array<ov::InferRequest, 2> heads, patches;  // by Head
 
   /// Compiles one graph of the model for fixed shapes. `narrow` tensors hold bf16 if the precision does.
@@ -55,13 +50,8 @@ struct Network::Impl {
   }
 };
 
-Network::Network(const Model& model, Precision precision, Evaluation evaluation, int num_threads, int tile_height,
-                 int tile_width)
+Network::Network(const Model& model, Precision precision, Evaluation evaluation, int num_threads)
     : impl_(std::make_unique<Impl>()) {
-  const bool bfloat16 = computes_bfloat16(impl_->core);
-  if (precision == Precision::bfloat16 && !bfloat16)
-    throw BackendUnavailable("precision: this CPU does not compute bfloat16; accepted here: float32, auto");
-  if (precision == Precision::automatic) precision = bfloat16 ? Precision::bfloat16 : Precision::float32;
   impl_->precision = precision;
   impl_->properties = {
       ov::hint::inference_precision(precision == Precision::bfloat16 ? ov::element::bf16 : ov::element::f32),
@@ -72,9 +62,6 @@ Network::Network(const Model& model, Precision precision, Evaluation evaluation,
   };
   const ov::Dimension channels = model.width;
   try {
-    if (evaluation != Evaluation::patch)
-      impl_->trunk = impl_->compile(model.folder / "trunk.onnx",
-                                    {{1, 3, tile_height + 2 * margin, tile_width + 2 * margin}}, false, true);
     for (const Head head : {Head::edge, Head::blur}) {
       const std::size_t i = std::size_t(head);
       const std::string name = prefix(head);
@@ -93,18 +80,9 @@ Network::Network(const Model& model, Precision precision, Evaluation evaluation,
 
 Network::~Network() = default;
 
-Precision Network::precision() const { return impl_->precision; }
 int Network::head_batch() const { return int(edges_per_head); }
 int Network::patch_batch() const { return int(edges_per_patch); }
 
-float* Network::tile() { return impl_->trunk.get_input_tensor().data<float>(); }
-void Network::extract_features() { impl_->trunk.infer(); }
-const void* Network::features_u(Head head) const {
-  return impl_->trunk.get_output_tensor(head == Head::blur ? 0 : 2).data();
-}
-const void* Network::features_v(Head head) const {
-  return impl_->trunk.get_output_tensor(head == Head::blur ? 1 : 3).data();
-}
 void* Network::fused(Head head) { return impl_->heads[std::size_t(head)].get_input_tensor().data(); }
 
 const float* Network::predict(Head head) {
@@ -126,3 +104,20 @@ const float* Network::predict_patches(Head head) {
 }
 
 }  // namespace defocus_fast::cpu
+
+namespace defocus_fast {
+
+std::map<std::string, std::vector<float>> read_weights(const std::filesystem::path& onnx_file) {
+  std::map<std::string, std::vector<float>> weights;
+  try {
+    for (const auto& node : ov::Core().read_model(onnx_file.string())->get_ops())
+      if (const auto constant = ov::as_type_ptr<ov::op::v0::Constant>(node))
+        if (constant->get_element_type() == ov::element::f32)
+          weights[constant->get_friendly_name()] = constant->cast_vector<float>();
+  } catch (const ov::Exception& error) {
+    throw ModelError(onnx_file.string() + ": OpenVINO cannot read this model: " + error.what());
+  }
+  return weights;
+}
+
+}  // namespace defocus_fast

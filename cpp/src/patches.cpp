@@ -17,15 +17,22 @@ void extract(const ImageView& image, int y0, int x0, int rows, int n, float* out
 
 }  // namespace
 
-void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, float* tile,
-                  Workers& workers) {
-  const int rows = tile_height + 2 * Network::margin, n = tile_width + 2 * Network::margin;
+template <class T>
+void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, T* tile, Workers& workers) {
+  const int rows = tile_height + 2 * margin, n = tile_width + 2 * margin;
   workers.for_ranges(rows, 16, [&](int begin, int end, int) {
-    std::array<float, 3 * (Network::max_tile + 2 * Network::margin)> scratch;
-    extract(image, y0 - Network::margin + begin, x0 - Network::margin, end - begin, n,
-            tile + std::ptrdiff_t(begin) * n * 3, scratch.data());
+    std::array<float, 3 * (max_tile + 2 * margin)> scratch;
+    float* const channels[]{scratch.data(), scratch.data() + n, scratch.data() + 2 * n};
+    T* out = tile + std::ptrdiff_t(begin) * n * 4;
+    for (int y = begin; y < end; ++y) {
+      load_row(image, reflect(y0 - margin + y, image.height), x0 - margin, n, channels);
+      for (int x = 0; x < n; ++x, out += 4)
+        for (int c = 0; c < 3; ++c) out[c] = stored<T>(channels[image.channels == 1 ? 0 : c][x]);
+    }
   });
 }
+template void extract_tile(const ImageView&, int, int, int, int, float*, Workers&);
+template void extract_tile(const ImageView&, int, int, int, int, std::uint16_t*, Workers&);
 
 void extract_patches(const ImageView& image, int y, int x, int crop_offset, const std::array<float*, 3>& crops) {
   constexpr std::array<int, 3> sizes{41, 27, 15};

@@ -3,11 +3,14 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "defocus_fast/estimator.hpp"
@@ -27,6 +30,17 @@ struct Model {
 
 /// Reads a model by name or folder. Throws ModelError.
 Model load_model(const std::string& name_or_folder);
+
+/// The named float constants of one of the model's graphs. Throws ModelError.
+std::map<std::string, std::vector<float>> read_weights(const std::filesystem::path& onnx_file);
+
+/// A float as it is stored: itself, or the nearest bf16 (ties to even) in uint16_t.
+template <class T>
+T stored(float value) {
+  if constexpr (std::is_same_v<T, float>) return value;
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return T((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
 
 enum class Head : std::uint8_t { edge, blur };
 
@@ -76,30 +90,54 @@ class EdgeDetector {
   std::vector<std::int32_t> stack_;
 };
 
+// ---- patches.cpp: from the picture to the networks' inputs
+
+inline constexpr int margin = 20;     // px that a patch reaches beyond its centre
+inline constexpr int max_tile = 192;  // px; larger tiles share more features and cost more memory
+
+/// The tile at (y0, x0) and `margin` px around it -> (tile_height + 40, tile_width + 40, 4) float or bf16,
+/// red, green, blue and 0.
+template <class T>
+void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, T* tile, Workers& workers);
+/// The three crops around the pixel (y, x) -> (n, n, 3) for n = 41, 27, 15.
+void extract_patches(const ImageView& image, int y, int x, int crop_offset, const std::array<float*, 3>& crops);
+
+// ---- trunk.cpp
+
+/// Features of both networks in one tile, only at the pixels that its edges look at. T is float, or uint16_t for bf16.
+template <class T>
+class Trunk {
+ public:
+  Trunk(const Model& model, const TrunkKernels<T>& kernels, Workers& workers, int tile_height, int tile_width);
+  ~Trunk();
+
+  int channels() const;  // the model's width, padded
+  /// Input of extract_features, see extract_tile.
+  T* tile();
+  /// `edges`: indices y * (tile_width + 40) + x of edge pixels in the tile with its margin.
+  void extract_features(const std::vector<std::int32_t>& edges);
+  /// (tile_height + 40, tile_width + 40, channels): relu(U[c + 3p] + V[c + p]) is the input of a head, c an edge pixel.
+  const T* u(Head head) const;
+  const T* v(Head head) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
 // ---- network.cpp
 
-/// Both networks, on tiles of one size. Works on the picture extended by `margin` px on each side.
+/// The parts of both networks that run once per edge, and the whole networks on patches.
 class Network {
  public:
-  static constexpr int margin = 20;     // px that a patch reaches beyond its centre
-  static constexpr int halo = 6;        // px around the tile in which features are computed
-  static constexpr int max_tile = 192;  // px; larger tiles only cost memory (bench/)
   static constexpr int positions = 25;  // outputs of the first fusion convolution per edge
 
-  Network(const Model& model, Precision precision, Evaluation evaluation, int num_threads, int tile_height,
-          int tile_width);
+  Network(const Model& model, Precision precision, Evaluation evaluation, int num_threads);
   ~Network();
 
-  Precision precision() const;
   int head_batch() const;   // edges per evaluation of a head
   int patch_batch() const;  // edges per evaluation of a whole network
 
-  /// Input of extract_features: (tile_height + 40, tile_width + 40, 3) in [0, 1].
-  float* tile();
-  void extract_features();
-  /// Features U and V of the tile and `halo` px around it, (tile_height + 12, tile_width + 12, width) float or bf16.
-  const void* features_u(Head head) const;
-  const void* features_v(Head head) const;
   /// Input of predict: (head_batch, 5, 5, width) float or bf16.
   void* fused(Head head);
   /// (head_batch, outputs) probabilities.
@@ -114,14 +152,6 @@ class Network {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// ---- patches.cpp: from the picture and the features to the networks' inputs
-
-/// The tile at (y0, x0) and `margin` px around it -> (tile_height + 40, tile_width + 40, 3).
-void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, float* tile,
-                  Workers& workers);
-/// The three crops around the pixel (y, x) -> (n, n, 3) for n = 41, 27, 15.
-void extract_patches(const ImageView& image, int y, int x, int crop_offset, const std::array<float*, 3>& crops);
 
 // ---- domain_transform.cpp
 

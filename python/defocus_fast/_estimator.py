@@ -40,11 +40,12 @@ class Estimator:
         height, width: size of the pictures in px; at most 2**31 - 1 pixels.
         model: name of a shipped model (:func:`shipped_models`) or a model folder: a path object, or a text with a "/".
         device: "cpu", "cuda", or "auto", which takes a GPU only if everything that it needs is there.
-        precision: of the networks: "float32", "bfloat16", or "auto": bfloat16 where the CPU computes it natively.
+        precision: of the networks: "float32", "bfloat16", or "auto": bfloat16 where the CPU has
+            AVX512-BF16.
         evaluation: "shared" (features once per picture), "patch" (three crops per edge through the whole networks,
             as in the paper), or "auto", which takes whichever costs fewer operations in each part of the picture.
         num_threads: threads of this estimator; None means all cores.
-        kernels: instruction set of the stages outside the networks, one of :func:`available_kernels`, or "auto".
+        kernels: instruction set of this library's own loops, one of :func:`available_kernels`, or "auto".
         canny_sigma, canny_low, canny_high: of the edge detector, see :func:`detect_edges`.
         labels: what the probabilities of the radii at a pattern edge become before they are spread: "posterior", their
             mean, weighted by (1 - depth probability) / (0.15 px + their standard deviation)**2, or "hard", the most

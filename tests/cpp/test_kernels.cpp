@@ -12,6 +12,7 @@
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/estimator.hpp"
 #include "kernels.hpp"
+#include "stages.hpp"
 
 using namespace defocus_fast;
 
@@ -90,6 +91,97 @@ TEST_CASE("fused features in float are the sum cut at 0") {
     kernels.fuse_float(u.data(), v.data(), offset.data(), offset.data(), 19, out.data());
     for (std::size_t p = 0; p < 25; ++p)
       for (std::size_t k = 0; k < 19; ++k) CHECK(out[p * 19 + k] == std::max(0.0f, u[p * 70 + k] + v[p * 70 + k]));
+  });
+}
+
+namespace {
+
+/// A layer of random weights on a 12 x 11 plane, by the kernels and by the sums written out.
+template <class T>
+void check_convolution(const TrunkKernels<T>& kernels, int inputs, int outputs, int kernel, int dilation, bool relu,
+                       double rounding) {
+  const int height = 12, width = 11, reach = kernel / 2 * dilation;
+  const auto value_of = [](T stored_value) {
+    if constexpr (std::is_same_v<T, float>)
+      return stored_value;
+    else
+      return widen(stored_value);
+  };
+  std::vector<T> in, weights, out(std::size_t(height * width * outputs), T(7));
+  for (const float value : random_values<float>(std::size_t(height * width * inputs), 0, 1))
+    in.push_back(stored<T>(value));
+  for (const float value : random_values<float>(std::size_t(kernel * kernel * inputs * outputs), -1, 1))
+    weights.push_back(stored<T>(value));
+  std::vector<const T*> taps;
+  for (int k = 0; k < kernel * kernel; ++k)
+    taps.push_back(in.data() + ((k / kernel - kernel / 2) * width + k % kernel - kernel / 2) * dilation * inputs);
+  std::vector<std::int32_t> pixels;
+  for (int y = reach; y < height - reach; ++y)
+    for (int x = reach; x < width - reach; ++x)
+      if ((y * 7 + x * 3) % 4) pixels.push_back(y * width + x);
+  kernels.convolve({taps.data(), int(taps.size()), inputs, weights.data(), outputs, relu}, pixels.data(),
+                   int(pixels.size()), out.data());
+  std::size_t next = 0;
+  for (int p = 0; p < height * width; ++p) {
+    const bool listed = next < pixels.size() && pixels[next] == p;
+    next += listed;
+    for (int o = 0; o < outputs; ++o) {
+      double sum = 0, magnitude = 0;
+      for (std::size_t t = 0; t < taps.size() && listed; ++t)
+        for (int c = 0; c < inputs; ++c) {
+          const std::size_t row = (std::size_t(o / feature_block) * taps.size() + t) * std::size_t(inputs);
+          const std::size_t lane = std::size_t(o % feature_block);
+          const std::size_t at = std::is_same_v<T, float>
+                                     ? (row + std::size_t(c)) * feature_block + lane
+                                     : (row + std::size_t(c / 2 * 2)) * feature_block + lane * 2 + std::size_t(c % 2);
+          const double term = double(value_of(taps[t][p * inputs + c])) * value_of(weights[at]);
+          sum += term;
+          magnitude += std::abs(term);
+        }
+      const float got = value_of(out[std::size_t(p * outputs + o)]);
+      if (listed)
+        // Some float roundings of partial sums, and the rounding of what is stored.
+        CHECK(std::abs(got - (relu ? std::max(sum, 0.0) : sum)) <= 4 * 0x1p-24 * magnitude + rounding * std::abs(sum));
+      else
+        CHECK(out[std::size_t(p * outputs + o)] == T(7));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("convolutions at listed pixels are the sums written out and touch no other pixel") {
+  for (const int outputs : {16, 48, 64, 80})
+    for (const int inputs : {4, 16, 64})
+      for (const auto& [kernel, dilation] : {std::pair{3, 1}, {3, 3}, {1, 1}})
+        for_variants([&](const Kernels& kernels) {
+          check_convolution(*kernels.trunk_float, inputs, outputs, kernel, dilation, outputs != 48, 0x1p-24);
+          if (const auto* bf16 = bf16_trunk(kernels))
+            check_convolution(*bf16, inputs, outputs, kernel, dilation, outputs != 48, 0x1p-8);
+        });
+}
+
+TEST_CASE_TEMPLATE("pooling takes the largest of nine", T, float, std::uint16_t) {
+  const int height = 5, width = 7, channels = 32;
+  std::vector<T> in, out(std::size_t(height * width * channels));
+  for (const float value : random_values<float>(out.size(), 0, 1)) in.push_back(stored<T>(value));
+  const std::vector<std::int32_t> pixels{8, 9, 12, 15, 26};
+  for_variants([&](const Kernels& kernels) {
+    const TrunkKernels<T>* trunk = [&] {
+      if constexpr (std::is_same_v<T, float>)
+        return kernels.trunk_float;
+      else
+        return bf16_trunk(kernels);
+    }();
+    if (!trunk) return;
+    trunk->pool(in.data(), width * channels, channels, pixels.data(), int(pixels.size()), out.data());
+    for (const std::int32_t p : pixels)
+      for (int k = 0; k < channels; ++k) {
+        T most = 0;
+        for (const int step : {-8, -7, -6, -1, 0, 1, 6, 7, 8})
+          most = std::max(most, in[std::size_t((p + step) * channels + k)]);
+        CHECK(out[std::size_t(p * channels + k)] == most);
+      }
   });
 }
 

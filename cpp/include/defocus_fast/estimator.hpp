@@ -115,7 +115,7 @@ class DEFOCUS_FAST_API Estimator {
   int width() const;
   int num_threads() const;
   const std::string& device() const;         // "cpu"
-  const std::string& precision() const;      // "float32" or "bfloat16"
+  const char* precision() const;             // "float32" or "bfloat16"
   const char* kernels() const;               // one of available_kernels()
   const std::string& model() const;          // name stored in the model folder
   const std::vector<float>& levels() const;  // px, ascending

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions and pooling at listed pixels. Compiled once per instruction set; multiply-adds are fused. Every pixel's
+// sum runs over taps and channels in the same order, so that its bits do not depend on which pixels stand beside it.
+#include "kernels_variant.hpp"
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+namespace defocus_fast::DEFOCUS_FAST_VARIANT {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int vector_floats = 16, tile_pixels = 6, tile_blocks = 4;  // 24 sums, 4 weights, 1 value: 29 of 32 registers
+#elif defined(__AVX2__)
+constexpr int vector_floats = 8, tile_pixels = 3, tile_blocks = 2;  // 12 sums, 1 weight, 3 values: 16 of 16 registers
+#else
+constexpr int vector_floats = 4, tile_pixels = 3, tile_blocks = 1;
+#endif
+
+using Floats = float __attribute__((vector_size(vector_floats * sizeof(float)), aligned(4), may_alias));
+constexpr int vectors_per_block = feature_block / vector_floats;
+
+#ifndef __AVX512BF16__
+template <int pixels, int blocks>
+void convolve_tile(const Convolution<float>& layer, int first_block, const std::int32_t* at, float* out) {
+  constexpr int vectors = blocks * vectors_per_block;
+  Floats sum[pixels][vectors] = {};
+  const std::ptrdiff_t block_size = std::ptrdiff_t(layer.tap_count) * layer.inputs * feature_block;
+  const float* weights = layer.weights + first_block * block_size;
+  for (int t = 0; t < layer.tap_count; ++t) {
+    const float* in[pixels];
+    for (int p = 0; p < pixels; ++p) in[p] = layer.taps[t] + std::ptrdiff_t(at[p]) * layer.inputs;
+    for (int c = 0; c < layer.inputs; ++c, weights += feature_block) {
+      Floats w[vectors];
+      for (int v = 0; v < vectors; ++v)
+        w[v] = *reinterpret_cast<const Floats*>(weights + v / vectors_per_block * block_size +
+                                                v % vectors_per_block * vector_floats);
+      for (int p = 0; p < pixels; ++p)
+        for (int v = 0; v < vectors; ++v) sum[p][v] += in[p][c] * w[v];
+    }
+  }
+  for (int p = 0; p < pixels; ++p)
+    for (int v = 0; v < vectors; ++v) {
+      Floats value = sum[p][v];
+      if (layer.relu) value = value > 0 ? value : Floats{};
+      *reinterpret_cast<Floats*>(out + std::ptrdiff_t(at[p]) * layer.outputs + first_block * feature_block +
+                                 v * vector_floats) = value;
+    }
+}
+
+#else
+template <int pixels, int blocks>
+void convolve_tile(const Convolution<std::uint16_t>& layer, int first_block, const std::int32_t* at,
+                   std::uint16_t* out) {
+  __m512 sum[pixels][blocks];
+#pragma GCC unroll 8
+  for (int p = 0; p < pixels; ++p)
+#pragma GCC unroll 4
+    for (int b = 0; b < blocks; ++b) sum[p][b] = _mm512_setzero_ps();
+  const std::ptrdiff_t block_size = std::ptrdiff_t(layer.tap_count) * layer.inputs * feature_block;
+  const std::uint16_t* weights = layer.weights + first_block * block_size;
+  for (int t = 0; t < layer.tap_count; ++t) {
+    const std::uint16_t* in[pixels];
+#pragma GCC unroll 8
+    for (int p = 0; p < pixels; ++p) in[p] = layer.taps[t] + std::ptrdiff_t(at[p]) * layer.inputs;
+    for (int c = 0; c < layer.inputs; c += 2, weights += 2 * feature_block) {
+      __m512bh w[blocks];
+#pragma GCC unroll 4
+      for (int b = 0; b < blocks; ++b) w[b] = __m512bh(_mm512_loadu_si512(weights + b * block_size));
+#pragma GCC unroll 8
+      for (int p = 0; p < pixels; ++p) {
+        int pair;
+        __builtin_memcpy(&pair, in[p] + c, sizeof pair);
+        const __m512bh values = __m512bh(_mm512_set1_epi32(pair));
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; ++b) sum[p][b] = _mm512_dpbf16_ps(sum[p][b], values, w[b]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int p = 0; p < pixels; ++p)
+#pragma GCC unroll 4
+    for (int b = 0; b < blocks; ++b) {
+      __m512 value = sum[p][b];
+      if (layer.relu) value = value > 0 ? value : __m512{};  // _mm512_max_ps warns in GCC 12
+      _mm256_storeu_si256(
+          reinterpret_cast<__m256i*>(out + std::ptrdiff_t(at[p]) * layer.outputs + (first_block + b) * feature_block),
+          __m256i(_mm512_cvtneps_pbh(value)));
+    }
+}
+#endif
+
+template <class T>
+void convolve(const Convolution<T>& layer, const std::int32_t* at, int n, T* out) {
+  const int blocks = layer.outputs / feature_block;
+  int block = 0;
+  for (; block + tile_blocks <= blocks; block += tile_blocks) {
+    int i = 0;
+    for (; i + tile_pixels <= n; i += tile_pixels) convolve_tile<tile_pixels, tile_blocks>(layer, block, at + i, out);
+    for (; i < n; ++i) convolve_tile<1, tile_blocks>(layer, block, at + i, out);
+  }
+  for (; block < blocks; ++block) {
+    int i = 0;
+    for (; i + tile_pixels <= n; i += tile_pixels) convolve_tile<tile_pixels, 1>(layer, block, at + i, out);
+    for (; i < n; ++i) convolve_tile<1, 1>(layer, block, at + i, out);
+  }
+}
+
+template <class T>
+struct Block;
+template <>
+struct Block<float> {
+  using type = float __attribute__((vector_size(feature_block * sizeof(float)), aligned(4), may_alias));
+};
+template <>
+struct Block<std::uint16_t> {
+  using type = std::uint16_t __attribute__((vector_size(feature_block * sizeof(std::uint16_t)), aligned(2), may_alias));
+};
+
+/// bf16 features after ReLU are not negative, and such numbers are ordered as their bits are.
+template <class T>
+void pool(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* at, int n, T* out) {
+  using Values = typename Block<T>::type;
+  for (int i = 0; i < n; ++i)
+    for (int k = 0; k < channels; k += feature_block) {
+      const T* centre = in + std::ptrdiff_t(at[i]) * channels + k;
+      Values most = *reinterpret_cast<const Values*>(centre);
+      for (std::ptrdiff_t dy = -1; dy <= 1; ++dy)
+        for (std::ptrdiff_t dx = -1; dx <= 1; ++dx) {
+          const Values other = *reinterpret_cast<const Values*>(centre + dy * row + dx * channels);
+          most = most < other ? other : most;
+        }
+      *reinterpret_cast<Values*>(out + std::ptrdiff_t(at[i]) * channels + k) = most;
+    }
+}
+
+}  // namespace
+
+#ifdef __AVX512BF16__
+extern constinit const TrunkKernels<std::uint16_t> trunk_bf16{convolve<std::uint16_t>, pool<std::uint16_t>};
+#else
+extern constinit const TrunkKernels<float> trunk_float{convolve<float>, pool<float>};
+#endif
+
+}  // namespace defocus_fast::DEFOCUS_FAST_VARIANT
