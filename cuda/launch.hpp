@@ -41,7 +41,9 @@ void launch(void (*kernel)(Parameters...), unsigned grid, int block, cudaStream_
   (void)stream;
   emulation::run(grid, unsigned(block), [&] { kernel(Parameters(arguments)...); });
 #else
-  kernel<<<grid, unsigned(block), 0, stream> > >(Parameters(arguments)...);
+  // clang-format off: it splits the closing brackets
+  kernel<<<grid, unsigned(block), 0, stream>>>(Parameters(arguments)...);
+  // clang-format on
 #endif
   check(cudaGetLastError(), "kernel launch");
 }
