@@ -101,7 +101,7 @@ class TileSelector {
 void clear_answers(const std::uint8_t* mask, int height, int width, const EdgeList& edges, int levels,
                    const Answers& answers, Stream stream);
 
-/// The tile at (y0, x0) and 20 px around it -> (tile_height + 40, tile_width + 40, 3).
+/// The tile at (y0, x0) and 20 px around it -> (tile_height + 40, tile_width + 40, 3), the input of trunk.onnx.
 void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, float* tile, Stream stream);
 
 /// The three crops around the selected edges [first, first + batch) -> (batch, n, n, 3) for n = 41, 27, 15.
