@@ -101,7 +101,7 @@ class TileSelector {
 void clear_answers(const std::uint8_t* mask, int height, int width, const EdgeList& edges, int levels,
                    const Answers& answers, Stream stream);
 
-/// The tile at (y0, x0) and 20 px around it -> (tile_height + 40, tile_width + 40, 3), the input of trunk.onnx.
+/// The tile at (y0, x0) and 20 px around it -> (tile_height + 40, tile_width + 40, 3).
 void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, float* tile, Stream stream);
 
 /// The three crops around the selected edges [first, first + batch) -> (batch, n, n, 3) for n = 41, 27, 15.
@@ -110,7 +110,8 @@ void extract_patches(const ImageView& image, const EdgeList& edges, const Select
                      int crop_offset, const std::array<float*, 3>& crops, Stream stream);
 
 /// out = relu(U[c + 3p] + V[c + p]) -> (batch, 5, 5, channels) of the selected edges [first, first + batch).
-/// U and V: (tile_height + 12, tile_width + 12, channels) of the tile at (y0, x0); float or, for half, IEEE binary16.
+/// U and V: trunk.onnx's outputs on the tile at (y0, x0), channels last: (tile_height + 12, tile_width + 12, channels),
+/// float or IEEE binary16.
 struct Features {
   const void* u;
   const void* v;
