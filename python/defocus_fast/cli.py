@@ -53,7 +53,7 @@ def main() -> None:
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
     default="auto",
-    help="Of the networks.  [default: auto, bfloat16 where the CPU computes it natively]",
+    help="Of the networks.  [default: auto, bfloat16 where the CPU has AVX512-BF16]",
 )
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="To compute with.  [default: all cores]")
 @click.option(

@@ -59,7 +59,7 @@ struct PropagationOptions {
 struct Options {
   std::string model = "tip22";                 // a shipped model's name, or a model folder if it has a '/' in it
   std::string device = "auto";                 // "auto", "cpu" or "cuda"
-  Precision precision = Precision::automatic;  // automatic: bfloat16 where the CPU computes it natively
+  Precision precision = Precision::automatic;  // automatic: bfloat16 where the CPU has AVX512-BF16
   Evaluation evaluation = Evaluation::automatic;
   int num_threads = 0;           // 0: all cores
   std::string kernels = "auto";  // one of available_kernels(), or "auto" for the widest
