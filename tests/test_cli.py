@@ -288,7 +288,7 @@ def test_one_estimator_serves_neighbours_of_one_size(
     for name, shape in (("a", (48, 64)), ("b", (48, 64)), ("c", (40, 40))):
         save(f"{name}.png", scene(*shape))
     assert estimate(".", "--save", "npy").exit_code == 0
-    assert made == [(48, 64), (40, 40)]
+    assert made == [(1, 1), (48, 64), (40, 40)]  # the first one checks the options
 
 
 def test_psi_reaches_the_estimator(estimate: Estimate, folder: Path) -> None:
@@ -409,6 +409,15 @@ def test_import_weights_of_wrong_folders(folder: Path) -> None:
     assert result.exit_code == 1
     assert "does not hold the published weights" in result.stderr
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("options", [("--psi", "nan"), ("--threads", "2000"), ("--model", "nope")])
+def test_options_that_no_photograph_can_work_with(estimate: Estimate, folder: Path, options: tuple[str, str]) -> None:
+    save("a.png")
+    result = estimate("a.png", *options, "-o", "out")
+    assert result.exit_code == 2
+    assert options[1] in result.stderr
+    assert names(folder) == {"a.png"}
 
 
 def script() -> str:

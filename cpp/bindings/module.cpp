@@ -84,7 +84,8 @@ RadiiView radii_view(const py::array& array, const char* name) {
 
 MapView map_view(py::array& array, const char* name) {
   const RadiiView view = radii_view(array, name);
-  if (!array.writeable()) reject_shape(name, "a writeable float32 array of shape (H, W)", array);
+  if (!array.writeable())
+    throw py::value_error(std::string(name) + ": expected a writeable array, got a read-only one");
   return {static_cast<float*>(array.mutable_data()), view.height, view.width, view.pitch_bytes,
           view.pixel_stride_bytes};
 }
@@ -131,6 +132,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     }
   });
 
+  for (const char* name : {"Error", "BackendUnavailable", "ModelError"})
+    m.attr(name).attr("__module__") = "defocus_fast";
+
   using Shape = std::vector<py::ssize_t>;
   py::class_<BlurMap, std::shared_ptr<BlurMap>> blur_map(m, "BlurMap");
   const auto picture = [](const BlurMap& result) { return Shape{result.height, result.width}; };
@@ -148,6 +152,11 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     const auto edges = std::max(edge_count(result), py::ssize_t{1});
     const auto levels = py::ssize_t(result.level_probabilities.size()) / edges;
     return Shape{levels > 0 ? edges : 0, levels};
+  });
+  blur_map.attr("__module__") = "defocus_fast";
+  blur_map.def("__repr__", [](const BlurMap& result) {
+    return "BlurMap(" + std::to_string(result.height) + " x " + std::to_string(result.width) + ", " +
+           std::to_string(edge_count(result)) + " edges)";
   });
   blur_map.def_property_readonly("stage_ms", [](const BlurMap& result) {
     py::dict stages;

@@ -32,21 +32,20 @@ std::pair<FilterOptions, FilterOptions> filters(const PropagationOptions& option
 
 }  // namespace
 
-void check(const FilterOptions& options, const char* name) {
-  const auto positive = [](double value) { return value > 0 && std::isfinite(value); };
-  if (!positive(options.sigma_s) || !positive(options.sigma_r) || options.iterations < 1 || options.iterations > 16)
-    throw InvalidArgument(std::string(name) +
-                          ": expected sigma_s > 0, sigma_r > 0 and iterations in [1, 16], got sigma_s " +
-                          std::to_string(options.sigma_s) + ", sigma_r " + std::to_string(options.sigma_r) +
-                          ", iterations " + std::to_string(options.iterations));
+void check(const FilterOptions& options, const std::string& prefix) {
+  for (const auto& [name, value] : {std::pair{"sigma_s", options.sigma_s}, {"sigma_r", options.sigma_r}})
+    if (!(value > 0 && std::isfinite(value)))
+      throw InvalidArgument(prefix + name + ": expected a finite number > 0, got " + std::to_string(value));
+  if (options.iterations < 1 || options.iterations > 16)
+    throw InvalidArgument("iterations: expected 1 to 16, got " + std::to_string(options.iterations));
 }
 
 void check(const PropagationOptions& options, int height, int width) {
   if (!(options.psi >= 0 && std::isfinite(options.psi)))
     throw InvalidArgument("psi: expected a finite number >= 0, got " + std::to_string(options.psi));
   const auto [guide, filter] = filters(options, height, width);
-  check(guide, "guide");
-  check(filter, "propagation");
+  check(guide, "guide_");
+  check(filter);
 }
 
 Plane::Plane(int height, int width) : pitch_((width + row_padding - 1) / row_padding * row_padding) {

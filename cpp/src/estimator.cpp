@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <mutex>
 #include <numeric>
@@ -39,6 +40,20 @@ void check_size(const View& view, const char* name, int height, int width) {
   if (view.height != height || view.width != width)
     throw InvalidArgument(std::string(name) + ": expected height x width " + size_text(height, width) + ", got " +
                           size_text(view.height, view.width));
+}
+
+/// Throws InvalidArgument unless every pixel of `out` has memory of its own.
+void check_out(const MapView& out, int height, int width) {
+  check_size(out, "out", height, width);
+  const std::int64_t size = sizeof(float), row = std::abs(std::int64_t{out.pitch_bytes}),
+                     pixel = std::abs(std::int64_t{out.pixel_stride_bytes});
+  const bool apart =
+      (width == 1 || pixel >= size) && (height == 1 || row >= size) &&
+      (width == 1 || height == 1 || row >= pixel * (width - 1) + size || pixel >= row * (height - 1) + size);
+  if (!apart)
+    throw InvalidArgument("out: expected pixels that do not overlap in memory, got strides of " +
+                          std::to_string(out.pitch_bytes) + " and " + std::to_string(out.pixel_stride_bytes) +
+                          " bytes");
 }
 
 int check_threads(int num_threads) {
@@ -135,7 +150,7 @@ void Estimator::Impl::run(const ImageView& image, const MaskView& edges, const M
   cpu::check_layout(image, "image");
   check_size(image, "image", height, width);
   if (edges.data) check_size(edges, "edges", height, width);
-  check_size(out, "out", height, width);
+  check_out(out, height, width);
   cpu::check_range(image, workers);
   result.height = height;
   result.width = width;
@@ -380,7 +395,7 @@ void domain_transform_filter(const ImageView& image, const ImageView& guide, con
   cpu::check_layout(image, "image");
   cpu::check_layout(guide, "guide");
   check_size(guide, "guide", image.height, image.width);
-  cpu::check(options, "domain transform");
+  cpu::check(options);
   cpu::DomainTransform transform(image.height, image.width, 3, select_kernels(kernels.c_str()), workers);
   transform.load(guide);
   transform.set_feedback(guide.channels, options.sigma_s / options.sigma_r, options, nullptr, 0);
@@ -402,7 +417,7 @@ void propagate(const ImageView& image, const RadiiView& radii, const MaskView& p
   check_size(radii, "radii", image.height, image.width);
   check_size(pattern, "pattern_edges", image.height, image.width);
   check_size(depth, "depth_edges", image.height, image.width);
-  check_size(out, "out", image.height, image.width);
+  check_out(out, image.height, image.width);
   cpu::check_range(image, workers);
   std::vector<std::uint8_t> barrier(std::size_t(image.height) * std::size_t(image.width));
   for (int y = 0; y < image.height; ++y)

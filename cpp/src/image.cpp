@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <limits>
 #include <sstream>
 
@@ -58,7 +60,24 @@ void check_range(const ImageView& image, Workers& workers) {
         }
     if (!all) valid = false;
   });
-  if (!valid) throw InvalidArgument("image: expected float32 values in [0, 1], got NaN, infinity or values outside");
+  if (valid) return;
+  float least = std::numeric_limits<float>::infinity(), most = -least;
+  bool finite = true;
+  for (int y = 0; y < image.height; ++y)
+    for (int x = 0; x < image.width; ++x)
+      for (int c = 0; c < image.channels; ++c) {
+        const float value = value_at<float>(image, y, x, c);
+        finite &= std::isfinite(value);
+        least = std::min(least, value);
+        most = std::max(most, value);
+      }
+  std::ostringstream message;
+  message << "image: expected float32 values in [0, 1], got ";
+  if (finite)
+    message << "values from " << least << " to " << most;
+  else
+    message << "NaN or infinity";
+  throw InvalidArgument(message.str());
 }
 
 void load_row(const ImageView& image, int y, int x0, int n, float* const* channels) {

@@ -36,9 +36,14 @@ Model load_model(const std::string& name_or_folder) {
   model.folder = is_folder ? std::filesystem::path(name_or_folder) : shipped_models() / name_or_folder;
   const std::filesystem::path file = model.folder / "model.txt";
   std::ifstream stream(file);
-  if (!stream)
-    throw ModelError("model: \"" + name_or_folder +
-                     "\" is neither a shipped model nor a model folder (a path with a '/'): no " + file.string());
+  if (!stream) {
+    std::string shipped;
+    std::error_code none;
+    for (const auto& entry : std::filesystem::directory_iterator(shipped_models(), none))
+      shipped += (shipped.empty() ? "" : ", ") + entry.path().filename().string();
+    throw ModelError("model: \"" + name_or_folder + "\" is neither a shipped model (" + shipped +
+                     ") nor a model folder (a path with a '/'): no " + file.lexically_normal().string());
+  }
 
   std::map<std::string, std::string> values;
   for (std::string line; std::getline(stream, line);)

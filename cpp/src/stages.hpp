@@ -172,7 +172,7 @@ class Plane {
 };
 
 /// Throw InvalidArgument.
-void check(const FilterOptions& options, const char* name);
+void check(const FilterOptions& options, const std::string& prefix = "");
 void check(const PropagationOptions& options, int height, int width);
 
 class DomainTransform {

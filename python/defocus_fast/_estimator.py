@@ -33,8 +33,8 @@ class Estimator:
 
     Everything that a frame needs is made here: networks compiled for this size, threads, buffers. One estimator may be
     shared by many Python threads; their calls run one after the other, each on all of the estimator's threads, with
-    the GIL released. Memory: 22 bytes a pixel for as long as it lives, 4 more in each result; 24 an edge; and at
-    most 300 MB for the networks, whatever the size.
+    the GIL released. It cannot be pickled: make one in every process. Memory: 22 bytes a pixel for as long as it lives, 4
+    more in each result; 24 an edge; and at most 300 MB for the networks, whatever the size.
 
     Args:
         height, width: size of the pictures in px; at most 2**31 - 1 pixels.
@@ -84,8 +84,8 @@ class Estimator:
         iterations: int = 5,
     ) -> None:
         self._core = _core.Estimator(
-            height,
-            width,
+            _integer("height", height),
+            _integer("width", width),
             # The core takes a text for a folder if it has a "/" in it; a path is always one.
             model=model if isinstance(model, str) else os.path.join(os.curdir, os.fspath(model)),
             device=device,
@@ -137,9 +137,11 @@ class Estimator:
     def estimate_into(self, image: Any, out: NDArray[np.float32]) -> NDArray[np.float32]:
         """Write the blur map of `image` into `out`, (H, W) float32 in px, and return `out`.
 
-        After the first call the library allocates no memory of its own. Errors as in :meth:`estimate`; `out` may
-        have any strides and must be writeable.
+        No buffer is made after the first call. Errors as in :meth:`estimate`; `out` may
+        have any strides, but its pixels must not overlap, and must be writeable.
         """
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
         self._core.estimate_into(_as_array(image, "image"), out)
         return out
 
@@ -326,12 +328,21 @@ def _gaussian(sigma: float) -> NDArray[np.float64]:
     return kernel
 
 
+def _integer(name: str, value: Any) -> int:
+    """Return an int or a NumPy integer as int; anything else would get pybind11's message."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if abs(int(value)) > 2**31 - 1:
+        raise ValueError(f"{name}: expected at most 2147483647, got {value}")
+    return int(value)
+
+
 def _threads(num_threads: int | None) -> int:
     """The core's form of "all cores" is 0."""
     if num_threads is None:
         return 0
-    if num_threads < 1:
-        raise ValueError(f"num_threads: expected at least 1, or None for all cores, got {num_threads}")
+    if not 1 <= _integer("num_threads", num_threads) <= 1024:
+        raise ValueError(f"num_threads: expected at least 1 and at most 1024, or None for all cores, got {num_threads}")
     return num_threads
 
 

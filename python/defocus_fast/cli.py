@@ -55,7 +55,7 @@ def main() -> None:
     default="auto",
     help="Of the networks.  [default: auto, bfloat16 where the CPU has AVX512-BF16]",
 )
-@click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="To compute with.  [default: all cores]")
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="To compute with.  [default: all cores]")
 @click.option(
     "--psi",
     type=click.FloatRange(0),
@@ -116,10 +116,14 @@ def estimate(
         transient=True,
         disable=len(jobs) < 2 or not err.is_terminal,
     )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.UsageError(f"-o {_shown(output)}: {_reason(error)}") from None
+    if jobs:  # otherwise nothing will be written
+        try:
+            estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
+            output.mkdir(parents=True, exist_ok=True)
+        except _Unusable as error:
+            raise click.UsageError(str(error)) from None
+        except OSError as error:
+            raise click.UsageError(f"-o: cannot make the folder {_shown(output)}: {_reason(error)}") from None
     try:
         with progress:
             task = progress.add_task("", total=len(jobs))
@@ -127,8 +131,6 @@ def estimate(
                 progress.update(task, description=_shown(Path(job.photo.name)))
                 try:
                     done.append(_process(job, estimators))
-                except _Unusable as error:
-                    raise click.UsageError(str(error)) from None
                 except Exception as error:
                     failed(job.photo, _reason(error))
                 progress.advance(task)
@@ -167,7 +169,7 @@ class _Estimators:
             self._last = None  # frees its buffers before the next one's are made
             try:
                 self._last = Estimator(height, width, **self._options)
-            except (BackendUnavailable, ModelError) as error:
+            except (BackendUnavailable, ModelError, ValueError) as error:
                 raise _Unusable(str(error)) from None
         return self._last
 

@@ -10,8 +10,9 @@
 #include <defocus_fast/estimator.hpp>
 #include <defocus_fast/version.hpp>
 
-int main(int argc, char** argv) {
-  if (argc != 2) return 2;
+namespace {
+
+int run(const char* model) {
   const int height = 120, width = 160, pitch = 512;
   std::vector<std::uint8_t> frame(static_cast<std::size_t>(height) * pitch);
   for (int y = 0; y < height; ++y)
@@ -19,7 +20,7 @@ int main(int argc, char** argv) {
       for (int c = 0; c < 3; ++c) frame[y * pitch + 3 * x + c] = (x / 16 + y / 16) % 2 ? 220 : 40 + 10 * c;
 
   defocus_fast::Options options;
-  options.model = argv[1];
+  options.model = model;
   options.num_threads = 2;
   defocus_fast::Estimator estimator(height, width, options);
 
@@ -41,5 +42,21 @@ int main(int argc, char** argv) {
   } catch (const defocus_fast::InvalidArgument& error) {
     std::printf("defocus_fast %s, %s, %zu edges; as it should be: %s\n", DEFOCUS_FAST_VERSION, estimator.kernels(),
                 result.radii.size(), error.what());
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fprintf(stderr, "usage: consumer MODEL, the name of a shipped model (tip22) or a model folder\n");
+    return 2;
+  }
+  try {
+    return run(argv[1]);
+  } catch (const defocus_fast::Error& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
   }
 }
