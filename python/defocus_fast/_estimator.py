@@ -33,8 +33,8 @@ class Estimator:
 
     Everything that a frame needs is made here: networks compiled for this size, threads, buffers. One estimator may be
     shared by many Python threads; their calls run one after the other, each on all of the estimator's threads, with
-    the GIL released. It cannot be pickled: make one in every process. Memory: 22 bytes a pixel for as long as it lives, 4
-    more in each result; 24 an edge; and at most 300 MB for the networks, whatever the size.
+    the GIL released. It cannot be pickled: make one in every process. Memory: 22 bytes a pixel for as long as it lives,
+    4 more in each result; 24 an edge; and at most 300 MB for the networks, whatever the size.
 
     Args:
         height, width: size of the pictures in px; at most 2**31 - 1 pixels.
@@ -104,7 +104,7 @@ class Estimator:
             sigma_r=sigma_r,
             guide_sigma_s=guide_sigma_s,
             guide_sigma_r=guide_sigma_r,
-            iterations=iterations,
+            iterations=_integer("iterations", iterations),
         )
 
     @classmethod
@@ -259,7 +259,7 @@ def domain_transform_filter(
         _as_array(guide, "guide"),
         sigma_s,
         sigma_r,
-        iterations,
+        _integer("iterations", iterations),
         _threads(num_threads),
         kernels,
     )
@@ -312,7 +312,7 @@ def propagate(
         sigma_r,
         guide_sigma_s,
         guide_sigma_r,
-        iterations,
+        _integer("iterations", iterations),
         _threads(num_threads),
         kernels,
     )
