@@ -4,21 +4,15 @@
 // filtered by a parallel prefix over its maps: each thread composes the maps of a few steps, prefixes run across
 // the block, then each thread repeats its steps from the value that reaches it.
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
+#include "../cpp/src/formulas.hpp"
 #include "pixels.hpp"
 #include "stages.hpp"
 
 namespace defocus_fast::cuda {
 
 namespace {
-
-/// ln of the first iteration's feedback coefficient over a distance of 1.
-double log_feedback(const FilterOptions& options) {
-  const double n = options.iterations;
-  return -std::sqrt(2.0) / (options.sigma_s * std::sqrt(3.0) * std::exp2(n - 1) / std::sqrt(std::exp2(2 * n) - 1));
-}
 
 template <class Pixel>
 __global__ void load_channels(ImageView image, float* signal0, float* signal1, float* signal2) {
@@ -195,11 +189,10 @@ __global__ void filter_columns(const float* vy, int squarings, int height, int w
   }
 }
 
-/// Inverse variance: the network's own deviation, and what even a sure answer is off by (levels are 0.25 px apart).
+/// See deviation_floor_px.
 __device__ float weight_of(const Answers& answers, Labels labels, std::ptrdiff_t edge) {
-  constexpr float floor_px = 0.15f;
   if (labels == Labels::hard) return 1.0f;
-  const float certainty = floor_px / (floor_px + answers.radius_deviation[edge]);
+  const float certainty = deviation_floor_px / (deviation_floor_px + answers.radius_deviation[edge]);
   return (1.0f - answers.depth_probability[edge]) * certainty * certainty;
 }
 
@@ -276,9 +269,7 @@ void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, c
                             Stream stream) {
   // |I'| is summed over red, green and blue; a grey picture is three equal channels.
   const double channels = image.channels == 1 ? 3 : 1;
-  const FilterOptions guide{options.guide_sigma_s, options.guide_sigma_r, options.iterations};
-  const double sigma_s = options.sigma_s == 0 ? std::min(height_, width_) / 8.0 : options.sigma_s;
-  const FilterOptions final{sigma_s, options.sigma_r, options.iterations};
+  const auto [guide, final] = filters(options, height_, width_);
   load(image, stream);
   set_feedback(image.channels, channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0, stream);
   filter(image.channels, guide.iterations, stream);

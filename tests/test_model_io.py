@@ -33,7 +33,7 @@ def session(folder: Path, name: str) -> onnxruntime.InferenceSession:
 
 @pytest.mark.parametrize("crop_offset", [0, 1])
 def test_trunk_and_head_are_the_patch_network(tmp_path: Path, crop_offset: int) -> None:
-    """Section 2 of the design: features once per picture give every patch's probabilities."""
+    """Features once per picture give every patch's probabilities."""
     write_model(tmp_path, weights(), name="test", crop_offset=crop_offset, trained="at random")
     rng = np.random.default_rng(1)
     image = rng.random((1, 3, 60, 70), np.float32)

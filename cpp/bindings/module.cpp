@@ -23,20 +23,16 @@ std::string describe(const py::array& array) {
   return py::str("{} {}").format(array.dtype(), array.attr("shape")).cast<std::string>();
 }
 
+template <class Exception>
 [[noreturn]] void reject(const char* name, const char* accepted, const py::array& array) {
   const std::string message = std::string(name) + ": expected " + accepted + ", got " + describe(array);
-  throw py::type_error(message);
-}
-
-[[noreturn]] void reject_shape(const char* name, const char* accepted, const py::array& array) {
-  const std::string message = std::string(name) + ": expected " + accepted + ", got " + describe(array);
-  throw py::value_error(message);
+  throw Exception(message);
 }
 
 void check_aligned(const py::array& array, const char* name) {
   constexpr int aligned = 0x0100;  // NPY_ARRAY_ALIGNED
   if (!(array.flags() & aligned))
-    reject_shape(name, "an aligned array (numpy.require(..., requirements=\"A\"))", array);
+    reject<py::value_error>(name, "an aligned array (numpy.require(..., requirements=\"A\"))", array);
 }
 
 template <class T>
@@ -48,10 +44,11 @@ bool holds(const py::array& array) {
 ImageView image_view(const py::array& array, const char* name, bool only_float) {
   const char* accepted =
       only_float ? "float32 of shape (H, W) or (H, W, 3)" : "uint8 or float32 in [0, 1] of shape (H, W) or (H, W, 3)";
-  if (!holds<float>(array) && (only_float || !holds<std::uint8_t>(array))) reject(name, accepted, array);
+  if (!holds<float>(array) && (only_float || !holds<std::uint8_t>(array)))
+    reject<py::type_error>(name, accepted, array);
   if ((array.ndim() != 2 && array.ndim() != 3) || (array.ndim() == 3 && array.shape(2) != 3) || array.size() == 0 ||
       array.shape(0) > INT32_MAX || array.shape(1) > INT32_MAX)
-    reject_shape(name, accepted, array);
+    reject<py::value_error>(name, accepted, array);
   check_aligned(array, name);
   const bool colour = array.ndim() == 3;
   return {array.data(),        holds<float>(array) ? PixelType::float32 : PixelType::uint8,
@@ -60,26 +57,25 @@ ImageView image_view(const py::array& array, const char* name, bool only_float) 
           array.strides(1),    colour ? array.strides(2) : array.itemsize()};
 }
 
-void check_plane(const py::array& array, const char* name, const char* accepted) {
+template <class T>
+View<const T> plane_view(const py::array& array, const char* name, const char* accepted) {
   if (array.ndim() != 2 || array.size() == 0 || array.shape(0) > INT32_MAX || array.shape(1) > INT32_MAX)
-    reject_shape(name, accepted, array);
+    reject<py::value_error>(name, accepted, array);
   check_aligned(array, name);
+  return {static_cast<const T*>(array.data()), int(array.shape(0)), int(array.shape(1)), array.strides(0),
+          array.strides(1)};
 }
 
 MaskView mask_view(const py::array& array, const char* name) {
   const char* accepted = "bool or uint8 of shape (H, W)";
-  if (!holds<bool>(array) && !holds<std::uint8_t>(array)) reject(name, accepted, array);
-  check_plane(array, name, accepted);
-  return {static_cast<const std::uint8_t*>(array.data()), int(array.shape(0)), int(array.shape(1)), array.strides(0),
-          array.strides(1)};
+  if (!holds<bool>(array) && !holds<std::uint8_t>(array)) reject<py::type_error>(name, accepted, array);
+  return plane_view<std::uint8_t>(array, name, accepted);
 }
 
 RadiiView radii_view(const py::array& array, const char* name) {
   const char* accepted = "float32 of shape (H, W)";
-  if (!holds<float>(array)) reject(name, accepted, array);
-  check_plane(array, name, accepted);
-  return {static_cast<const float*>(array.data()), int(array.shape(0)), int(array.shape(1)), array.strides(0),
-          array.strides(1)};
+  if (!holds<float>(array)) reject<py::type_error>(name, accepted, array);
+  return plane_view<float>(array, name, accepted);
 }
 
 MapView map_view(py::array& array, const char* name) {

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <limits>
 #include <new>
-#include <utility>
 
 #include "defocus_fast/error.hpp"
+#include "formulas.hpp"
 #include "stages.hpp"
 
 namespace defocus_fast::cpu {
@@ -16,19 +16,6 @@ namespace defocus_fast::cpu {
 namespace {
 
 constexpr std::align_val_t alignment{64};
-
-/// ln of the first iteration's feedback coefficient over a distance of 1.
-double log_feedback(const FilterOptions& options) {
-  const double n = options.iterations;
-  return -std::sqrt(2.0) / (options.sigma_s * std::sqrt(3.0) * std::exp2(n - 1) / std::sqrt(std::exp2(2 * n) - 1));
-}
-
-/// The two filters of a picture of this size: the one that makes the guide and the one that spreads the radii.
-std::pair<FilterOptions, FilterOptions> filters(const PropagationOptions& options, int height, int width) {
-  const double sigma_s = options.sigma_s == 0 ? std::min(height, width) / 8.0 : options.sigma_s;
-  return {{options.guide_sigma_s, options.guide_sigma_r, options.iterations},
-          {sigma_s, options.sigma_r, options.iterations}};
-}
 
 }  // namespace
 
@@ -56,11 +43,11 @@ Plane::Plane(int height, int width) : pitch_((width + row_padding - 1) / row_pad
 
 void Plane::Free::operator()(float* data) const { ::operator delete[](data, alignment); }
 
-DomainTransform::DomainTransform(int height, int width, int planes, const Kernels& kernels, Workers& workers)
+DomainTransform::DomainTransform(int height, int width, const Kernels& kernels, Workers& workers)
     : height_(height), width_(width), kernels_(kernels), workers_(workers), vx_(height, width), vy_(height, width) {
-  for (int i = 0; i < planes; ++i) signals_.emplace_back(height, width);
+  for (int i = 0; i < 3; ++i) signals_.emplace_back(height, width);
   scratch_.resize(std::size_t(workers.count()));
-  for (auto& scratch : scratch_) scratch.resize(std::size_t(1 + planes) * std::size_t(width) * lanes);
+  for (auto& scratch : scratch_) scratch.resize((1 + signals_.size()) * std::size_t(width) * lanes);
 }
 
 void DomainTransform::load(const ImageView& image) {

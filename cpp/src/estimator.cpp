@@ -9,10 +9,12 @@
 #include <mutex>
 #include <numeric>
 #include <optional>
+#include <ranges>
 #include <type_traits>
 
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/version.hpp"
+#include "formulas.hpp"
 #include "stages.hpp"
 
 namespace defocus_fast {
@@ -105,7 +107,7 @@ struct Estimator::Impl {
         bf16_kernels(bf16_trunk(kernels)),
         precision(choose(options.precision, bf16_kernels != nullptr)),
         network(model, precision, options.evaluation, workers.count()),
-        domain_transform(height_, width_, 3, kernels, workers),
+        domain_transform(height_, width_, kernels, workers),
         row_start(std::size_t(height_) + 1) {
     if (options.evaluation == Evaluation::patch) return;
     if (precision == Precision::bfloat16)
@@ -205,26 +207,17 @@ void Estimator::Impl::list_edges(BlurMap& result) {
 
 void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap& result, bool level_probabilities) {
   const auto column = [&](std::size_t edge) { return result.edges[2 * edge + 1]; };
-  const auto first_from = [&](std::size_t begin, std::size_t end, int x) {
-    while (begin < end) {
-      const std::size_t middle = begin + (end - begin) / 2;
-      if (column(middle) < x)
-        begin = middle + 1;
-      else
-        end = middle;
-    }
-    return begin;
-  };
   selection.clear();
   for (int y = y0; y < std::min(y0 + tile_height, height); ++y) {
-    const std::size_t end = row_start[std::size_t(y) + 1];
-    for (std::size_t i = first_from(row_start[std::size_t(y)], end, x0); i < end && column(i) < x0 + tile_width; ++i)
-      selection.push_back(std::int32_t(i));
+    const auto row = std::views::iota(row_start[std::size_t(y)], row_start[std::size_t(y) + 1]);
+    for (auto edge = std::ranges::lower_bound(row, x0, {}, column);
+         edge != row.end() && column(*edge) < x0 + tile_width; ++edge)
+      selection.push_back(std::int32_t(*edge));
   }
   if (selection.empty()) return;
 
-  // Multiply-adds: 0.67 M per pixel of the trunk against 136 M per edge through the whole networks (DESIGN of the
-  // shared form; the ratio does not depend on the model's width).
+  // Multiply-adds: 0.67 M per pixel of the trunk against 136 M per edge through the whole networks at width 64;
+  // the ratio does not depend on the width.
   constexpr std::int64_t pixels_per_patch = 200;
   const std::int64_t trunk_pixels = std::int64_t{tile_height + 24} * (tile_width + 24);
   const bool shared = options.evaluation == Evaluation::automatic
@@ -333,11 +326,9 @@ void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, i
 
 void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const MapView& out) {
   StageTimer timer(result, Stage::propagate);
-  // Inverse variance: the network's own deviation, and what even a sure answer is off by (levels are 0.25 px apart).
-  constexpr float floor_px = 0.15f;
   const auto weight = [&](std::size_t i) {
     if (options.labels == Labels::hard) return 1.0f;
-    const float certainty = floor_px / (floor_px + result.radius_deviation[i]);
+    const float certainty = deviation_floor_px / (deviation_floor_px + result.radius_deviation[i]);
     return (1.0f - result.depth_probability[i]) * certainty * certainty;
   };
   cpu::propagate(
@@ -396,7 +387,7 @@ void domain_transform_filter(const ImageView& image, const ImageView& guide, con
   cpu::check_layout(guide, "guide");
   check_size(guide, "guide", image.height, image.width);
   cpu::check(options);
-  cpu::DomainTransform transform(image.height, image.width, 3, select_kernels(kernels.c_str()), workers);
+  cpu::DomainTransform transform(image.height, image.width, select_kernels(kernels.c_str()), workers);
   transform.load(guide);
   transform.set_feedback(guide.channels, options.sigma_s / options.sigma_r, options, nullptr, 0);
   transform.load(image);
@@ -427,7 +418,7 @@ void propagate(const ImageView& image, const RadiiView& radii, const MaskView& p
         throw InvalidArgument("radii: expected finite px >= 0 at pattern edges, got " + std::to_string(radius) +
                               " at row " + std::to_string(y) + ", column " + std::to_string(x));
     }
-  cpu::DomainTransform transform(image.height, image.width, 3, select_kernels(kernels.c_str()), workers);
+  cpu::DomainTransform transform(image.height, image.width, select_kernels(kernels.c_str()), workers);
   cpu::propagate(
       transform, image, barrier.data(), options,
       [&](int y, float* to_radii, float* to_mask) {

@@ -160,7 +160,6 @@ class Plane {
  public:
   Plane(int height, int width);
   float* row(int y) { return data_.get() + row_padding + y * pitch_; }
-  const float* row(int y) const { return data_.get() + row_padding + y * pitch_; }
   std::ptrdiff_t pitch() const { return pitch_; }  // in floats
 
  private:
@@ -177,9 +176,9 @@ void check(const PropagationOptions& options, int height, int width);
 
 class DomainTransform {
  public:
-  /// `planes`: the most signals that are filtered at a time, 1 to 3.
-  DomainTransform(int height, int width, int planes, const Kernels& kernels, Workers& workers);
+  DomainTransform(int height, int width, const Kernels& kernels, Workers& workers);
 
+  /// Three planes, of which filter() takes the first few.
   Plane& signal(int i) { return signals_[static_cast<std::size_t>(i)]; }
   /// Loads the picture's channels into the signals: uint8 divided by 255, float as it is.
   void load(const ImageView& image);

@@ -39,7 +39,7 @@ void check_filter(const ImageView& image, const ImageView& guide, const FilterOp
                   const std::vector<std::uint8_t>& depth) {
   const int height = image.height, width = image.width;
   Workers workers(1);
-  cpu::DomainTransform expected(height, width, 3, select_kernels("portable"), workers);
+  cpu::DomainTransform expected(height, width, select_kernels("portable"), workers);
   Device device(height, width);
   const std::uint8_t* const barrier = depth.empty() ? nullptr : depth.data();
   expected.load(guide);
@@ -106,7 +106,7 @@ struct Map {
 void check_propagation(const ImageView& image, Seeds& seeds, Labels labels, const PropagationOptions& options) {
   const int height = image.height, width = image.width;
   Workers workers(1);
-  cpu::DomainTransform transform(height, width, 3, select_kernels("portable"), workers);
+  cpu::DomainTransform transform(height, width, select_kernels("portable"), workers);
   Map expected(height, width, 1, width), got(height, width, 2, 2 * width + 3);
   cpu::propagate(
       transform, image, seeds.depth_edges.data(), options,
@@ -187,7 +187,7 @@ TEST_CASE("two signals share their coefficients") {
   const int height = 21, width = 70;
   const Picture image = scene(PixelType::float32, height, width, 3);
   Workers workers(1);
-  cpu::DomainTransform expected(height, width, 3, select_kernels("portable"), workers);
+  cpu::DomainTransform expected(height, width, select_kernels("portable"), workers);
   Device device(height, width);
   expected.load(image.view);
   expected.set_feedback(3, 14, {7, 0.5, 5}, nullptr, 0);
