@@ -34,7 +34,7 @@ MARGIN = 16  # px rendered beyond the picture on each side, so that its border i
 NO_EDGE, PATTERN, DEPTH, AMBIGUOUS = range(4)
 
 # A boundary counts as a depth edge where the radius jumps by at least DEPTH_STEP, as no boundary at all where it jumps
-# by less than SAME_DEPTH_STEP; edges at jumps in between train neither.
+# by less than SAME_DEPTH_STEP; edges at jumps in between are ambiguous.
 DEPTH_STEP, SAME_DEPTH_STEP = 0.5, 0.25
 
 
@@ -383,37 +383,17 @@ def _kind_map(edges: Array, radius: Array, nearest: Array) -> tuple[Array, Array
     return kind, produced
 
 
-def _soft_content(sharp: Array, radius: Array) -> Array:
-    """Return where (H, W) the content was soft before the blur (clouds, haze), enough to make the radius wrong.
-
-    The width s of an edge follows from its gradients after Gaussians of 0.7 and 2 px, whose ratio is
-    sqrt((2^2 + s^2) / (0.7^2 + s^2)); s adds to the disk's width radius / 2 in quadrature.
-    """
-    value = sharp.max(axis=2)
-    window = np.ones((9, 9), np.uint8)  # the detected edge lies within a few px of the sharp one
-
-    def steepest(sigma: float) -> Array:
-        smooth = cv2.GaussianBlur(value, (0, 0), sigma)
-        return cv2.dilate(cv2.magnitude(cv2.Sobel(smooth, -1, 1, 0), cv2.Sobel(smooth, -1, 0, 1)), window)
-
-    ratio_squared = np.maximum(steepest(0.7) / np.maximum(steepest(2.0), 1e-6), 1.01) ** 2
-    variance = np.maximum((4 - 0.49 * ratio_squared) / (ratio_squared - 1), 0)
-    usual = 0.4  # variance of the sharpest content, px^2
-    return np.sqrt(radius**2 / 4 + variance) > np.sqrt(radius**2 / 4 + usual) + 0.25
-
-
 def render(layers: list[Layer], camera: Camera, rng: np.random.Generator) -> Scene:
     """Blur and composite `layers` (far to near), take the picture and label its edges. Cuts MARGIN off each side."""
     gamma = np.float32(camera.gamma)
     background = layers[0]
     light = blur(background.texture**gamma, background.radius, camera.gaussian_share)
-    sharp, radius = background.texture, background.radius
+    radius = background.radius
     nearest = np.zeros(radius.shape, np.uint8)
     for number, layer in enumerate(layers[1:], 1):
         premultiplied = np.dstack([layer.texture**gamma * layer.mask[..., None], layer.mask])
         blurred = blur(premultiplied, layer.radius, camera.gaussian_share)
         light = light * (1 - blurred[..., 3:]) + blurred[..., :3]
-        sharp = sharp * (1 - layer.mask[..., None]) + layer.texture * layer.mask[..., None]
         inside = layer.mask > 0.5
         radius = np.where(inside, layer.radius, radius)
         nearest[inside] = number
@@ -421,7 +401,6 @@ def render(layers: list[Layer], camera: Camera, rng: np.random.Generator) -> Sce
     image = photograph(np.clip(light[cut], 0, 1), camera, rng)
     radius, nearest = np.ascontiguousarray(radius[cut]), np.ascontiguousarray(nearest[cut])
     kind, edge_radius = _kind_map(detect_edges(image.astype(np.float32) / 255), radius, nearest)
-    kind[(kind == PATTERN) & _soft_content(np.ascontiguousarray(sharp[cut]), radius)] = AMBIGUOUS
     return Scene(image, radius, edge_radius, kind)
 
 

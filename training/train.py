@@ -24,10 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.networks import HALF, PATCH, STRIDE, Networks
-from training.synthesis import DEPTH, LEVELS, PATTERN, RADIUS_SCALE
+from training.synthesis import AMBIGUOUS, DEPTH, LEVELS, NO_EDGE, PATTERN, RADIUS_SCALE
 
 LOGS = Path(__file__).with_name("logs")
-DEPTH_EDGE_WEIGHT = 0.2  # of depth edges in B-NET's loss: E-NET's misses should still get a sensible radius
+# Weight of each kind in B-NET's loss: what E-NET misses should still get a sensible radius.
+BLUR_WEIGHT = {NO_EDGE: 0.0, PATTERN: 1.0, DEPTH: 0.2, AMBIGUOUS: 0.5}
 DEPTH_CROPS = 0.5  # share of the crops drawn around a depth edge, where the scene has one
 EMA_DECAY = 0.998
 VALIDATION_CROPS = 2048
@@ -41,7 +42,7 @@ class Batch(NamedTuple):
     crops: Tensor  # (B, 3, S, S) float32 in [0, 1], channels last
     at: Tensor  # (N, 3) int64: crop, grid row, grid column
     radius: Tensor  # (N,) float32, px
-    depth: Tensor  # (N,) int64: 1 = depth edge, 0 = pattern edge
+    kind: Tensor  # (N,) int64: PATTERN, DEPTH or AMBIGUOUS
 
 
 class Sampler:
@@ -87,17 +88,17 @@ class Sampler:
         return crop
 
     def __call__(self, count: int, rng: np.random.Generator) -> Batch:
-        """Return a batch of `count` crops with all labelled edges on their grids."""
+        """Return a batch of `count` crops with all edges on their grids."""
         grid = slice(HALF, -HALF, STRIDE)
         crops = np.stack([self._crop(rng) for _ in range(count)])
         kind, radius = crops[:, grid, grid, 4], crops[:, grid, grid, 3]
-        labelled = (kind == PATTERN) | (kind == DEPTH)
+        edge = kind != NO_EDGE
         image = torch.from_numpy(np.ascontiguousarray(crops[..., :3])).permute(0, 3, 1, 2).float() / 255
         return Batch(
             image.contiguous(memory_format=torch.channels_last),
-            torch.from_numpy(np.argwhere(labelled)),
-            torch.from_numpy(radius[labelled].astype(np.float32) / RADIUS_SCALE),
-            torch.from_numpy((kind[labelled] == DEPTH).astype(np.int64)),
+            torch.from_numpy(np.argwhere(edge)),
+            torch.from_numpy(radius[edge].astype(np.float32) / RADIUS_SCALE),
+            torch.from_numpy(kind[edge].astype(np.int64)),
         )
 
 
@@ -110,10 +111,12 @@ def soft_levels(radius: Tensor) -> Tensor:
 def losses(model: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return B-NET's cross-entropy against soft levels, and E-NET's with both classes of the same total weight."""
     blur, edge = (logits.float() for logits in model(batch.crops, batch.at))
-    weight = torch.where(batch.depth == 1, DEPTH_EDGE_WEIGHT, 1.0)
+    weight = torch.tensor([BLUR_WEIGHT[kind] for kind in range(4)])[batch.kind]
     blur_loss = -(soft_levels(batch.radius) * blur.log_softmax(1)).sum(1)
-    class_weight = 1 / torch.bincount(batch.depth, minlength=2).clamp(min=1)
-    return (blur_loss * weight).sum() / weight.sum(), F.cross_entropy(edge, batch.depth, weight=class_weight)
+    clear = batch.kind != AMBIGUOUS
+    depth = (batch.kind[clear] == DEPTH).long()
+    class_weight = 1 / torch.bincount(depth, minlength=2).clamp(min=1)
+    return (blur_loss * weight).sum() / weight.sum(), F.cross_entropy(edge[clear], depth, weight=class_weight)
 
 
 def scores(model: Networks, batches: list[Batch]) -> dict[str, float]:
@@ -126,11 +129,11 @@ def scores(model: Networks, batches: list[Batch]) -> dict[str, float]:
     probability = torch.cat([blur for blur, _ in results]).float().softmax(1)
     called_depth = torch.cat([edge for _, edge in results]).argmax(1)
     radius = torch.cat([batch.radius for batch in batches])
-    depth = torch.cat([batch.depth for batch in batches])
+    kind = torch.cat([batch.kind for batch in batches])
     levels = torch.from_numpy(LEVELS).float()
-    pattern = depth == 0
+    pattern = kind == PATTERN
     target = soft_levels(radius)
-    recall = [float((called_depth == kind)[depth == kind].float().mean()) for kind in (0, 1)]
+    recall = [float((called_depth == label)[kind == one].float().mean()) for label, one in enumerate((PATTERN, DEPTH))]
     return {
         "val_blur_loss": float(-(target * probability.clamp(min=1e-9).log()).sum(1)[pattern].mean()),
         "accuracy": float((probability.argmax(1) == target.argmax(1))[pattern].float().mean()),
@@ -140,6 +143,20 @@ def scores(model: Networks, batches: list[Batch]) -> dict[str, float]:
         "recall_pattern": recall[0],
         "recall_depth": recall[1],
     }
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """Return a convolution's weight (out, in, ky, kx), channels last, as a view (out, ky * kx * in)."""
+    return weight.permute(0, 2, 3, 1).view(len(weight), -1)
+
+
+def _optimizers(model: Networks, convolutions: list[Tensor], weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Muon for the convolutions, as matrices, and AdamW for the dense layers; one learning rate serves both."""
+    dense = [parameter for parameter in model.parameters() if parameter.ndim < 4]
+    return [
+        torch.optim.Muon(convolutions, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(dense, weight_decay=weight_decay),
+    ]
 
 
 def learning_rate(step: int, steps: int, warm_up: int, peak: float) -> float:
@@ -160,7 +177,9 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     model, average = Networks(args.width), Networks(args.width)
     parameters, averaged = list(model.parameters()), list(average.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay)
+    convolutions = [parameter for parameter in parameters if parameter.ndim == 4]
+    matrices = [_as_matrix(weight.detach()) for weight in convolutions]
+    optimizers = _optimizers(model, matrices, args.weight_decay)
     checkpoint = args.out / f"{args.name}.pt"
     log = LOGS / f"{args.name}.csv"
     step, elapsed = 0, 0.0
@@ -168,7 +187,8 @@ def train(args: argparse.Namespace) -> None:
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         step, elapsed = state["step"], state["elapsed_s"]
     else:
         if args.init:
@@ -198,14 +218,19 @@ def train(args: argparse.Namespace) -> None:
         torch.set_num_threads(threads)
         batch = sampler(args.batch, np.random.default_rng([args.seed, step]))
         rate = learning_rate(step, args.steps, args.warm_up, args.lr)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16):
             blur_loss, edge_loss = losses(model, batch)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         (blur_loss + edge_loss).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for weight, matrix in zip(convolutions, matrices, strict=True):
+            assert weight.grad is not None
+            matrix.grad = _as_matrix(weight.grad.contiguous(memory_format=torch.channels_last))
+        for optimizer in optimizers:
+            optimizer.step()
         decay = min(EMA_DECAY, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(averaged, parameters, 1 - decay)
@@ -235,7 +260,7 @@ def train(args: argparse.Namespace) -> None:
                 checkpoint,
                 model=model.state_dict(),
                 ema=average.state_dict(),
-                optimizer=optimizer.state_dict(),
+                optimizers=[optimizer.state_dict() for optimizer in optimizers],
                 step=step,
                 steps=args.steps,
                 elapsed_s=elapsed,
