@@ -102,7 +102,7 @@ def test_arguments_are_checked() -> None:
         defocus_fast.propagate(image, radii[:, :29], pattern, depth)
     with pytest.raises(ValueError, match="psi: expected a finite number >= 0, got -1"):
         defocus_fast.propagate(image, radii, pattern, depth, psi=-1)
-    with pytest.raises(ValueError, match="sigma_s: expected px > 0"):
+    with pytest.raises(ValueError, match="sigma_s: expected > 0, or None"):
         defocus_fast.propagate(image, radii, pattern, depth, sigma_s=0)
     with pytest.raises(ValueError, match="iterations: expected 1 to 16, got 0"):
         defocus_fast.propagate(image, radii, pattern, depth, iterations=0)

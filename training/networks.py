@@ -16,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PATCH = 41  # px, side of the largest crop around an edge
-STRIDE = 3  # px between grid points
-HALF = PATCH // 2
+STRIDE = 3  # px between grid points, and side of a cell
 
 
 def _convolution(inputs: int, outputs: int, side: int) -> nn.Parameter:
@@ -105,8 +103,11 @@ def _windows(features: Tensor, crop: Tensor, corner: Tensor, offset: Tensor) -> 
     return flat.index_select(0, index.flatten()).view(-1, 5, 5, channels).permute(0, 3, 1, 2)
 
 
-class Networks(nn.Module):
+class Tip22(nn.Module):
     """B-NET and E-NET, which share branches 1 to 3 (f1-NET)."""
+
+    patch = 41  # px, side of what an edge is judged by
+    every_edge = False  # whether edges may lie anywhere, or on the grid only
 
     def __init__(self, width: int = 64, levels: int = 23) -> None:
         super().__init__()
@@ -120,14 +121,52 @@ class Networks(nn.Module):
     def forward(self, crops: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of both networks, (N, levels) and (N, 2): 0 = pattern, 1 = depth.
 
-        E-NET's gradient does not reach f1-NET, which is B-NET's (paper, section III-C).
-
         Args:
             crops: (B, 3, S, S) in [0, 1].
-            at: (N, 3) int64, edges as crop, row and column on the grid.
+            at: (N, 3) int64, edges as crop, row and column of a pixel on the grid.
         """
+        at = torch.cat([at[:, :1], (at[:, 1:] - self.patch // 2) // STRIDE], 1)
         coarse = torch.cat([self.branch1(crops), self.branch2(crops[..., 7:-7, 7:-7])], 1)
         fine = self.branch3(crops[..., 13:-13, 13:-13])
         blur = self.blur(coarse, fine, at)
-        edge = self.edge(torch.cat([self.edge_branch1(crops), coarse.detach()], 1), fine.detach(), at)
+        edge = self.edge(torch.cat([self.edge_branch1(crops), coarse], 1), fine, at)
         return blur, edge
+
+
+class CellHead(nn.Module):
+    """From a cell's features to logits."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.dense1, self.dense2 = Dense(width, 2 * width), Dense(2 * width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense2(F.relu(self.dense1(x)))
+
+
+class Fast(nn.Module):
+    """One network for both questions, asked once per cell of 3x3 pixels: all edges in a cell get its answer.
+
+    A convolution of 9x9 pixels and stride 3 turns cells into features, `depth` of 3x3 cells follow; VALID, no bias.
+    """
+
+    every_edge = True
+
+    def __init__(self, width: int = 64, levels: int = 23, depth: int = 6) -> None:
+        super().__init__()
+        self.patch = 9 + 2 * STRIDE * depth
+        self.stem = _convolution(3, width, 9)
+        self.convs = nn.ParameterList(_convolution(width, width, 3) for _ in range(depth))
+        self.blur, self.edge = CellHead(width, levels), CellHead(width, 2)
+
+    def forward(self, crops: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Tip22.forward``; `at` holds any pixels whose cells' patches lie in the crop."""
+        x = F.relu(F.conv2d(crops, self.stem, stride=STRIDE), inplace=True)
+        for weight in self.convs:
+            x = _conv_relu(x, weight)
+        cell = (at[:, 1:] - (self.patch // 2 - 1)) // STRIDE
+        features = x.permute(0, 2, 3, 1)[at[:, 0], cell[:, 0], cell[:, 1]]
+        return self.blur(features), self.edge(features)
+
+
+MODELS = {"tip22": Tip22, "fast": Fast}

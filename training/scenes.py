@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the fixed test scenes: pictures never trained on, with dense exact ground truth.
+"""Write the fixed test scenes: pictures never trained on, with dense exact ground truth; or scenes of the validation
+pictures, on which the spreading of the radii was tuned.
 
 Per scene OUT/<number>_<form>.png (picture) and .npy (float32 radius map, px, of the nearest layer at each pixel).
 Half of the scenes are layered, a quarter layered over a slanted background, a quarter slanted only; every other scene
@@ -18,18 +19,18 @@ import numpy as np
 from training.synthesis import Pictures, Scene, load_pictures, random_scene
 
 FORMS = ("layered", "layered", "slanted", "layered_slanted")
-SEED = 20_220_000
+SEED = {"test": 20_220_000, "validation": 20_220_001}
 
 
-def test_scenes(pictures: Pictures, count: int, size: int) -> Iterator[tuple[str, Scene]]:
-    """Yield (name, scene); scene n depends on n, the pictures and `size` only."""
+def fixed_scenes(pictures: Pictures, count: int, size: int, seed: int) -> Iterator[tuple[str, Scene]]:
+    """Yield (name, scene); scene n depends on n and the other arguments only."""
     for number in range(count):
         form = FORMS[number // 2 % len(FORMS)]
         for attempt in range(100):
             scene = random_scene(
                 pictures,
                 size,
-                np.random.default_rng([SEED, number, attempt]),
+                np.random.default_rng([seed, number, attempt]),
                 layered_share=float(form != "slanted"),
                 clean_share=float(number % 2 == 0),
                 gradual_share=float("slanted" in form),
@@ -44,14 +45,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=Path, help="folder written by training.fetch")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--split", choices=SEED, default="test")
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--size", type=int, default=360, help="side of a scene, px")
     parser.add_argument("--extra", type=Path, help="folder with more sharp photographs")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    pictures = load_pictures(args.pictures, "test", args.extra)
-    for name, scene in test_scenes(pictures, args.count, args.size):
+    pictures = load_pictures(args.pictures, args.split, args.extra)
+    for name, scene in fixed_scenes(pictures, args.count, args.size, SEED[args.split]):
         cv2.imwrite(str(args.out / f"{name}.png"), scene.image[..., ::-1])
         np.save(args.out / f"{name}.npy", scene.radius)
 

@@ -35,7 +35,8 @@ NO_EDGE, PATTERN, DEPTH, AMBIGUOUS = range(4)
 
 # A boundary counts as a depth edge where the radius jumps by at least DEPTH_STEP, as no boundary at all where it jumps
 # by less than SAME_DEPTH_STEP; edges at jumps in between are ambiguous.
-DEPTH_STEP, SAME_DEPTH_STEP = 0.5, 0.25
+DEPTH_STEP, SAME_DEPTH_STEP = 1.0, 0.25
+LAYER_STEP = 0.5  # px, least difference between the radii of a layer and of the background
 
 
 def detect_edges(image: Array) -> Array:
@@ -438,7 +439,7 @@ def random_scene(
     layers = [Layer(_texture(pictures, full, rng), np.ones((full, full), np.float32), background)]
     for _ in range(rng.integers(1, 4) if layered else 0):
         radius = _random_radius(rng)
-        while abs(radius - first) < DEPTH_STEP:
+        while abs(radius - first) < LAYER_STEP:
             radius = _random_radius(rng)
         # Touching thin things are kept wider than their own blur, else the far side shines through their middle.
         mask, colour = _random_mask(pictures, full, rng, thickness=max(2.0, 1.5 * radius))

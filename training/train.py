@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train B-NET and E-NET on shards of synthetic scenes.
 
-Both are trained at once; E-NET reads B-NET's features but does not change them, as in the paper. The schedule counts
+Both are trained at once, and both losses shape the features that they share (the paper trains B-NET first and freezes
+these). The schedule counts
 steps, not time, so a run may be stopped (SIGTERM saves a checkpoint), suspended and resumed. Every step draws its crops
 from its own seed: a resumed run sees the same data.
 """
@@ -23,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.networks import HALF, PATCH, STRIDE, Networks
+from training.networks import MODELS, STRIDE, Fast, Tip22
 from training.synthesis import AMBIGUOUS, DEPTH, LEVELS, NO_EDGE, PATTERN, RADIUS_SCALE
 
 LOGS = Path(__file__).with_name("logs")
@@ -37,27 +38,29 @@ LONGEST_STEP_S = 10.0  # a step that took longer was suspended; it counts as thi
 
 
 class Batch(NamedTuple):
-    """Crops and the labelled edges on their grids."""
+    """Crops and labelled edges in them."""
 
     crops: Tensor  # (B, 3, S, S) float32 in [0, 1], channels last
-    at: Tensor  # (N, 3) int64: crop, grid row, grid column
+    at: Tensor  # (N, 3) int64: crop, row, column
     radius: Tensor  # (N,) float32, px
     kind: Tensor  # (N,) int64: PATTERN, DEPTH or AMBIGUOUS
 
 
 class Sampler:
-    """Draws batches of crops from a folder of shards (see ``training.synthesis``).
+    """Draws batches of crops from a folder of shards (see ``training.synthesis``)."""
 
-    Many small crops beat few large ones: edges of one crop mostly share one radius.
-    """
-
-    def __init__(self, folder: Path, side: int) -> None:
+    def __init__(self, folder: Path, side: int, patch: int, every_edge: bool) -> None:
         self.shards = [np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))]
         if not self.shards:
             raise ValueError(f"{folder}: no shards; write them with training.synthesis")
-        if (side - PATCH) % STRIDE:
-            raise ValueError(f"side: expected {PATCH} + a multiple of {STRIDE}, got {side}")
-        self.side = side
+        if side < patch or (side - patch) % STRIDE:
+            raise ValueError(f"side: expected {patch} + a multiple of {STRIDE}, got {side}")
+        self.side, self.half = side, patch // 2
+        self.asked = np.zeros((side, side), bool)  # where the networks are asked about edges
+        if every_edge:
+            self.asked[self.half - 1 : side - self.half + 1, self.half - 1 : side - self.half + 1] = True
+        else:
+            self.asked[self.half : side - self.half : STRIDE, self.half : side - self.half : STRIDE] = True
 
     def _edge(self, rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return a random scene (H, W, 5) and a random labelled edge (2,) in it."""
@@ -76,8 +79,8 @@ class Sampler:
         """Return a crop (S, S, 5) with a random labelled edge on its grid."""
         scene, edge = self._edge(rng)
         size = len(scene)
-        on_grid = rng.integers(0, (self.side - PATCH) // STRIDE + 1, 2)
-        index = (edge - HALF - STRIDE * on_grid)[:, None] + np.arange(self.side)
+        on_grid = rng.integers(0, (self.side - 2 * self.half - 1) // STRIDE + 1, 2)
+        index = (edge - self.half - STRIDE * on_grid)[:, None] + np.arange(self.side)
         # Patches at the border see the picture mirrored (edge pixel repeated), as in the estimator.
         index = np.where(index < 0, -1 - index, np.where(index >= size, 2 * size - 1 - index, index))
         crop = scene[np.ix_(index[0], index[1])]
@@ -88,11 +91,10 @@ class Sampler:
         return crop
 
     def __call__(self, count: int, rng: np.random.Generator) -> Batch:
-        """Return a batch of `count` crops with all edges on their grids."""
-        grid = slice(HALF, -HALF, STRIDE)
+        """Return a batch of `count` crops with the edges that the networks are asked about."""
         crops = np.stack([self._crop(rng) for _ in range(count)])
-        kind, radius = crops[:, grid, grid, 4], crops[:, grid, grid, 3]
-        edge = kind != NO_EDGE
+        kind, radius = crops[..., 4], crops[..., 3]
+        edge = (kind != NO_EDGE) & self.asked
         image = torch.from_numpy(np.ascontiguousarray(crops[..., :3])).permute(0, 3, 1, 2).float() / 255
         return Batch(
             image.contiguous(memory_format=torch.channels_last),
@@ -108,7 +110,7 @@ def soft_levels(radius: Tensor) -> Tensor:
     return (1 - (position[:, None] - torch.arange(len(LEVELS))).abs()).clamp(min=0)
 
 
-def losses(model: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
+def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return B-NET's cross-entropy against soft levels, and E-NET's with both classes of the same total weight."""
     blur, edge = (logits.float() for logits in model(batch.crops, batch.at))
     weight = torch.tensor([BLUR_WEIGHT[kind] for kind in range(4)])[batch.kind]
@@ -119,7 +121,7 @@ def losses(model: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
     return (blur_loss * weight).sum() / weight.sum(), F.cross_entropy(edge[clear], depth, weight=class_weight)
 
 
-def scores(model: Networks, batches: list[Batch]) -> dict[str, float]:
+def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
     """Return what the networks get right.
 
     Of B-NET at pattern edges the accuracy (nearest level) and the mean absolute errors, px, of the most probable level
@@ -150,7 +152,7 @@ def _as_matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).view(len(weight), -1)
 
 
-def _optimizers(model: Networks, convolutions: list[Tensor], weight_decay: float) -> list[torch.optim.Optimizer]:
+def _optimizers(model: Tip22 | Fast, convolutions: list[Tensor], weight_decay: float) -> list[torch.optim.Optimizer]:
     """Muon for the convolutions, as matrices, and AdamW for the dense layers; one learning rate serves both."""
     dense = [parameter for parameter in model.parameters() if parameter.ndim < 4]
     return [
@@ -175,7 +177,7 @@ def _save(path: Path, **state: Any) -> None:
 def train(args: argparse.Namespace) -> None:
     """Train until ``args.steps``; checkpoint, log and validate every ``args.every`` steps."""
     torch.manual_seed(args.seed)
-    model, average = Networks(args.width), Networks(args.width)
+    model, average = MODELS[args.model](args.width), MODELS[args.model](args.width)
     parameters, averaged = list(model.parameters()), list(average.parameters())
     convolutions = [parameter for parameter in parameters if parameter.ndim == 4]
     matrices = [_as_matrix(weight.detach()) for weight in convolutions]
@@ -197,7 +199,10 @@ def train(args: argparse.Namespace) -> None:
         log.unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
 
-    sampler, validation = (Sampler(args.shards / split, args.side) for split in ("train", "validation"))
+    side = args.side or model.patch + STRIDE * (10 if model.every_edge else 8)
+    sampler, validation = (
+        Sampler(args.shards / split, side, model.patch, model.every_edge) for split in ("train", "validation")
+    )
     rng = np.random.default_rng(12345)
     held_out = [validation(args.batch, rng) for _ in range(VALIDATION_CROPS // args.batch)]
 
@@ -265,28 +270,32 @@ def train(args: argparse.Namespace) -> None:
                 steps=args.steps,
                 elapsed_s=elapsed,
                 seed=args.seed,
+                network=args.model,
                 width=args.width,
             )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", default="tip22", help="of the checkpoint OUT/<name>.pt and the log")
+    parser.add_argument("--model", choices=MODELS, default="tip22")
+    parser.add_argument("--name", help="of the checkpoint OUT/<name>.pt and the log; by default the model's")
     parser.add_argument("--shards", type=Path, required=True, help="folder written by training.synthesis")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--init", type=Path, help="checkpoint to start from, with a schedule of its own")
     parser.add_argument("--width", type=int, default=64, help="channels")
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--batch", type=int, default=64, help="crops per step")
-    parser.add_argument("--side", type=int, default=53, help="of a crop, px: 41 + a multiple of 3")
-    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--steps", type=int, default=13_000)
+    parser.add_argument("--batch", type=int, default=36, help="crops per step")
+    parser.add_argument("--side", type=int, help="of a crop, px: the model's patch + a multiple of 3")
+    parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--warm-up", type=int, default=150, help="steps")
     parser.add_argument("--weight-decay", type=float, default=1e-4)
     parser.add_argument("--every", type=int, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
-    train(parser.parse_args())
+    args = parser.parse_args()
+    args.name = args.name or args.model
+    train(args)
 
 
 if __name__ == "__main__":

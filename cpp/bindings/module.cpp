@@ -136,6 +136,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   const auto picture = [](const BlurMap& result) { return Shape{result.height, result.width}; };
   const auto per_edge = [](const BlurMap& result) { return Shape{edge_count(result)}; };
   def_array<float, &BlurMap::map>(blur_map, "map", picture);
+  def_array<float, &BlurMap::expected_error>(blur_map, "expected_error", picture);
   def_array<bool, &BlurMap::pattern_edges>(blur_map, "pattern_edges", picture);
   def_array<bool, &BlurMap::depth_edges>(blur_map, "depth_edges", picture);
   def_array<std::int32_t, &BlurMap::edges>(blur_map, "edges",
@@ -166,7 +167,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                        const std::string& kernels, double canny_sigma, double canny_low, double canny_high,
                        std::vector<double> canny_smoothing, double psi, double sigma_s, double sigma_r,
                        double guide_sigma_s, double guide_sigma_r, int iterations, const std::string& labels,
-                       double depth_threshold) {
+                       std::optional<double> depth_threshold) {
              Options options;
              options.model = model;
              options.device = device;

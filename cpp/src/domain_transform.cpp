@@ -116,35 +116,45 @@ void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, c
   set_feedback(image.channels, channels * final.sigma_s / final.sigma_r, final, depth, options.psi);
 }
 
-void DomainTransform::spread(const PropagationOptions& options, float fallback, const MapView& out) {
-  filter(2, options.iterations);
+void DomainTransform::spread(const PropagationOptions& options, float fallback, float fallback_deviation,
+                             const MapView& out, float* deviation) {
+  filter(deviation ? 3 : 2, options.iterations);
   workers_.for_ranges(height_, 32, [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y) {
-      const float* radii = signal(0).row(y);
-      const float* mask = signal(1).row(y);
-      for (int x = 0; x < width_; ++x)
-        *out.at(y, x) = mask[x] >= std::numeric_limits<float>::min() ? radii[x] / mask[x] : fallback;
+      const float *radii = signal(0).row(y), *weights = signal(1).row(y), *squares = signal(2).row(y);
+      float* const deviations = deviation ? deviation + std::ptrdiff_t(y) * width_ : nullptr;
+      for (int x = 0; x < width_; ++x) {
+        const bool reached = weights[x] >= std::numeric_limits<float>::min();
+        const float mean = reached ? radii[x] / weights[x] : fallback;
+        *out.at(y, x) = mean;
+        if (deviations)
+          deviations[x] =
+              reached ? std::sqrt(std::max(0.0f, squares[x] / weights[x] - mean * mean)) : fallback_deviation;
+      }
     }
   });
 }
 
 void propagate(DomainTransform& transform, const ImageView& image, const std::uint8_t* depth,
-               const PropagationOptions& options, const std::function<void(int, float*, float*)>& seed,
-               const MapView& out) {
+               const PropagationOptions& options, const std::function<void(int, const SeedRows&)>& seed,
+               const MapView& out, float* deviation, float unknown) {
   transform.guide(image, depth, options);
-  double sum = 0, total = 0;
+  double sum = 0, total = 0, square = 0;
   for (int y = 0; y < image.height; ++y) {
-    float* radii = transform.signal(0).row(y);
-    float* weights = transform.signal(1).row(y);
-    std::fill_n(radii, image.width, 0.0f);
-    std::fill_n(weights, image.width, 0.0f);
-    seed(y, radii, weights);
+    const SeedRows rows{transform.signal(1).row(y), transform.signal(0).row(y),
+                        deviation ? transform.signal(2).row(y) : nullptr};
+    for (float* row : {rows.weights, rows.radii, rows.squares})
+      if (row) std::fill_n(row, image.width, 0.0f);
+    seed(y, rows);
     for (int x = 0; x < image.width; ++x) {
-      sum += radii[x];
-      total += weights[x];
+      sum += rows.radii[x];
+      total += rows.weights[x];
+      if (deviation) square += rows.squares[x];
     }
   }
-  transform.spread(options, total > 0 ? float(sum / total) : 0.0f, out);
+  const double mean = total > 0 ? sum / total : 0;
+  const double spread = total > 0 ? std::sqrt(std::max(0.0, square / total - mean * mean)) : double(unknown);
+  transform.spread(options, float(mean), float(spread), out, deviation);
 }
 
 }  // namespace defocus_fast::cpu

@@ -64,15 +64,17 @@ int check_threads(int num_threads) {
   return num_threads;
 }
 
-const Options& check(int height, int width, const Options& options) {
+/// The options with their defaults filled in.
+Options check(int height, int width, Options options) {
   if (height < 1 || width < 1 || std::int64_t{height} * width > std::numeric_limits<std::int32_t>::max())
     throw InvalidArgument("size: expected 1 to 2147483647 pixels, got height x width " + size_text(height, width));
   if (options.device == "cuda")
     throw BackendUnavailable("device: this build has no CUDA support; accepted here: auto, cpu");
   if (options.device != "auto" && options.device != "cpu")
     throw InvalidArgument("device: expected auto, cpu or cuda, got \"" + options.device + '"');
-  if (!(options.depth_threshold >= 0 && options.depth_threshold <= 1))
-    throw InvalidArgument("depth_threshold: expected [0, 1], got " + std::to_string(options.depth_threshold));
+  if (options.depth_threshold && !(*options.depth_threshold >= 0 && *options.depth_threshold <= 1))
+    throw InvalidArgument("depth_threshold: expected [0, 1], got " + std::to_string(*options.depth_threshold));
+  if (options.propagation.sigma_r == 0) options.propagation.sigma_r = options.labels == Labels::hard ? 3.75 : 0.75;
   check_threads(options.num_threads);
   cpu::check(options.propagation, height, width);
   return options;
@@ -85,10 +87,21 @@ Precision choose(Precision precision, bool bfloat16) {
   return precision == Precision::automatic ? (bfloat16 ? Precision::bfloat16 : Precision::float32) : precision;
 }
 
-/// The picture is cut into tiles of equal size, the last ones moved back inside.
-int tile_size(int length) {
-  const int tiles = (length + cpu::max_tile - 1) / cpu::max_tile;
-  return (length + tiles - 1) / tiles;
+/// The picture is cut into tiles of equal size; the last ones may reach beyond it.
+cpu::TileSize tile_size(const Model& model, int height, int width) {
+  const bool cells = model.architecture == Architecture::cells;
+  const auto side = [&](int length) {
+    const int most = cells ? 384 : 192;
+    const int tiles = (length + most - 1) / most, least = (length + tiles - 1) / tiles;
+    return cells ? (least + cell - 1) / cell * cell : least;
+  };
+  return {side(height), side(width)};
+}
+
+const Model& check_evaluation(const Model& model, Evaluation evaluation) {
+  if (model.architecture == Architecture::cells && evaluation == Evaluation::patch)
+    throw InvalidArgument("evaluation: model \"" + model.name + "\" has no patch networks; accepted: auto, shared");
+  return model;
 }
 
 }  // namespace
@@ -100,9 +113,10 @@ struct Estimator::Impl {
         options(check(height_, width_, options_)),
         kernels(select_kernels(options.kernels.c_str())),
         workers(options.num_threads),
-        model(load_model(options.model)),
-        tile_height(tile_size(height_)),
-        tile_width(tile_size(width_)),
+        model(check_evaluation(load_model(options.model), options.evaluation)),
+        depth_threshold(
+            options.depth_threshold.value_or(options.labels == Labels::hard ? 0.5 : model.depth_threshold)),
+        tile(tile_size(model, height_, width_)),
         edge_detector(height_, width_, options.canny, kernels, workers),
         bf16_kernels(bf16_trunk(kernels)),
         precision(choose(options.precision, bf16_kernels != nullptr)),
@@ -111,9 +125,9 @@ struct Estimator::Impl {
         row_start(std::size_t(height_) + 1) {
     if (options.evaluation == Evaluation::patch) return;
     if (precision == Precision::bfloat16)
-      bf16.emplace(model, *bf16_kernels, workers, tile_height, tile_width);
+      bf16 = cpu::make_trunk(model, *bf16_kernels, kernels, workers, tile);
     else
-      float32.emplace(model, *kernels.trunk_float, workers, tile_height, tile_width);
+      float32 = cpu::make_trunk(model, *kernels.trunk_float, kernels, workers, tile);
   }
 
   void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
@@ -131,18 +145,19 @@ struct Estimator::Impl {
   const Kernels& kernels;
   Workers workers;
   const Model model;
-  const int tile_height, tile_width;
+  const double depth_threshold;
+  const cpu::TileSize tile;
   cpu::EdgeDetector edge_detector;
   const TrunkKernels<std::uint16_t>* const bf16_kernels;  // null if there are none here
   const Precision precision;
-  std::optional<cpu::Trunk<float>> float32;  // one of the two, by precision
-  std::optional<cpu::Trunk<std::uint16_t>> bf16;
+  std::unique_ptr<cpu::Trunk<float>> float32;  // one of the two, by precision
+  std::unique_ptr<cpu::Trunk<std::uint16_t>> bf16;
   cpu::Network network;
   cpu::DomainTransform domain_transform;
   const std::string device = "cpu";
   std::vector<std::size_t> row_start;   // index of each row's first edge
   std::vector<std::int32_t> selection;  // edges of the tile at hand that a network is asked about
-  std::vector<std::int32_t> in_tile;    // and where they are in it
+  std::vector<cpu::Pixel> in_tile;      // and where they are in it
   BlurMap scratch;                      // what estimate_into finds on the way
   std::mutex mutex;
 };
@@ -158,8 +173,8 @@ void Estimator::Impl::run(const ImageView& image, const MaskView& edges, const M
   result.width = width;
   result.stage_ms.fill(0);
   detect_edges(image, edges, result, level_probabilities);
-  for (int y = 0; y < height; y += tile_height)
-    for (int x = 0; x < width; x += tile_width) read_tile(image, y, x, result, level_probabilities);
+  for (int y = 0; y < height; y += tile.height)
+    for (int x = 0; x < width; x += tile.width) read_tile(image, y, x, result, level_probabilities);
   propagate(image, result, out);
 }
 
@@ -208,10 +223,10 @@ void Estimator::Impl::list_edges(BlurMap& result) {
 void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap& result, bool level_probabilities) {
   const auto column = [&](std::size_t edge) { return result.edges[2 * edge + 1]; };
   selection.clear();
-  for (int y = y0; y < std::min(y0 + tile_height, height); ++y) {
+  for (int y = y0; y < std::min(y0 + tile.height, height); ++y) {
     const auto row = std::views::iota(row_start[std::size_t(y)], row_start[std::size_t(y) + 1]);
     for (auto edge = std::ranges::lower_bound(row, x0, {}, column);
-         edge != row.end() && column(*edge) < x0 + tile_width; ++edge)
+         edge != row.end() && column(*edge) < x0 + tile.width; ++edge)
       selection.push_back(std::int32_t(*edge));
   }
   if (selection.empty()) return;
@@ -219,20 +234,17 @@ void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap&
   // Multiply-adds: 0.67 M per pixel of the trunk against 136 M per edge through the whole networks at width 64;
   // the ratio does not depend on the width.
   constexpr std::int64_t pixels_per_patch = 200;
-  const std::int64_t trunk_pixels = std::int64_t{tile_height + 24} * (tile_width + 24);
-  const bool shared = options.evaluation == Evaluation::automatic
+  const std::int64_t trunk_pixels = std::int64_t{tile.height + 24} * (tile.width + 24);
+  const bool shared = options.evaluation == Evaluation::automatic && model.architecture == Architecture::tip22
                           ? std::int64_t(selection.size()) * pixels_per_patch > trunk_pixels
-                          : options.evaluation == Evaluation::shared;
-  y0 = std::max(0, std::min(y0, height - tile_height));
-  x0 = std::max(0, std::min(x0, width - tile_width));
+                          : options.evaluation != Evaluation::patch;
   if (shared) {
     StageTimer timer(result, Stage::extract_features);
     in_tile.clear();
     for (const std::int32_t edge : selection)
-      in_tile.push_back((result.edges[2 * std::size_t(edge)] - y0 + cpu::margin) * (tile_width + 2 * cpu::margin) +
-                        column(std::size_t(edge)) - x0 + cpu::margin);
+      in_tile.push_back({result.edges[2 * std::size_t(edge)] - y0, column(std::size_t(edge)) - x0});
     const auto run = [&](auto& trunk) {
-      cpu::extract_tile(image, y0, x0, tile_height, tile_width, trunk->tile(), workers);
+      trunk->load(image, y0, x0);
       trunk->extract_features(in_tile);
     };
     if (precision == Precision::bfloat16)
@@ -241,7 +253,7 @@ void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap&
       run(float32);
   }
 
-  if (options.depth_threshold < 1) {
+  if (depth_threshold < 1) {
     StageTimer timer(result, Stage::classify);
     evaluate(Head::edge, shared, image, y0, x0, result, [&](std::int32_t edge, const float* probability) {
       result.depth_probability[std::size_t(edge)] = probability[1];
@@ -252,7 +264,7 @@ void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap&
   std::size_t kept = 0;
   for (const std::int32_t edge : selection) {
     const std::size_t i = std::size_t(edge);
-    if (double(result.depth_probability[i]) > options.depth_threshold) {
+    if (double(result.depth_probability[i]) > depth_threshold) {
       const std::size_t at = std::size_t(result.edges[2 * i]) * std::size_t(width) + std::size_t(column(i));
       result.pattern_edges[at] = 0;
       result.depth_edges[at] = 1;
@@ -283,24 +295,13 @@ void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, i
                                const Use& use) {
   const int batch = shared ? network.head_batch() : network.patch_batch();
   const std::size_t outputs = head == Head::edge ? 2 : model.levels.size();
-  const auto fuse = [&](std::size_t first, int count, const auto& trunk, const auto& kernel) {
-    const auto *u = trunk.u(head), *v = trunk.v(head);
-    auto* fused = static_cast<std::remove_const_t<std::remove_pointer_t<decltype(u)>>*>(network.fused(head));
-    const std::ptrdiff_t channels = trunk.channels(), pitch = (tile_width + 2 * cpu::margin) * channels;
-    std::array<std::ptrdiff_t, cpu::Network::positions> u_offset{}, v_offset{};
-    for (std::ptrdiff_t p = 0; p < cpu::Network::positions; ++p) {
-      const std::ptrdiff_t dy = p / 5 - 2, dx = p % 5 - 2;
-      u_offset[std::size_t(p)] = 3 * (dy * pitch + dx * channels);
-      v_offset[std::size_t(p)] = dy * pitch + dx * channels;
-    }
+  const auto gather = [&]<class T>(std::size_t first, int count, const cpu::Trunk<T>& trunk) {
+    T* const features = static_cast<T*>(network.fused(head));
     workers.for_ranges(count, 32, [&](int begin, int end, int) {
       for (int k = begin; k < end; ++k) {
         const std::size_t edge = std::size_t(selection[first + std::size_t(k)]);
-        const std::ptrdiff_t y = result.edges[2 * edge] - y0 + cpu::margin;
-        const std::ptrdiff_t x = result.edges[2 * edge + 1] - x0 + cpu::margin;
-        const std::ptrdiff_t centre = y * pitch + x * channels;
-        kernel(u + centre, v + centre, u_offset.data(), v_offset.data(), model.width,
-               fused + std::ptrdiff_t(k) * cpu::Network::positions * model.width);
+        trunk.gather(head, {result.edges[2 * edge] - y0, result.edges[2 * edge + 1] - x0},
+                     features + std::ptrdiff_t(k) * network.positions() * model.width);
       }
     });
   };
@@ -315,9 +316,9 @@ void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, i
                              {crops[0] + k * 3 * 41 * 41, crops[1] + k * 3 * 27 * 27, crops[2] + k * 3 * 15 * 15});
       });
     } else if (precision == Precision::bfloat16) {
-      fuse(first, count, *bf16, kernels.fuse_bf16);
+      gather(first, count, *bf16);
     } else {
-      fuse(first, count, *float32, kernels.fuse_float);
+      gather(first, count, *float32);
     }
     const float* probabilities = shared ? network.predict(head) : network.predict_patches(head);
     for (int k = 0; k < count; ++k) use(selection[first + std::size_t(k)], probabilities + std::size_t(k) * outputs);
@@ -326,6 +327,8 @@ void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, i
 
 void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const MapView& out) {
   StageTimer timer(result, Stage::propagate);
+  const bool whole = !result.map.empty();  // estimate_into asks for the map alone
+  result.expected_error.resize(whole ? result.map.size() : 0);
   const auto weight = [&](std::size_t i) {
     if (options.labels == Labels::hard) return 1.0f;
     const float certainty = deviation_floor_px / (deviation_floor_px + result.radius_deviation[i]);
@@ -333,15 +336,18 @@ void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const M
   };
   cpu::propagate(
       domain_transform, image, result.depth_edges.data(), options.propagation,
-      [&](int y, float* radii, float* mask) {
+      [&](int y, const cpu::SeedRows& rows) {
         for (std::size_t i = row_start[std::size_t(y)]; i < row_start[std::size_t(y) + 1]; ++i)
-          if (const float radius = result.radii[i]; radius > 0) {
+          if (const float radius = result.radii[i], deviation = result.radius_deviation[i]; radius > 0) {
             const std::int32_t x = result.edges[2 * i + 1];
-            mask[x] = weight(i);
-            radii[x] = mask[x] * radius;
+            rows.weights[x] = weight(i);
+            rows.radii[x] = rows.weights[x] * radius;
+            if (rows.squares) rows.squares[x] = rows.weights[x] * (radius * radius + deviation * deviation);
           }
       },
-      out);
+      out, whole ? result.expected_error.data() : nullptr, model.levels.back());
+  const float floor = float(model.error_floor), slope = float(model.error_slope);
+  for (float& error : result.expected_error) error = std::hypot(floor, slope * error);
 }
 
 Estimator::Estimator(int height, int width, const Options& options)
@@ -421,11 +427,11 @@ void propagate(const ImageView& image, const RadiiView& radii, const MaskView& p
   cpu::DomainTransform transform(image.height, image.width, select_kernels(kernels.c_str()), workers);
   cpu::propagate(
       transform, image, barrier.data(), options,
-      [&](int y, float* to_radii, float* to_mask) {
+      [&](int y, const cpu::SeedRows& rows) {
         for (int x = 0; x < image.width; ++x)
           if (*pattern.at(y, x)) {
-            to_radii[x] = *radii.at(y, x);
-            to_mask[x] = 1;
+            rows.radii[x] = *radii.at(y, x);
+            rows.weights[x] = 1;
           }
       },
       out);

@@ -50,15 +50,28 @@ Model load_model(const std::string& name_or_folder) {
     if (const std::size_t colon = line.find(':'); colon != std::string::npos)
       values[line.substr(0, colon)] = line.substr(std::min(colon + 2, line.size()));
 
-  if (const int format = parse<int>(values, "format", file); format != 1)
-    throw ModelError(file.string() + ": expected format 1, got " + std::to_string(format));
+  if (const int format = parse<int>(values, "format", file); format != 2)
+    throw ModelError(file.string() + ": expected format 2, got " + std::to_string(format));
   model.name = parse<std::string>(values, "name", file);
   model.width = parse<int>(values, "width", file);
-  model.crop_offset = parse<int>(values, "crop_offset", file);
+  const auto architecture = parse<std::string>(values, "architecture", file);
+  if (architecture == "cells") {
+    model.architecture = Architecture::cells;
+    model.depth = parse<int>(values, "depth", file);
+  } else if (architecture == "tip22") {
+    model.crop_offset = parse<int>(values, "crop_offset", file);
+  } else {
+    throw ModelError(file.string() + ": expected architecture tip22 or cells, got " + architecture);
+  }
+  model.depth_threshold = parse<double>(values, "depth_threshold", file);
+  model.error_floor = parse<double>(values, "error_floor", file);
+  model.error_slope = parse<double>(values, "error_slope", file);
   std::istringstream levels(values["levels"]);
   for (float level; levels >> level;) model.levels.push_back(level);
-  if (model.width < 1 || model.crop_offset < 0 || model.crop_offset > 1 || model.levels.empty())
-    throw ModelError(file.string() + ": width, crop_offset or levels are out of range");
+  if (model.width < 1 || model.crop_offset < 0 || model.crop_offset > 1 || model.depth < 0 ||
+      model.depth > 64 || model.levels.empty() ||
+      !(model.depth_threshold >= 0 && model.depth_threshold <= 1 && model.error_floor >= 0 && model.error_slope >= 0))
+    throw ModelError(file.string() + ": a number is out of range");
   return model;
 }
 

@@ -14,6 +14,7 @@ namespace defocus_fast::cpu {
 namespace {
 
 constexpr std::int64_t edges_per_head = 256;  // measured: 64 take longer an edge, 1024 no less
+constexpr std::int64_t edges_per_cell_head = 1024;  // a fifth of a percent of the work; calls are what costs
 constexpr std::int64_t edges_per_patch = 16;
 
 const char* prefix(Head head) { return head == Head::edge ? "edge" : "blur"; }
@@ -23,6 +24,8 @@ const char* prefix(Head head) { return head == Head::edge ? "edge" : "blur"; }
 struct Network::Impl {
   ov::Core core;
   ov::AnyMap properties;
+  std::int64_t side = 5;  // of the features that a head reads
+  std::int64_t batch = edges_per_head;
   std::array<ov::InferRequest, 2> heads, patches;  // by Head
 
   /// Compiles one graph of the model for fixed shapes. Features come in as the precision stores them.
@@ -53,14 +56,19 @@ Network::Network(const Model& model, Precision precision, Evaluation evaluation,
       ov::inference_num_threads(num_threads),
   };
   const ov::Dimension channels = model.width;
+  if (model.architecture == Architecture::cells) {
+    impl_->side = 1;
+    impl_->batch = edges_per_cell_head;
+  }
   try {
     for (const Head head : {Head::edge, Head::blur}) {
       const std::size_t i = std::size_t(head);
       const std::string name = prefix(head);
       if (evaluation != Evaluation::patch)
         impl_->heads[i] =
-            impl_->compile(model.folder / (name + "_head.onnx"), {{edges_per_head, channels, 5, 5}}, features);
-      if (evaluation != Evaluation::shared)
+            impl_->compile(model.folder / (name + "_head.onnx"),
+                           {{impl_->batch, channels, impl_->side, impl_->side}}, features);
+      if (evaluation != Evaluation::shared && model.architecture == Architecture::tip22)
         impl_->patches[i] =
             impl_->compile(model.folder / (name + "_patch.onnx"),
                            {{edges_per_patch, 3, 41, 41}, {edges_per_patch, 3, 27, 27}, {edges_per_patch, 3, 15, 15}},
@@ -73,7 +81,8 @@ Network::Network(const Model& model, Precision precision, Evaluation evaluation,
 
 Network::~Network() = default;
 
-int Network::head_batch() const { return int(edges_per_head); }
+int Network::head_batch() const { return int(impl_->batch); }
+int Network::positions() const { return int(impl_->side * impl_->side); }
 int Network::patch_batch() const { return int(edges_per_patch); }
 
 void* Network::fused(Head head) { return impl_->heads[std::size_t(head)].get_input_tensor().data(); }

@@ -1,39 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "stages.hpp"
 
 namespace defocus_fast::cpu {
 
 namespace {
 
-/// Rows of `n` pixels from (y0, x0), red, green, blue in every `stride` values.
-template <class T>
-void extract(const ImageView& image, int y0, int x0, int rows, int n, int stride, T* out) {
-  std::array<float, 3 * (max_tile + 2 * margin)> scratch;
-  float* const channels[]{scratch.data(), scratch.data() + n, scratch.data() + 2 * n};
-  for (int i = 0; i < rows; ++i) {
-    load_row(image, reflect(y0 + i, image.height), x0, n, channels);
-    for (int x = 0; x < n; ++x, out += stride)
-      for (int c = 0; c < 3; ++c) out[c] = stored<T>(channels[image.channels == 1 ? 0 : c][x]);
+/// Calls use(x, value of each channel) for `n` pixels of row y from column x0 on, a part of the row at a time.
+template <class Use>
+void for_pixels(const ImageView& image, int y, int x0, int n, const Use& use) {
+  constexpr int part = 256;
+  std::array<std::array<float, part>, 3> values;
+  float* const channels[]{values[0].data(), values[1].data(), values[2].data()};
+  const std::size_t green = image.channels == 1 ? 0 : 1, blue = image.channels == 1 ? 0 : 2;
+  for (int begin = 0; begin < n; begin += part) {
+    const int count = std::min(part, n - begin);
+    load_row(image, reflect(y, image.height), x0 + begin, count, channels);
+    for (int x = 0; x < count; ++x)
+      use(begin + x, std::array{values[0][std::size_t(x)], values[green][std::size_t(x)], values[blue][std::size_t(x)]});
   }
 }
 
 }  // namespace
 
 template <class T>
-void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, T* tile, Workers& workers) {
-  const int rows = tile_height + 2 * margin, n = tile_width + 2 * margin;
-  workers.for_ranges(rows, 16, [&](int begin, int end, int) {
-    extract(image, y0 - margin + begin, x0 - margin, end - begin, n, 4, tile + std::ptrdiff_t(begin) * n * 4);
-  });
+void extract_pixels(const ImageView& image, int y0, int x0, int rows, int n, int stride, T* out) {
+  for (int y = 0; y < rows; ++y, out += std::ptrdiff_t(n) * stride)
+    for_pixels(image, y0 + y, x0, n, [&](int x, const std::array<float, 3>& pixel) {
+      for (std::size_t c = 0; c < 3; ++c) out[std::ptrdiff_t(x) * stride + std::ptrdiff_t(c)] = stored<T>(pixel[c]);
+    });
 }
-template void extract_tile(const ImageView&, int, int, int, int, float*, Workers&);
-template void extract_tile(const ImageView&, int, int, int, int, std::uint16_t*, Workers&);
+template void extract_pixels(const ImageView&, int, int, int, int, int, float*);
+template void extract_pixels(const ImageView&, int, int, int, int, int, std::uint16_t*);
+
+template <class T>
+void extract_cells(const ImageView& image, int y0, int x0, int n, int stride, T* out) {
+  for (int y = 0; y < cell; ++y)
+    for_pixels(image, y0 + y, x0, n * cell, [&](int x, const std::array<float, 3>& pixel) {
+      T* to = out + std::ptrdiff_t(x / cell) * stride + (y * cell + x % cell) * 3;
+      for (std::size_t c = 0; c < 3; ++c) to[c] = stored<T>(pixel[c]);
+    });
+}
+template void extract_cells(const ImageView&, int, int, int, int, float*);
+template void extract_cells(const ImageView&, int, int, int, int, std::uint16_t*);
 
 void extract_patches(const ImageView& image, int y, int x, int crop_offset, const std::array<float*, 3>& crops) {
   constexpr std::array<int, 3> sizes{41, 27, 15};
   for (std::size_t i = 0; i < 3; ++i) {
     const int first = -sizes[i] / 2 + (i > 0 ? crop_offset : 0);
-    extract(image, y + first, x + first, sizes[i], sizes[i], 3, crops[i]);
+    extract_pixels(image, y + first, x + first, sizes[i], sizes[i], 3, crops[i]);
   }
 }
 

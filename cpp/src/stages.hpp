@@ -19,13 +19,21 @@
 
 namespace defocus_fast {
 
+/// tip22: the paper's networks. cells: one network that answers per cell of 3 x 3 pixels.
+enum class Architecture : std::uint8_t { tip22, cells };
+inline constexpr int cell = 3;  // px
+
 /// A model folder's metadata (python/defocus_fast/model_io.py writes it).
 struct Model {
   std::filesystem::path folder;
   std::string name;
   int width = 0;              // channels of every convolution
-  int crop_offset = 0;        // px that the 27 and 15 px crops lie down and right of the 41 px crop's centre
+  Architecture architecture = Architecture::tip22;
+  int depth = 0;              // cells: 3 x 3 convolutions after the first
+  int crop_offset = 0;        // tip22: px that the 27 and 15 px crops lie down and right of the 41 px crop's centre
   std::vector<float> levels;  // px, ascending
+  double depth_threshold = 0.5;
+  double error_floor = 0, error_slope = 1;  // a and b of BlurMap::expected_error
 };
 
 /// Reads a model by name or folder. Throws ModelError.
@@ -92,53 +100,57 @@ class EdgeDetector {
 
 // ---- patches.cpp: from the picture to the networks' inputs
 
-inline constexpr int margin = 20;     // px that a patch reaches beyond its centre
-inline constexpr int max_tile = 192;  // px; larger tiles share more features and cost more memory
-
-/// The tile at (y0, x0) and `margin` px around it -> (tile_height + 40, tile_width + 40, 4) float or bf16,
-/// red, green, blue and 0.
+/// `rows` rows of `n` pixels from (y0, x0) on, red, green, blue at the start of every `stride` values of T: float, or
+/// uint16_t for bf16.
 template <class T>
-void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, T* tile, Workers& workers);
+void extract_pixels(const ImageView& image, int y0, int x0, int rows, int n, int stride, T* out);
+/// A row of `n` cells from the pixel (y0, x0) on: the 27 values of a cell at the start of every `stride`.
+template <class T>
+void extract_cells(const ImageView& image, int y0, int x0, int n, int stride, T* out);
 /// The three crops around the pixel (y, x) -> (n, n, 3) for n = 41, 27, 15.
 void extract_patches(const ImageView& image, int y, int x, int crop_offset, const std::array<float*, 3>& crops);
 
 // ---- trunk.cpp
 
-/// Features of both networks in one tile, only at the pixels that its edges look at. T is float, or uint16_t for bf16.
+/// Of the parts in which a picture is read; larger ones share more features and cost more memory.
+struct TileSize {
+  int height, width;
+};
+
+/// A pixel, seen from the corner of its tile.
+struct Pixel {
+  std::int32_t y, x;
+};
+
+/// Features of both networks in one tile, only where its edges look at them. T is float, or uint16_t for bf16.
 template <class T>
 class Trunk {
  public:
-  Trunk(const Model& model, const TrunkKernels<T>& kernels, Workers& workers, int tile_height, int tile_width);
-  ~Trunk();
-
-  int channels() const;  // the model's width, padded
-  /// Input of extract_features, see extract_tile.
-  T* tile();
-  /// `edges`: indices y * (tile_width + 40) + x of edge pixels in the tile with its margin.
-  void extract_features(const std::vector<std::int32_t>& edges);
-  /// (tile_height + 40, tile_width + 40, channels): relu(U[c + 3p] + V[c + p]) is the input of a head, c an edge pixel.
-  const T* u(Head head) const;
-  const T* v(Head head) const;
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  virtual ~Trunk() = default;
+  /// Reads the tile whose corner is (y0, x0), and what patches around its edges see beyond it. Cells begin at the corner.
+  virtual void load(const ImageView& image, int y0, int x0) = 0;
+  virtual void extract_features(const std::vector<Pixel>& edges) = 0;
+  /// Writes the input of a head for one of these edges: (positions, width).
+  virtual void gather(Head head, Pixel edge, T* out) const = 0;
 };
+
+template <class T>
+std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const TrunkKernels<T>& trunk_kernels, const Kernels& kernels,
+                                     Workers& workers, const TileSize& tile);
 
 // ---- network.cpp
 
 /// The parts of both networks that run once per edge, and the whole networks on patches.
 class Network {
  public:
-  static constexpr int positions = 25;  // outputs of the first fusion convolution per edge
-
   Network(const Model& model, Precision precision, Evaluation evaluation, int num_threads);
   ~Network();
 
   int head_batch() const;   // edges per evaluation of a head
+  int positions() const;    // of features that a head reads per edge
   int patch_batch() const;  // edges per evaluation of a whole network
 
-  /// Input of predict: (head_batch, 5, 5, width) float or bf16.
+  /// Input of predict: (head_batch, positions, width) float or bf16.
   void* fused(Head head);
   /// (head_batch, outputs) probabilities.
   const float* predict(Head head);
@@ -189,10 +201,13 @@ class DomainTransform {
   void filter(int count, int iterations);
 
   /// Section III-C: makes the guide from the picture and sets the coefficients of the final filter. Then the caller
-  /// writes radii and pattern mask into signals 0 and 1 (all of it) and calls spread().
+  /// writes weighted radii and weights into signals 0 and 1 (all of it), for deviations weighted squares into signal 2,
+  /// and calls spread().
   void guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options);
-  /// out = F(radii) / F(mask); `fallback` where F(mask) is below the smallest normal float.
-  void spread(const PropagationOptions& options, float fallback, const MapView& out);
+  /// out = F(radii) / F(weights) and, unless null, deviation (height, width) = sqrt(F(squares) / F(weights) - out^2);
+  /// the fallbacks where F(weights) is below the smallest normal float.
+  void spread(const PropagationOptions& options, float fallback, float fallback_deviation, const MapView& out,
+              float* deviation);
 
  private:
   int height_, width_;
@@ -203,12 +218,17 @@ class DomainTransform {
   std::vector<std::vector<float>> scratch_;  // one per worker
 };
 
-/// Blur map from the weights of the pattern edges (0 elsewhere) and their radii times these, which
-/// `seed(y, radii, weights)` writes into cleared rows. Where no pattern edge is in reach: their mean radius; 0 if there
-/// is none at all.
+/// What `seed` writes into cleared rows at pattern edges: their weights, and these times radius and times the mean
+/// square of the radius (if not null).
+struct SeedRows {
+  float *weights, *radii, *squares;
+};
+
+/// Blur map from the pattern edges' radii, and `deviation` (height, width) of it unless null. Where no pattern edge is in
+/// reach: their mean and deviation; 0 and `unknown` if there is none at all.
 void propagate(DomainTransform& transform, const ImageView& image, const std::uint8_t* depth,
-               const PropagationOptions& options, const std::function<void(int, float*, float*)>& seed,
-               const MapView& out);
+               const PropagationOptions& options, const std::function<void(int, const SeedRows&)>& seed,
+               const MapView& out, float* deviation = nullptr, float unknown = 0);
 
 }  // namespace cpu
 }  // namespace defocus_fast

@@ -11,17 +11,16 @@ namespace {
 
 constexpr int pixels_per_task = 192;  // a multiple of every kernel's tile
 
-/// Pixels of the tile with its margin at which a layer's output is needed.
+/// Pixels of the grid at which a layer's output is needed.
 struct Needed {
   std::vector<std::uint8_t> mask, rows;  // with `guard` bytes before and after; `rows` is scratch
   std::vector<std::int32_t> pixels;
 };
 
-}  // namespace
-
+/// Convolutions at listed pixels of one grid: a tile with a margin around it, rows `pitch` pixels apart.
 template <class T>
-struct Trunk<T>::Impl {
-  static constexpr int image_channels = 4;
+class ListedConvolutions : public Trunk<T> {
+ protected:
   using Plane = std::vector<T>;
 
   /// Features that a convolution reads: `shift` px down and right of the pixel.
@@ -36,49 +35,32 @@ struct Trunk<T>::Impl {
     bool relu;
   };
 
-  Impl(const Model& model, const TrunkKernels<T>& kernels_, Workers& workers_, int tile_height, int tile_width)
+  /// `image_inputs` values of the picture at every pixel of the grid, stored as `image_channels`, an even number.
+  ListedConvolutions(const Model& model, const TrunkKernels<T>& kernels_, Workers& workers_, int rows, int pitch_,
+                     int guard_, int image_inputs_, int image_channels_)
       : kernels(kernels_),
         workers(workers_),
         width(model.width),
         channels((model.width + feature_block - 1) / feature_block * feature_block),
-        pitch(tile_width + 2 * margin),
-        pixel_count((tile_height + 2 * margin) * pitch),
-        shift(model.crop_offset) {
-    image.resize(std::size_t(pixel_count) * image_channels);
-    for (Plane* plane : {&even, &odd, &branch1, &branch2, &edge_branch1, &blur_u, &blur_v, &edge_u, &edge_v})
-      plane->resize(std::size_t(pixel_count) * std::size_t(channels));
+        pitch(pitch_),
+        pixel_count(rows * pitch_),
+        guard(guard_),
+        image_inputs(image_inputs_),
+        image_channels(image_channels_),
+        image(std::size_t(pixel_count) * std::size_t(image_channels_)),
+        weights(read_weights(model.folder / "trunk.onnx")) {}
 
-    const auto weights = read_weights(model.folder / "trunk.onnx");
-    const auto conv = [&](const std::string& name, const std::vector<Source>& sources, int kernel, int dilation,
-                          bool relu = true) { return layer(weights, name, sources, kernel, dilation, relu); };
-    const auto pooled_branch = [&](const std::string& name) {
-      return std::array{conv(name + ".conv1", {{image, 0}}, 3, 1), conv(name + ".conv2", {{odd, 0}}, 3, 3),
-                        conv(name + ".conv3", {{even, 0}}, 3, 3), conv(name + ".conv4", {{odd, 0}}, 3, 3)};
-    };
-    branch1_convs = pooled_branch("branch1");
-    edge_branch1_convs = pooled_branch("edge_branch1");
-    branch2_convs = {conv("branch2.conv1", {{image, 0}}, 3, 1), conv("branch2.conv2", {{even, 0}}, 3, 1),
-                     conv("branch2.conv3", {{odd, 0}}, 3, 1), conv("branch2.conv4", {{odd, 0}}, 1, 1)};
-    branch3_convs = {conv("branch3.conv1", {{image, 0}}, 3, 1), conv("branch3.conv2", {{even, 0}}, 3, 1),
-                     conv("branch3.conv3", {{odd, 0}}, 3, 1), conv("branch3.conv4", {{even, 0}}, 3, 1)};
-    blur_v_conv = conv("blur.conv1.v", {{odd, shift}}, 3, 1, false);
-    edge_v_conv = conv("edge.conv1.v", {{odd, shift}}, 3, 1, false);
-    blur_u_conv = conv("blur.conv1.u", {{branch1, 0}, {branch2, shift}}, 3, 3, false);
-    edge_u_conv = conv("edge.conv1.u", {{edge_branch1, 0}, {branch1, 0}, {branch2, shift}}, 3, 3, false);
-  }
+  Plane plane() const { return Plane(std::size_t(pixel_count) * std::size_t(channels)); }
 
-  /// Bytes beyond a mask that shifted reads may touch.
-  int guard() const { return 6 * pitch + 6; }
-
-  Layer layer(const std::map<std::string, std::vector<float>>& weights, const std::string& name,
-              const std::vector<Source>& sources, int kernel, int dilation, bool relu) const {
+  Layer layer(const std::string& name, const std::vector<Source>& sources, int kernel, int dilation,
+              bool relu = true) const {
     const bool first = &sources[0].plane == &image;
-    const std::size_t real = std::size_t(first ? 3 : width), inputs = std::size_t(first ? image_channels : channels);
+    const std::size_t real = std::size_t(first ? image_inputs : width);
+    const std::size_t inputs = std::size_t(first ? image_channels : channels);
     const std::size_t area = std::size_t(kernel * kernel), outputs = std::size_t(width);
     const auto found = weights.find(name);
     if (found == weights.end() || found->second.size() != outputs * real * sources.size() * area)
       throw ModelError("model: \"" + name + "\" is missing or of the wrong size");
-
     Layer result{{}, std::vector<T>(std::size_t(channels) * inputs * sources.size() * area), int(inputs), relu};
     for (std::size_t s = 0; s < sources.size(); ++s)
       for (std::size_t k = 0; k < area; ++k) {
@@ -115,14 +97,20 @@ struct Trunk<T>::Impl {
     });
   }
 
+  /// The pixels of the edges.
+  void mark(const std::vector<std::int32_t>& pixels, Needed& to) const {
+    to.mask.assign(std::size_t(pixel_count + 2 * guard), 0);
+    for (const std::int32_t pixel : pixels) to.mask[std::size_t(guard + pixel)] = 1;
+  }
+
   /// The pixels that are read where `from` is computed by a layer whose taps are `step` px apart, `reach` of them on
   /// each side, and `shift_px` down and right. The margin keeps all of them inside the tile, so rows never wrap.
   void widen(const Needed& from, int step, int reach, int shift_px, Needed& to) const {
     to.mask.assign(from.mask.size(), 0);
     to.rows.assign(from.mask.size(), 0);
-    const std::uint8_t* in = from.mask.data() + guard() - shift_px * (pitch + 1);
-    std::uint8_t* rows = to.rows.data() + guard();
-    std::uint8_t* out = to.mask.data() + guard();
+    const std::uint8_t* in = from.mask.data() + guard - shift_px * (pitch + 1);
+    std::uint8_t* rows = to.rows.data() + guard;
+    std::uint8_t* out = to.mask.data() + guard;
     for (int k = -reach; k <= reach; ++k)
       for (int i = 0; i < pixel_count; ++i) rows[i] |= in[i + k * step];
     for (int k = -reach; k <= reach; ++k)
@@ -132,27 +120,69 @@ struct Trunk<T>::Impl {
       if (out[i]) to.pixels.push_back(i);
   }
 
-  /// From the edges back to the picture: where every layer is needed.
-  void plan(const std::vector<std::int32_t>& edges) {
-    at_edges.mask.assign(std::size_t(pixel_count + 2 * guard()), 0);
-    for (const std::int32_t edge : edges) at_edges.mask[std::size_t(guard() + edge)] = 1;
-    workers.for_ranges(2, 1,
-                       [&](int i, int, int) { i ? widen(at_edges, 1, 2, 0, at_v) : widen(at_edges, 3, 2, 0, at_u); });
-    workers.for_ranges(3, 1, [&](int branch, int, int) {
-      if (branch == 0) {
-        widen(at_u, 3, 1, 0, at_branch1[3]);
-        for (std::size_t i = 3; i > 1; --i) widen(at_branch1[i], 3, 1, 0, at_branch1[i - 1]);
-        widen(at_branch1[1], 3, 1, 0, at_branch1_pool);
-        widen(at_branch1_pool, 1, 1, 0, at_branch1[0]);
-      } else {
-        auto& at = branch == 1 ? at_branch2 : at_branch3;
-        widen(branch == 1 ? at_u : at_v, branch == 1 ? 3 : 1, 1, shift, at[3]);
-        for (std::size_t i = 3; i > 0; --i) widen(at[i], 1, 1, 0, at[i - 1]);
-      }
+  const TrunkKernels<T>& kernels;
+  Workers& workers;
+  const int width, channels, pitch, pixel_count;
+  const int guard;  // bytes beyond a mask that shifted reads may touch
+  const int image_inputs, image_channels;
+  Plane image;
+  std::map<std::string, std::vector<float>> weights;
+};
+
+/// The paper's networks: features of both at every pixel that a patch around an edge holds.
+template <class T>
+class Tip22Trunk : public ListedConvolutions<T> {
+  using Base = ListedConvolutions<T>;
+  using typename Base::Layer;
+  using typename Base::Plane;
+  using Base::channels, Base::convolve, Base::image, Base::image_channels, Base::layer, Base::mark, Base::pitch,
+      Base::pool, Base::widen, Base::width, Base::workers;
+
+  static constexpr int margin = 20;  // px that a patch reaches beyond its centre
+
+ public:
+  Tip22Trunk(const Model& model, const TrunkKernels<T>& trunk_kernels, const Kernels& kernels, Workers& workers_,
+             const TileSize& tile)
+      : Base(model, trunk_kernels, workers_, tile.height + 2 * margin, tile.width + 2 * margin,
+             6 * (tile.width + 2 * margin + 1), 3, 4),
+        tile_(tile),
+        shift_(model.crop_offset) {
+    if constexpr (std::is_same_v<T, float>)
+      fuse_ = kernels.fuse_float;
+    else
+      fuse_ = kernels.fuse_bf16;
+    for (Plane* plane : {&even, &odd, &branch1, &branch2, &edge_branch1, &blur_u, &blur_v, &edge_u, &edge_v})
+      *plane = this->plane();
+    for (std::size_t p = 0; p < u_offset_.size(); ++p) {
+      v_offset_[p] = ((std::ptrdiff_t(p) / 5 - 2) * pitch + std::ptrdiff_t(p) % 5 - 2) * channels;
+      u_offset_[p] = 3 * v_offset_[p];
+    }
+
+    const auto pooled_branch = [&](const std::string& name) {
+      return std::array{layer(name + ".conv1", {{image, 0}}, 3, 1), layer(name + ".conv2", {{odd, 0}}, 3, 3),
+                        layer(name + ".conv3", {{even, 0}}, 3, 3), layer(name + ".conv4", {{odd, 0}}, 3, 3)};
+    };
+    branch1_convs = pooled_branch("branch1");
+    edge_branch1_convs = pooled_branch("edge_branch1");
+    branch2_convs = {layer("branch2.conv1", {{image, 0}}, 3, 1), layer("branch2.conv2", {{even, 0}}, 3, 1),
+                     layer("branch2.conv3", {{odd, 0}}, 3, 1), layer("branch2.conv4", {{odd, 0}}, 1, 1)};
+    branch3_convs = {layer("branch3.conv1", {{image, 0}}, 3, 1), layer("branch3.conv2", {{even, 0}}, 3, 1),
+                     layer("branch3.conv3", {{odd, 0}}, 3, 1), layer("branch3.conv4", {{even, 0}}, 3, 1)};
+    blur_v_conv = layer("blur.conv1.v", {{odd, shift_}}, 3, 1, false);
+    edge_v_conv = layer("edge.conv1.v", {{odd, shift_}}, 3, 1, false);
+    blur_u_conv = layer("blur.conv1.u", {{branch1, 0}, {branch2, shift_}}, 3, 3, false);
+    edge_u_conv = layer("edge.conv1.u", {{edge_branch1, 0}, {branch1, 0}, {branch2, shift_}}, 3, 3, false);
+  }
+
+  void load(const ImageView& picture, int y0, int x0) override {
+    const int rows = tile_.height + 2 * margin;
+    workers.for_ranges(rows, 16, [&](int begin, int end, int) {
+      extract_pixels(picture, y0 - margin + begin, x0 - margin, end - begin, pitch, image_channels,
+                     image.data() + std::ptrdiff_t(begin) * pitch * image_channels);
     });
   }
 
-  void extract_features(const std::vector<std::int32_t>& edges) {
+  void extract_features(const std::vector<Pixel>& edges) override {
     plan(edges);
     convolve(branch3_convs[0], at_branch3[0], even);
     convolve(branch3_convs[1], at_branch3[1], odd);
@@ -178,43 +208,130 @@ struct Trunk<T>::Impl {
     convolve(edge_u_conv, at_u, edge_u);
   }
 
-  const TrunkKernels<T>& kernels;
-  Workers& workers;
-  const int width, channels, pitch, pixel_count, shift;
-  Plane image, even, odd, branch1, branch2, edge_branch1, blur_u, blur_v, edge_u, edge_v;
+  void gather(Head head, Pixel edge, T* out) const override {
+    const T* u = (head == Head::blur ? blur_u : edge_u).data();
+    const T* v = (head == Head::blur ? blur_v : edge_v).data();
+    const std::ptrdiff_t at = std::ptrdiff_t{index(edge)} * channels;
+    fuse_(u + at, v + at, u_offset_.data(), v_offset_.data(), width, out);
+  }
+
+ private:
+  std::int32_t index(Pixel pixel) const { return (pixel.y + margin) * pitch + pixel.x + margin; }
+
+  /// From the edges back to the picture: where every layer is needed.
+  void plan(const std::vector<Pixel>& edges) {
+    indices_.clear();
+    for (const Pixel edge : edges) indices_.push_back(index(edge));
+    mark(indices_, at_edges);
+    workers.for_ranges(2, 1,
+                       [&](int i, int, int) { i ? widen(at_edges, 1, 2, 0, at_v) : widen(at_edges, 3, 2, 0, at_u); });
+    workers.for_ranges(3, 1, [&](int branch, int, int) {
+      if (branch == 0) {
+        widen(at_u, 3, 1, 0, at_branch1[3]);
+        for (std::size_t i = 3; i > 1; --i) widen(at_branch1[i], 3, 1, 0, at_branch1[i - 1]);
+        widen(at_branch1[1], 3, 1, 0, at_branch1_pool);
+        widen(at_branch1_pool, 1, 1, 0, at_branch1[0]);
+      } else {
+        auto& at = branch == 1 ? at_branch2 : at_branch3;
+        widen(branch == 1 ? at_u : at_v, branch == 1 ? 3 : 1, 1, shift_, at[3]);
+        for (std::size_t i = 3; i > 0; --i) widen(at[i], 1, 1, 0, at[i - 1]);
+      }
+    });
+  }
+
+  const TileSize tile_;
+  const int shift_;
+  void (*fuse_)(const T* u, const T* v, const std::ptrdiff_t* u_offset, const std::ptrdiff_t* v_offset, int channels,
+                T* out);
+  std::array<std::ptrdiff_t, 25> u_offset_, v_offset_;
+  Plane even, odd, branch1, branch2, edge_branch1, blur_u, blur_v, edge_u, edge_v;
   std::array<Layer, 4> branch1_convs, branch2_convs, branch3_convs, edge_branch1_convs;
   Layer blur_u_conv, blur_v_conv, edge_u_conv, edge_v_conv;
+  std::vector<std::int32_t> indices_;
   Needed at_edges, at_u, at_v, at_branch1_pool;
   std::array<Needed, 4> at_branch1, at_branch2, at_branch3;  // by convolution; branch 2 pools where its last one is
 };
 
+/// One network for both questions, asked once per cell of 3 x 3 pixels: a pixel of the grid is a cell here, its values
+/// those of its pixels.
 template <class T>
-Trunk<T>::Trunk(const Model& model, const TrunkKernels<T>& kernels, Workers& workers, int tile_height, int tile_width)
-    : impl_(std::make_unique<Impl>(model, kernels, workers, tile_height, tile_width)) {}
-template <class T>
-Trunk<T>::~Trunk() = default;
-template <class T>
-int Trunk<T>::channels() const {
-  return impl_->channels;
-}
-template <class T>
-T* Trunk<T>::tile() {
-  return impl_->image.data();
-}
-template <class T>
-void Trunk<T>::extract_features(const std::vector<std::int32_t>& edges) {
-  impl_->extract_features(edges);
-}
-template <class T>
-const T* Trunk<T>::u(Head head) const {
-  return (head == Head::blur ? impl_->blur_u : impl_->edge_u).data();
-}
-template <class T>
-const T* Trunk<T>::v(Head head) const {
-  return (head == Head::blur ? impl_->blur_v : impl_->edge_v).data();
-}
+class CellTrunk : public ListedConvolutions<T> {
+  using Base = ListedConvolutions<T>;
+  using typename Base::Layer;
+  using typename Base::Plane;
+  using Base::convolve, Base::image, Base::image_channels, Base::layer, Base::mark, Base::pitch, Base::widen,
+      Base::width, Base::workers;
 
-template class Trunk<float>;
-template class Trunk<std::uint16_t>;
+ public:
+  CellTrunk(const Model& model, const TrunkKernels<T>& kernels, Workers& workers_, const TileSize& tile)
+      : Base(model, kernels, workers_, tile.height / cell + 2 * (model.depth + 1),
+             tile.width / cell + 2 * (model.depth + 1), tile.width / cell + 2 * (model.depth + 1) + 1, 27, 28),
+        rows_(tile.height / cell + 2 * (model.depth + 1)),
+        margin_(model.depth + 1),
+        planes_{this->plane(), this->plane()},
+        at_(std::size_t(model.depth + 2)) {
+    this->weights["stem"] = by_cell(this->weights["stem"]);
+    layers_.push_back(layer("stem", {{image, 0}}, 3, 1));
+    for (int i = 0; i < model.depth; ++i)
+      layers_.push_back(layer("convs." + std::to_string(i), {{planes_[std::size_t(i % 2)], 0}}, 3, 1));
+  }
+
+  void load(const ImageView& picture, int y0, int x0) override {
+    workers.for_ranges(rows_, 8, [&](int begin, int end, int) {
+      for (int row = begin; row < end; ++row)
+        extract_cells(picture, y0 + (row - margin_) * cell, x0 - margin_ * cell, pitch, image_channels,
+                      image.data() + std::ptrdiff_t(row) * pitch * image_channels);
+    });
+  }
+
+  void extract_features(const std::vector<Pixel>& edges) override {
+    indices_.clear();
+    for (const Pixel edge : edges) indices_.push_back(index(edge));
+    mark(indices_, at_.back());
+    widen(at_.back(), 1, 0, 0, at_[at_.size() - 2]);
+    for (std::size_t i = at_.size() - 2; i > 0; --i) widen(at_[i], 1, 1, 0, at_[i - 1]);
+    for (std::size_t i = 0; i < layers_.size(); ++i) convolve(layers_[i], at_[i], planes_[i % 2]);
+  }
+
+  void gather(Head, Pixel edge, T* out) const override {
+    const Plane& features = planes_[(layers_.size() - 1) % 2];
+    std::copy_n(features.data() + std::ptrdiff_t{index(edge)} * this->channels, width, out);
+  }
+
+ private:
+  /// A convolution over 9 x 9 pixels of 3 channels as one over 3 x 3 cells of 27 values.
+  static std::vector<float> by_cell(const std::vector<float>& pixels) {
+    constexpr std::size_t side = 3 * cell, area = side * side;
+    std::vector<float> cells(pixels.size());
+    for (std::size_t i = 0; i < pixels.size(); ++i) {
+      const std::size_t output = i / (3 * area), channel = i / area % 3, y = i / side % side, x = i % side;
+      const std::size_t value = (y % cell * cell + x % cell) * 3 + channel;
+      cells[(output * 27 + value) * 9 + y / cell * 3 + x / cell] = pixels[i];
+    }
+    return cells;
+  }
+
+  std::int32_t index(Pixel pixel) const { return (pixel.y / cell + margin_) * pitch + pixel.x / cell + margin_; }
+
+  const int rows_, margin_;
+  std::array<Plane, 2> planes_;
+  std::vector<Layer> layers_;
+  std::vector<std::int32_t> indices_;
+  std::vector<Needed> at_;  // by layer; then the edges
+};
+
+}  // namespace
+
+template <class T>
+std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const TrunkKernels<T>& trunk_kernels, const Kernels& kernels,
+                                     Workers& workers, const TileSize& tile) {
+  if (model.architecture == Architecture::cells)
+    return std::make_unique<CellTrunk<T>>(model, trunk_kernels, workers, tile);
+  return std::make_unique<Tip22Trunk<T>>(model, trunk_kernels, kernels, workers, tile);
+}
+template std::unique_ptr<Trunk<float>> make_trunk(const Model&, const TrunkKernels<float>&, const Kernels&, Workers&,
+                                                  const TileSize&);
+template std::unique_ptr<Trunk<std::uint16_t>> make_trunk(const Model&, const TrunkKernels<std::uint16_t>&,
+                                                          const Kernels&, Workers&, const TileSize&);
 
 }  // namespace defocus_fast::cpu

@@ -20,6 +20,13 @@ class BlurMap:
     def map(self) -> NDArray[np.float32]:
         """(H, W) radius in px of the disk that blurred each pixel."""
     @property
+    def expected_error(self) -> NDArray[np.float32]:
+        """(H, W) expected absolute error of the map in px, calibrated on synthetic scenes.
+
+        sqrt(a**2 + (b * s)**2): s is the standard deviation of the mixture of all edges' posteriors that the filter
+        brings to the pixel, a and b belong to the model. ``labels="hard"`` leaves it uncalibrated.
+        """
+    @property
     def pattern_edges(self) -> NDArray[np.bool_]:
         """(H, W) edges at which the radius was read."""
     @property
@@ -70,7 +77,7 @@ class Estimator:
         guide_sigma_r: float,
         iterations: int,
         labels: str,
-        depth_threshold: float,
+        depth_threshold: float | None,
     ) -> None: ...
     def estimate(self, image: NDArray[Any], edges: NDArray[Any] | None, level_probabilities: bool) -> BlurMap: ...
     def estimate_into(self, image: NDArray[Any], out: NDArray[np.float32]) -> None: ...

@@ -51,8 +51,10 @@ class Estimator:
             mean, weighted by (1 - depth probability) / (0.15 px + their standard deviation)**2, or "hard", the most
             probable level with weight 1, as in the paper.
         depth_threshold: edges of a higher depth probability are depth edges; in [0, 1]. At 1 no edge is, and the
-            edge network does not run.
-        psi, sigma_s, sigma_r, guide_sigma_s, guide_sigma_r, iterations: see :func:`propagate`.
+            edge network does not run. None means 0.5 for hard labels, as in the paper, and what the model was tuned
+            to for posterior ones.
+        sigma_r: see :func:`propagate`; None means 3.75 for hard labels, as in the paper, and 0.75 for posterior ones.
+        psi, sigma_s, guide_sigma_s, guide_sigma_r, iterations: see :func:`propagate`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -75,10 +77,10 @@ class Estimator:
         canny_low: float = 0.08,
         canny_high: float = 0.20,
         labels: Literal["posterior", "hard"] = "posterior",
-        depth_threshold: float = 0.5,
+        depth_threshold: float | None = None,
         psi: float = 100.0,
         sigma_s: float | None = None,
-        sigma_r: float = 3.75,
+        sigma_r: float | None = None,
         guide_sigma_s: float = 7.0,
         guide_sigma_r: float = 0.5,
         iterations: int = 5,
@@ -100,8 +102,8 @@ class Estimator:
             labels=labels,
             depth_threshold=depth_threshold,
             psi=psi,
-            sigma_s=_sigma_s(sigma_s),
-            sigma_r=sigma_r,
+            sigma_s=_default_to_zero("sigma_s", sigma_s),
+            sigma_r=_default_to_zero("sigma_r", sigma_r),
             guide_sigma_s=guide_sigma_s,
             guide_sigma_r=guide_sigma_r,
             iterations=_integer("iterations", iterations),
@@ -308,7 +310,7 @@ def propagate(
         _as_array(pattern_edges, "pattern_edges"),
         _as_array(depth_edges, "depth_edges"),
         psi,
-        _sigma_s(sigma_s),
+        _default_to_zero("sigma_s", sigma_s),
         sigma_r,
         guide_sigma_s,
         guide_sigma_r,
@@ -346,10 +348,10 @@ def _threads(num_threads: int | None) -> int:
     return num_threads
 
 
-def _sigma_s(sigma_s: float | None) -> float:
-    """The core's form of "min(H, W) / 8" is 0."""
-    if sigma_s is None:
+def _default_to_zero(name: str, sigma: float | None) -> float:
+    """The core's form of None, which stands for a default, is 0."""
+    if sigma is None:
         return 0.0
-    if not sigma_s > 0:
-        raise ValueError(f"sigma_s: expected px > 0, or None for min(H, W) / 8, got {sigma_s}")
-    return sigma_s
+    if not sigma > 0:
+        raise ValueError(f"{name}: expected > 0, or None for the default, got {sigma}")
+    return sigma

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model folders: the weights of both networks as ONNX graphs that OpenVINO and TensorRT read.
+"""Model folders: the weights of the networks as ONNX graphs that OpenVINO and TensorRT read.
 
-A model folder holds
+A model folder of the architecture "tip22" (the paper's) holds
 
 - ``trunk.onnx``: image (1, 3, H, W) -> ``blur_u, blur_v, edge_u, edge_v``, each (1, C, H - 28, W - 28).
   Entry (y, x) belongs to the pixel (y + 14, x + 14) of the input. The first convolution of the head is
@@ -9,10 +9,15 @@ A model folder holds
 - ``blur_head.onnx``, ``edge_head.onnx``: features A (N, C, 5, 5) -> probabilities (N, levels) and (N, 2).
 - ``blur_patch.onnx``, ``edge_patch.onnx``: the literal networks, crops (N, 3, 41, 41), (N, 3, 27, 27) and
   (N, 3, 15, 15) around an edge pixel -> the same probabilities.
-- ``weights.bin``: the one copy of the float32 weights that all five graphs refer to.
+- ``weights.bin``: the one copy of the float32 weights that all graphs refer to.
 - ``model.txt``: ``key: value`` lines (see :func:`write_model`).
 
-Source: Karaali, Harte and Jung, IEEE TIP 2022, Fig. 4 and section III; every convolution is VALID and has no bias.
+One of the architecture "cells" holds ``trunk.onnx``: image (1, 3, H, W) -> ``features`` (1, C, H', W'), one entry per cell
+of 3x3 px, the first of the cell whose corner is the pixel (3 (d + 1), 3 (d + 1)), d the depth; ``blur_head.onnx`` and
+``edge_head.onnx``: features of a cell (N, C, 1, 1) -> the probabilities for all edges in it; and the last two.
+
+Source: Karaali, Harte and Jung, IEEE TIP 2022, Fig. 4 and section III; every convolution is VALID and has no bias. The
+architecture "cells" is this project's own.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ import numpy as np
 LEVELS: tuple[float, ...] = tuple(0.5 + 0.25 * i for i in range(23))
 """Radii in pixels that the blur network tells apart (section IV-A of the paper)."""
 
-FORMAT = 1
+FORMAT = 2
 OPSET = 17
 CROPS = (41, 27, 15)
 
@@ -39,6 +44,8 @@ def expected_shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
     Convolutions are (out, in, ky, kx), dense weights (in, out). Raises KeyError if a tensor that fixes
     a width is missing.
     """
+    if "stem" in weights:
+        return _expected_shapes_of_cells(weights)
     width = weights["branch1.conv1"].shape[0]
     shapes: dict[str, tuple[int, ...]] = {}
     for branch in ("branch1", "branch2", "branch3", "edge_branch1"):
@@ -55,6 +62,24 @@ def expected_shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
             shapes[f"{head}.dense{i}.weight"] = (sizes[i - 1], sizes[i])
             shapes[f"{head}.dense{i}.bias"] = (sizes[i],)
     return shapes
+
+
+def _expected_shapes_of_cells(weights: Weights) -> dict[str, tuple[int, ...]]:
+    width = weights["stem"].shape[0]
+    shapes: dict[str, tuple[int, ...]] = {"stem": (width, 3, 9, 9)}
+    for i in range(_depth(weights)):
+        shapes[f"convs.{i}"] = (width, width, 3, 3)
+    for head, outputs in (("blur", weights["blur.dense2.bias"].size), ("edge", 2)):
+        sizes = [width, weights[f"{head}.dense1.bias"].size, outputs]
+        for i in (1, 2):
+            shapes[f"{head}.dense{i}.weight"] = (sizes[i - 1], sizes[i])
+            shapes[f"{head}.dense{i}.bias"] = (sizes[i],)
+    return shapes
+
+
+def _depth(weights: Weights) -> int:
+    """Return the number of convolutions after the first in an architecture "cells"."""
+    return sum(name.startswith("convs.") for name in weights)
 
 
 class _Graph:
@@ -79,10 +104,12 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
 
-    def conv(self, x: str, *weights: str, dilation: int = 1, relu: bool = True, output: str | None = None) -> str:
+    def conv(
+        self, x: str, *weights: str, dilation: int = 1, stride: int = 1, relu: bool = True, output: str | None = None
+    ) -> str:
         parts = [self.weight(w) for w in weights]
         kernel = parts[0] if len(parts) == 1 else self.op("Concat", *parts, axis=1)
-        y = self.op("Conv", x, kernel, dilations=[dilation, dilation], output=None if relu else output)
+        y = self.op("Conv", x, kernel, dilations=[dilation] * 2, strides=[stride] * 2, output=None if relu else output)
         return self.op("Relu", y, output=output) if relu else y
 
     def pool(self, x: str, stride: int) -> str:
@@ -119,10 +146,14 @@ class _Graph:
         """The layers after the first fusion convolution, down to the probabilities."""
         for i in (2, 3, 4):
             x = self.conv(x, f"{name}.conv{i}")
+        self.dense(x, name, 3)
+
+    def dense(self, x: str, name: str, layers: int) -> None:
+        """Dense layers with ReLU between them, down to the probabilities."""
         x = self.op("Flatten", x)
-        for i in (1, 2, 3):
+        for i in range(1, layers + 1):
             x = self.op("Gemm", x, self.weight(f"{name}.dense{i}.weight"), self.weight(f"{name}.dense{i}.bias"))
-            x = self.op("Relu", x) if i < 3 else self.op("Softmax", x, axis=1, output="probability")
+            x = self.op("Relu", x) if i < layers else self.op("Softmax", x, axis=1, output="probability")
 
     def save(self, folder: Path, inputs: Mapping[str, list[Any]], outputs: Mapping[str, list[Any]]) -> None:
         from onnx import TensorProto, helper
@@ -160,9 +191,11 @@ def write_model(
     weights: Weights,
     *,
     name: str,
-    crop_offset: int,
     trained: str,
+    crop_offset: int = 0,
     levels: tuple[float, ...] = LEVELS,
+    depth_threshold: float = 0.5,
+    error: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Write a model folder from the weights of both networks. Needs the package ``onnx``.
 
@@ -170,10 +203,12 @@ def write_model(
         folder: created if absent; files of an earlier model in it are replaced.
         weights: float32 arrays under the names of :func:`expected_shapes`.
         name: name of the model, one line.
-        crop_offset: 0 if the 27 and 15 px crops share the centre of the 41 px crop, 1 if they lie one pixel
-            down and right of it (the published weights).
         trained: one line saying on what and how the weights were trained.
+        crop_offset: "tip22" only: 0 if the 27 and 15 px crops share the centre of the 41 px crop, 1 if they lie one pixel
+            down and right of it (the published weights).
         levels: radius in pixels of each output of the blur network, ascending.
+        depth_threshold: default of ``Estimator(depth_threshold=...)`` with posterior labels.
+        error: a and b of ``BlurMap.expected_error``.
 
     Raises:
         ValueError: a tensor is missing, unknown, not finite or of the wrong shape, `crop_offset` is neither 0 nor 1,
@@ -192,12 +227,44 @@ def write_model(
             raise ValueError(f"weights: expected {key} of shape {shape}, got {weights[key].shape}")
         if not np.isfinite(weights[key]).all():
             raise ValueError(f"weights: {key} is not finite")
-    if len(levels) != weights["blur.dense3.bias"].size:
-        raise ValueError(f"levels: expected {weights['blur.dense3.bias'].size} radii, got {len(levels)}")
+    cells = "stem" in weights
+    outputs = weights["blur.dense2.bias" if cells else "blur.dense3.bias"].size
+    if len(levels) != outputs:
+        raise ValueError(f"levels: expected {outputs} radii, got {len(levels)}")
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    width = weights["branch1.conv1"].shape[0]
+    for graph in folder.glob("*.onnx"):
+        graph.unlink()
+    width = weights["stem" if cells else "branch1.conv1"].shape[0]
+    metadata: dict[str, Any] = {"format": FORMAT, "name": name, "width": width}
+    if cells:
+        metadata |= {"architecture": "cells", "depth": _depth(weights)}
+        _save_cells(folder, weights, width, len(levels))
+    else:
+        metadata |= {"architecture": "tip22", "crop_offset": crop_offset}
+        _save_tip22(folder, weights, width, crop_offset, len(levels))
+    metadata |= {"depth_threshold": depth_threshold, "error_floor": error[0], "error_slope": error[1]}
+    metadata |= {"levels": " ".join(f"{level:g}" for level in levels), "trained": trained}
+    text = "".join(f"{key}: {value}\n" for key, value in metadata.items())
+    (folder / "model.txt").write_text(text, encoding="utf-8")
+
+
+def _save_cells(folder: Path, weights: Weights, width: int, levels: int) -> None:
+    tensors = _save_tensors(folder, weights)
+    trunk = _Graph("trunk", tensors)
+    depth = _depth(weights)
+    x = trunk.conv("image", "stem", stride=3, output=None if depth else "features")
+    for i in range(depth):
+        x = trunk.conv(x, f"convs.{i}", output="features" if i == depth - 1 else None)
+    trunk.save(folder, {"image": [1, 3, "H", "W"]}, {"features": [1, width, "rows", "columns"]})
+    for head, count in (("blur", levels), ("edge", 2)):
+        graph = _Graph(f"{head}_head", tensors)
+        graph.dense("features", head, 2)
+        graph.save(folder, {"features": ["N", width, 1, 1]}, {"probability": ["N", count]})
+
+
+def _save_tip22(folder: Path, weights: Weights, width: int, crop_offset: int, levels: int) -> None:
     parts = dict(weights)
     for head in ("blur", "edge"):  # the last `width` input channels read branch 3: V; the others: U
         kernel = parts.pop(f"{head}.conv1")
@@ -216,7 +283,7 @@ def write_model(
         outputs |= {f"{head}_{part}": [1, width, "H - 28", "W - 28"] for part in "uv"}
     trunk.save(folder, {"image": [1, 3, "H", "W"]}, outputs)
 
-    for head, count in (("blur", len(levels)), ("edge", 2)):
+    for head, count in (("blur", levels), ("edge", 2)):
         graph = _Graph(f"{head}_head", tensors)
         graph.head("features", head)
         graph.save(folder, {"features": ["N", width, 5, 5]}, {"probability": ["N", count]})
@@ -229,17 +296,6 @@ def write_model(
         fused = graph.op("Concat", *branches, axis=1)
         graph.head(graph.conv(fused, f"{head}.conv1.u", f"{head}.conv1.v"), head)
         graph.save(folder, {f"crop{n}": ["N", 3, n, n] for n in CROPS}, {"probability": ["N", count]})
-
-    metadata = {
-        "format": FORMAT,
-        "name": name,
-        "width": width,
-        "crop_offset": crop_offset,
-        "levels": " ".join(f"{level:g}" for level in levels),
-        "trained": trained,
-    }
-    text = "".join(f"{key}: {value}\n" for key, value in metadata.items())
-    (folder / "model.txt").write_text(text, encoding="utf-8")
 
 
 def import_published_weights(folder: str | Path) -> dict[str, np.ndarray]:

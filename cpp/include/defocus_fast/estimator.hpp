@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,9 +65,12 @@ struct Options {
   int num_threads = 0;           // 0: all cores
   std::string kernels = "auto";  // one of available_kernels(), or "auto" for the widest
   CannyOptions canny;
-  PropagationOptions propagation;
+  /// sigma_r 0: 3.75 for hard labels, as in the paper, and 0.75 for posterior ones.
+  PropagationOptions propagation{.sigma_r = 0};
   Labels labels = Labels::posterior;
-  double depth_threshold = 0.5;  // edges of a higher depth probability are depth edges; 1: none is
+  /// Edges of a higher depth probability are depth edges; 1: none is. Nothing: 0.5 for hard labels, as in the paper, and
+  /// what the model was tuned to for posterior ones.
+  std::optional<double> depth_threshold;
 };
 
 /// The stages in the order in which a frame passes through them.
@@ -79,6 +83,9 @@ struct BlurMap {
   int height = 0;
   int width = 0;
   std::vector<float> map;                   // (height, width) px; empty after estimate_into
+  /// (height, width) px, expected absolute error of the map; empty after estimate_into. sqrt(a^2 + (b s)^2), s the standard
+  /// deviation of the mixture of all edges' posteriors that the filter brings to the pixel, a and b the model's.
+  std::vector<float> expected_error;
   std::vector<std::uint8_t> pattern_edges;  // (height, width) 1 at pattern edges, else 0
   std::vector<std::uint8_t> depth_edges;    // (height, width) 1 at depth edges, else 0
   std::vector<std::int32_t> edges;          // (n, 2) row and column
