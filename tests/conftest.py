@@ -28,5 +28,5 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> str:
         spread = 0.1 if name.endswith("bias") else np.sqrt(2 / inputs)
         weights[name] = (rng.standard_normal(shape) * spread).astype(np.float32)
     folder = tmp_path_factory.mktemp("models") / "random"
-    model_io.write_model(folder, weights, name="random", trained="random weights for tests")
+    model_io.write_model(folder, weights, name="random", trained="random weights for tests", error=(0.25, 2.0))
     return str(folder)

@@ -63,9 +63,17 @@ def test_result_is_consistent(estimator: Estimator, picture: np.ndarray) -> None
     weights, radii = np.zeros((90, 130)), np.zeros((90, 130))
     weights[y, x] = ~is_depth * (1 - result.depth_probability) * (0.15 / (0.15 + deviation)) ** 2
     radii[y, x] = mean
-    expected = reference.propagate(picture, radii, weights, result.depth_edges, psi=100.0)
+    expected = reference.propagate(picture, radii, weights, result.depth_edges, psi=100.0, sigma_r=0.75)
     reached = np.isfinite(expected)
     np.testing.assert_allclose(result.map[reached], expected[reached], rtol=0, atol=PROPAGATED)
+
+    squares = np.zeros((90, 130))
+    squares[y, x] = mean**2 + deviation**2
+    second = reference.propagate(picture, squares, weights, result.depth_edges, psi=100.0, sigma_r=0.75)
+    spread = np.sqrt(np.maximum(second - expected**2, 0))[reached]
+    error = np.hypot(0.25, 2 * spread)  # the fixture's a and b
+    # The variance is a difference of numbers up to 36, each to PROPAGATED times 6.
+    np.testing.assert_allclose(result.expected_error[reached] ** 2, error**2, rtol=0, atol=4 * 12 * PROPAGATED)
     assert list(result.stage_ms) == ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
     assert all(ms > 0 for ms in result.stage_ms.values())
 
@@ -79,7 +87,7 @@ def test_hard_labels_are_the_most_probable_levels(random_model: str, picture: np
 
     radii = np.zeros((90, 130), np.float32)
     radii[tuple(result.edges.T)] = result.radii
-    expected = defocus_fast.propagate(picture, radii, result.pattern_edges, result.depth_edges)
+    expected = defocus_fast.propagate(picture, radii, result.pattern_edges, result.depth_edges)  # the paper's sigma_r
     np.testing.assert_array_equal(result.map, expected)
 
 
@@ -359,8 +367,8 @@ def test_unfit_out(estimator: Estimator, picture: np.ndarray, out: Any, error: t
         ({"num_threads": 100_000}, "num_threads: expected"),
         ({"psi": -1.0}, "psi: expected a finite number >= 0"),
         ({"psi": float("nan")}, "psi"),
-        ({"sigma_s": 0.0}, "sigma_s: expected px > 0"),
-        ({"sigma_r": 0.0}, "^sigma_r: expected a finite number > 0, got 0"),
+        ({"sigma_s": 0.0}, "sigma_s: expected > 0, or None"),
+        ({"sigma_r": 0.0}, "sigma_r: expected > 0, or None"),
         ({"guide_sigma_s": -1.0}, "^guide_sigma_s: expected a finite number > 0, got -1"),
         ({"iterations": 17}, "^iterations: expected 1 to 16, got 17"),
         ({"depth_threshold": 1.5}, r"depth_threshold: expected \[0, 1\]"),
@@ -416,7 +424,7 @@ def test_missing_and_broken_models(tmp_path: Any, random_model: str) -> None:
     ):
         Estimator(20, 20, model="tip23")
     (tmp_path / "model.txt").write_text("format: 99\n")
-    with pytest.raises(defocus_fast.ModelError, match="expected format 1, got 99"):
+    with pytest.raises(defocus_fast.ModelError, match="expected format 2, got 99"):
         Estimator(20, 20, model=str(tmp_path))
     text = (Path(random_model) / "model.txt").read_text()
     (tmp_path / "model.txt").write_text(text)

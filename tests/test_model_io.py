@@ -57,7 +57,7 @@ def test_trunk_and_head_are_the_patch_network(tmp_path: Path, crop_offset: int) 
 def test_metadata(tmp_path: Path) -> None:
     write_model(tmp_path, weights(), name="test", crop_offset=1, trained="at random")
     lines = dict(line.split(": ", 1) for line in (tmp_path / "model.txt").read_text().splitlines())
-    assert lines["format"] == "1"
+    assert lines["format"] == "2"
     assert lines["crop_offset"] == "1"
     assert [float(level) for level in lines["levels"].split()] == list(LEVELS)
 

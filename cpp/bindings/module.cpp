@@ -136,7 +136,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   const auto picture = [](const BlurMap& result) { return Shape{result.height, result.width}; };
   const auto per_edge = [](const BlurMap& result) { return Shape{edge_count(result)}; };
   def_array<float, &BlurMap::map>(blur_map, "map", picture);
-  def_array<float, &BlurMap::expected_error>(blur_map, "expected_error", picture);
+  def_array<float, &BlurMap::expected_error>(blur_map, "expected_error", [](const BlurMap& result) {
+    return result.expected_error.empty() ? Shape{0, 0} : Shape{result.height, result.width};
+  });
   def_array<bool, &BlurMap::pattern_edges>(blur_map, "pattern_edges", picture);
   def_array<bool, &BlurMap::depth_edges>(blur_map, "depth_edges", picture);
   def_array<std::int32_t, &BlurMap::edges>(blur_map, "edges",
@@ -194,15 +196,16 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
            py::arg("iterations"), py::arg("labels"), py::arg("depth_threshold"))
       .def(
           "estimate",
-          [](Estimator& self, const py::array& image, const std::optional<py::array>& edges, bool level_probabilities) {
+          [](Estimator& self, const py::array& image, const std::optional<py::array>& edges, bool expected_error,
+             bool level_probabilities) {
             const ImageView view = image_view(image, "image", false);
             const MaskView mask = edges ? mask_view(*edges, "edges") : MaskView{};
             auto result = std::make_shared<BlurMap>();
             const py::gil_scoped_release release;
-            self.estimate(view, *result, mask, level_probabilities);
+            self.estimate(view, *result, mask, {expected_error, level_probabilities});
             return result;
           },
-          py::arg("image"), py::arg("edges"), py::arg("level_probabilities"))
+          py::arg("image"), py::arg("edges"), py::arg("expected_error"), py::arg("level_probabilities"))
       .def(
           "estimate_into",
           [](Estimator& self, const py::array& image, py::array& out) {

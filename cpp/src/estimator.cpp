@@ -131,14 +131,14 @@ struct Estimator::Impl {
   }
 
   void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
-           bool level_probabilities);
+           const Wanted& wanted);
 
-  void detect_edges(const ImageView& image, const MaskView& edges, BlurMap& result, bool level_probabilities);
+  void detect_edges(const ImageView& image, const MaskView& edges, BlurMap& result, const Wanted& wanted);
   void list_edges(BlurMap& result);
-  void read_tile(const ImageView& image, int y0, int x0, BlurMap& result, bool level_probabilities);
+  void read_tile(const ImageView& image, int y0, int x0, BlurMap& result, const Wanted& wanted);
   template <class Use>
   void evaluate(Head head, bool shared, const ImageView& image, int y0, int x0, const BlurMap& result, const Use& use);
-  void propagate(const ImageView& image, BlurMap& result, const MapView& out);
+  void propagate(const ImageView& image, BlurMap& result, const MapView& out, const Wanted& wanted);
 
   const int height, width;
   const Options options;
@@ -163,7 +163,7 @@ struct Estimator::Impl {
 };
 
 void Estimator::Impl::run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
-                          bool level_probabilities) {
+                          const Wanted& wanted) {
   cpu::check_layout(image, "image");
   check_size(image, "image", height, width);
   if (edges.data) check_size(edges, "edges", height, width);
@@ -172,14 +172,14 @@ void Estimator::Impl::run(const ImageView& image, const MaskView& edges, const M
   result.height = height;
   result.width = width;
   result.stage_ms.fill(0);
-  detect_edges(image, edges, result, level_probabilities);
+  detect_edges(image, edges, result, wanted);
   for (int y = 0; y < height; y += tile.height)
-    for (int x = 0; x < width; x += tile.width) read_tile(image, y, x, result, level_probabilities);
-  propagate(image, result, out);
+    for (int x = 0; x < width; x += tile.width) read_tile(image, y, x, result, wanted);
+  propagate(image, result, out, wanted);
 }
 
 void Estimator::Impl::detect_edges(const ImageView& image, const MaskView& edges, BlurMap& result,
-                                   bool level_probabilities) {
+                                   const Wanted& wanted) {
   StageTimer timer(result, Stage::detect_edges);
   // Until the edges are classified, all of them stand in the mask of pattern edges.
   result.pattern_edges.resize(std::size_t(height) * std::size_t(width));
@@ -192,7 +192,7 @@ void Estimator::Impl::detect_edges(const ImageView& image, const MaskView& edges
       for (int x = 0; x < width; ++x)
         result.pattern_edges[std::size_t(y) * std::size_t(width) + std::size_t(x)] = *edges.at(y, x) != 0;
   list_edges(result);
-  result.level_probabilities.assign(level_probabilities ? result.radii.size() * model.levels.size() : 0, 0.0f);
+  result.level_probabilities.assign(wanted.level_probabilities ? result.radii.size() * model.levels.size() : 0, 0.0f);
 }
 
 void Estimator::Impl::list_edges(BlurMap& result) {
@@ -220,7 +220,7 @@ void Estimator::Impl::list_edges(BlurMap& result) {
   result.radius_probability.assign(count, 0.0f);
 }
 
-void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap& result, bool level_probabilities) {
+void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap& result, const Wanted& wanted) {
   const auto column = [&](std::size_t edge) { return result.edges[2 * edge + 1]; };
   selection.clear();
   for (int y = y0; y < std::min(y0 + tile.height, height); ++y) {
@@ -285,7 +285,7 @@ void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap&
     result.radii[i] = options.labels == Labels::hard ? model.levels[std::size_t(best - probability)] : float(mean);
     result.radius_deviation[i] = float(std::sqrt(std::max(0.0, square - mean * mean)));
     result.radius_probability[i] = *best;
-    if (level_probabilities) std::copy_n(probability, levels, result.level_probabilities.data() + i * levels);
+    if (wanted.level_probabilities) std::copy_n(probability, levels, result.level_probabilities.data() + i * levels);
   });
 }
 
@@ -325,10 +325,9 @@ void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, i
   }
 }
 
-void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const MapView& out) {
+void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const MapView& out, const Wanted& wanted) {
   StageTimer timer(result, Stage::propagate);
-  const bool whole = !result.map.empty();  // estimate_into asks for the map alone
-  result.expected_error.resize(whole ? result.map.size() : 0);
+  result.expected_error.resize(wanted.expected_error ? result.depth_edges.size() : 0);
   const auto weight = [&](std::size_t i) {
     if (options.labels == Labels::hard) return 1.0f;
     const float certainty = deviation_floor_px / (deviation_floor_px + result.radius_deviation[i]);
@@ -345,7 +344,7 @@ void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const M
             if (rows.squares) rows.squares[x] = rows.weights[x] * (radius * radius + deviation * deviation);
           }
       },
-      out, whole ? result.expected_error.data() : nullptr, model.levels.back());
+      out, wanted.expected_error ? result.expected_error.data() : nullptr, model.levels.back());
   const float floor = float(model.error_floor), slope = float(model.error_slope);
   for (float& error : result.expected_error) error = std::hypot(floor, slope * error);
 }
@@ -358,14 +357,14 @@ Estimator& Estimator::operator=(Estimator&&) noexcept = default;
 
 void Estimator::estimate_into(const ImageView& image, const MapView& out) {
   const std::lock_guard lock(impl_->mutex);
-  impl_->run(image, {}, out, impl_->scratch, false);
+  impl_->run(image, {}, out, impl_->scratch, {.expected_error = false});
 }
 
-void Estimator::estimate(const ImageView& image, BlurMap& result, const MaskView& edges, bool level_probabilities) {
+void Estimator::estimate(const ImageView& image, BlurMap& result, const MaskView& edges, const Wanted& wanted) {
   const std::lock_guard lock(impl_->mutex);
   result.map.resize(std::size_t(impl_->height) * std::size_t(impl_->width));
   const MapView out{result.map.data(), impl_->height, impl_->width, impl_->width * std::ptrdiff_t{sizeof(float)}};
-  impl_->run(image, edges, out, result, level_probabilities);
+  impl_->run(image, edges, out, result, wanted);
 }
 
 int Estimator::height() const { return impl_->height; }

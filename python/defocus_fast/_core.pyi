@@ -21,7 +21,7 @@ class BlurMap:
         """(H, W) radius in px of the disk that blurred each pixel."""
     @property
     def expected_error(self) -> NDArray[np.float32]:
-        """(H, W) expected absolute error of the map in px, calibrated on synthetic scenes.
+        """(H, W) expected absolute error of the map in px, calibrated on synthetic scenes; (0, 0) if not wanted.
 
         sqrt(a**2 + (b * s)**2): s is the standard deviation of the mixture of all edges' posteriors that the filter
         brings to the pixel, a and b belong to the model. ``labels="hard"`` leaves it uncalibrated.

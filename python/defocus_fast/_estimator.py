@@ -34,7 +34,7 @@ class Estimator:
     Everything that a frame needs is made here: networks compiled for this size, threads, buffers. One estimator may be
     shared by many Python threads; their calls run one after the other, each on all of the estimator's threads, with
     the GIL released. It cannot be pickled: make one in every process. Memory: 22 bytes a pixel for as long as it lives,
-    4 more in each result; 24 an edge; and at most 300 MB for the networks, whatever the size.
+    6 more in each result, and 4 with the expected error; 24 an edge; and at most 300 MB for the networks, whatever the size.
 
     Args:
         height, width: size of the pictures in px; at most 2**31 - 1 pixels.
@@ -117,12 +117,16 @@ class Estimator:
             raise ValueError(f"image: expected shape (H, W) or (H, W, 3), got {shape}")
         return cls(shape[0], shape[1], **options)
 
-    def estimate(self, image: Any, *, edges: Any = None, level_probabilities: bool = False) -> BlurMap:
+    def estimate(
+        self, image: Any, *, edges: Any = None, expected_error: bool = True, level_probabilities: bool = False
+    ) -> BlurMap:
         """Return the blur map of `image` with everything that was found on the way.
 
         Args:
             image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; any strides; not copied.
             edges: (H, W) bool or uint8 mask of edge pixels to use in place of the edge detector's.
+            expected_error: also estimate the map's error at every pixel (4 bytes a pixel, and a third signal to
+                spread).
             level_probabilities: keep the blur network's probability of every radius (4 bytes a level and edge).
 
         Returns:
@@ -134,7 +138,7 @@ class Estimator:
             ValueError: another shape than the estimator's, or float values that are not in [0, 1].
         """
         mask = None if edges is None else _as_array(edges, "edges")
-        return self._core.estimate(_as_array(image, "image"), mask, level_probabilities)
+        return self._core.estimate(_as_array(image, "image"), mask, expected_error, level_probabilities)
 
     def estimate_into(self, image: Any, out: NDArray[np.float32]) -> NDArray[np.float32]:
         """Write the blur map of `image` into `out`, (H, W) float32 in px, and return `out`.

@@ -83,7 +83,7 @@ struct BlurMap {
   int height = 0;
   int width = 0;
   std::vector<float> map;                   // (height, width) px; empty after estimate_into
-  /// (height, width) px, expected absolute error of the map; empty after estimate_into. sqrt(a^2 + (b s)^2), s the standard
+  /// (height, width) px, expected absolute error of the map, if wanted, else empty. sqrt(a^2 + (b s)^2), s the standard
   /// deviation of the mixture of all edges' posteriors that the filter brings to the pixel, a and b the model's.
   std::vector<float> expected_error;
   std::vector<std::uint8_t> pattern_edges;  // (height, width) 1 at pattern edges, else 0
@@ -93,8 +93,14 @@ struct BlurMap {
   std::vector<float> radii;                 // (n) px, by Options::labels; 0 at depth edges
   std::vector<float> radius_deviation;      // (n) px, standard deviation of the radius; 0 at depth edges
   std::vector<float> radius_probability;    // (n) probability of the most probable level; 0 at depth edges
-  std::vector<float> level_probabilities;   // (n, levels) if asked for, else empty; rows of 0 at depth edges
+  std::vector<float> level_probabilities;   // (n, levels) if wanted, else empty; rows of 0 at depth edges
   std::array<double, stage_names.size()> stage_ms{};
+};
+
+/// Parts of the answer that cost time and memory of their own.
+struct Wanted {
+  bool expected_error = true;
+  bool level_probabilities = false;
 };
 
 /// Estimates blur maps of pictures of one size. Everything that a frame needs is made by the constructor.
@@ -116,7 +122,7 @@ class DEFOCUS_FAST_API Estimator {
 
   /// As above with everything that was found on the way. `edges` replaces the edge detector if its data is not null.
   /// The answer is written into `result`, whose memory is used again.
-  void estimate(const ImageView& image, BlurMap& result, const MaskView& edges = {}, bool level_probabilities = false);
+  void estimate(const ImageView& image, BlurMap& result, const MaskView& edges = {}, const Wanted& wanted = {});
 
   int height() const;
   int width() const;
