@@ -34,7 +34,7 @@ class Estimator:
     Everything that a frame needs is made here: networks compiled for this size, threads, buffers. One estimator may be
     shared by many Python threads; their calls run one after the other, each on all of the estimator's threads, with
     the GIL released. It cannot be pickled: make one in every process. Memory: 22 bytes a pixel for as long as it lives,
-    6 more in each result, and 4 with the expected error; 24 an edge; and at most 300 MB for the networks, whatever the size.
+    6 more in each result, and 4 with the expected error; 24 an edge; and at most 300 MB for the networks.
 
     Args:
         height, width: size of the pictures in px; at most 2**31 - 1 pixels.

@@ -12,9 +12,12 @@ A model folder of the architecture "tip22" (the paper's) holds
 - ``weights.bin``: the one copy of the float32 weights that all graphs refer to.
 - ``model.txt``: ``key: value`` lines (see :func:`write_model`).
 
-One of the architecture "cells" holds ``trunk.onnx``: image (1, 3, H, W) -> ``features`` (1, C, H', W'), one entry per cell
-of 3x3 px, the first of the cell whose corner is the pixel (3 (d + 1), 3 (d + 1)), d the depth; ``blur_head.onnx`` and
-``edge_head.onnx``: features of a cell (N, C, 1, 1) -> the probabilities for all edges in it; and the last two.
+One of the architecture "cells" holds
+
+- ``trunk.onnx``: image (1, 3, H, W) -> ``features`` (1, C, H', W'), one entry per cell of 3x3 px. The first belongs to the
+  cell whose corner is the pixel (3 (d + 1), 3 (d + 1)), d being the depth.
+- ``blur_head.onnx``, ``edge_head.onnx``: features of a cell (N, C, 1, 1) -> the probabilities for all edges in it.
+- ``weights.bin`` and ``model.txt``.
 
 Source: Karaali, Harte and Jung, IEEE TIP 2022, Fig. 4 and section III; every convolution is VALID and has no bias. The
 architecture "cells" is this project's own.
@@ -204,8 +207,8 @@ def write_model(
         weights: float32 arrays under the names of :func:`expected_shapes`.
         name: name of the model, one line.
         trained: one line saying on what and how the weights were trained.
-        crop_offset: "tip22" only: 0 if the 27 and 15 px crops share the centre of the 41 px crop, 1 if they lie one pixel
-            down and right of it (the published weights).
+        crop_offset: "tip22" only: 0 if the 27 and 15 px crops share the centre of the 41 px crop, 1 if they lie one
+            pixel down and right of it (the published weights).
         levels: radius in pixels of each output of the blur network, ascending.
         depth_threshold: default of ``Estimator(depth_threshold=...)`` with posterior labels.
         error: a and b of ``BlurMap.expected_error``.
