@@ -31,7 +31,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     }
     folder = tmp_path_factory.mktemp("models") / "random"
     trained = "random weights for tests"
-    model_io.write_model(folder, _random_weights(widths), name="random", trained=trained, error=(0.25, 2.0))
+    model_io.write_model(folder, _random_weights(widths), name="random", trained=trained, expected_error=(0.25, 2.0))
     return str(folder)
 
 

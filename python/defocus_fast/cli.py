@@ -254,7 +254,7 @@ def _process(job: _Job, estimators: _Estimators) -> _Summary:
     height, width = photo.shape[:2]
     estimator = estimators.of_size(height, width)
     start = time.perf_counter()
-    result = _in_thread(lambda: estimator.estimate(photo))
+    result = _in_thread(lambda: estimator.estimate(photo, expected_error=False))
     ms = (time.perf_counter() - start) * 1000
     radii = result.map
     for path in job.outputs:
@@ -412,6 +412,155 @@ def import_weights(folder: Path, out: Path) -> None:
         _fail(f"{_shown(folder)} does not hold the published weights: {type(error).__name__}: {error}")
     click.echo(f"{_shown(out)}: model of width {weights['branch1.conv1'].shape[0]}")
     click.echo("These weights were published by the authors under GPL-3.0; the model folder is under GPL-3.0 too.")
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as shipped": {},
+    "psi 0": {"psi": 0.0},
+    "without E-NET": {"depth_threshold": 1.0},
+    "the paper's form": {"labels": "hard"},
+}
+
+
+@main.command(short_help="Measure accuracy against ground truth.")
+@click.argument("folder", metavar="PICTURES", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--truth",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the ground truth.  [default: PICTURES]",
+)
+@click.option(
+    "--model", "models", default=["tip22"], multiple=True, metavar="NAME|DIR", help="Give it once for every model."
+)
+@click.option(
+    "--scale", default=1.0, show_default=True, metavar="X", help="Radius in px of a value 1 of the ground truth."
+)
+@click.option(
+    "--mask",
+    type=click.Choice(["sharp", "blurred"]),
+    help="The ground truth is masks, and this is what the values above half of the largest stand for.",
+)
+@click.option("--ablations", is_flag=True, help="Also with psi 0, without the edge network, and in the paper's form.")
+@click.option(
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", help="Of the networks."
+)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures there.")
+def evaluate(
+    folder: Path,
+    truth: Path | None,
+    models: tuple[str, ...],
+    scale: float,
+    mask: str | None,
+    ablations: bool,
+    precision: str,
+    json_file: Path | None,
+) -> None:
+    """Measure accuracy on pictures with known blur.
+
+    The ground truth of NAME.jpg (or .png, ...) is NAME.npy, NAME.mat or NAME.png: the radius in px of every pixel, or,
+    with --mask, what is in or out of focus. Several models are scored on the same pictures in the same run.
+
+    \b
+    With radii, means over the pictures of
+      raw MAE       mean |map - truth|, px, and its standard deviation
+      relative MAE  mean |map - truth| / truth
+      at edges      mean |radius - truth| at edges that are true pattern edges, px,
+                    and the share of them with the nearest level
+      recall        of true pattern and depth edges: those at which the true
+                    radius jumps by at most 0.25, at least 1 px within 2 px
+      balanced      the mean of both recalls
+      expected      mean of the map's expected error, px
+    With masks: precision, recall and F-measure (beta^2 = 0.3) at the adaptive
+    threshold of the paper's equation 5, and the best F of any threshold.
+    """
+    import dataclasses
+    import json
+
+    import numpy as np
+    from rich import box
+    from rich.progress import track
+    from rich.table import Table
+
+    from . import _pictures, evaluation
+
+    found = evaluation.pairs(folder, truth or folder)
+    if not found:
+        where = _shown(truth or folder)
+        _fail(f"no picture in {_shown(folder)} has ground truth (NAME.npy, NAME.mat or NAME.png) in {where}")
+    rows: list[dict[str, Any]] = []
+    for model in models:
+        for variant, options in (VARIANTS if ablations else {"as shipped": {}}).items():
+            common = {"model": _model(model), "precision": precision}
+            estimators = _Estimators(**common, **options)
+            readers = _Estimators(**common, depth_threshold=float(np.nextafter(np.float32(1), np.float32(0))))
+            scores: list[Any] = []
+            for picture, known in track(found, f"{model}, {variant}", transient=True, disable=not sys.stderr.isatty()):
+                try:
+                    photo, values = _pictures.read_photo(picture), evaluation.read_truth(known, scale)
+                    if values.shape != photo.shape[:2]:
+                        raise ValueError(f"expected shape {photo.shape[:2]} as of the picture, got {values.shape}")
+                    estimator = estimators.of_size(*values.shape)
+                    result = estimator.estimate(photo)
+                    if mask:
+                        blurred = (values > values.max() / 2) == (mask == "blurred")
+                        scores.append(evaluation.mask_scores(picture.name, result.map, blurred))
+                    else:
+                        everywhere = readers.of_size(*values.shape).estimate(photo, level_probabilities=True)
+                        scores.append(
+                            evaluation.radius_scores(picture.name, result, values, estimator.levels, everywhere)
+                        )
+                except _Unusable as error:
+                    raise click.UsageError(str(error)) from None
+                except Exception as error:
+                    _fail(f"{_shown(known)}: {_reason(error)}")
+            rows.append({"model": model, "variant": variant, "pictures": [dataclasses.asdict(each) for each in scores]})
+
+    def mean(row: dict[str, Any], key: str) -> float:
+        values = np.array([picture[key] for picture in row["pictures"]], float)
+        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"{len(found)} pictures")
+    measures: dict[str, Callable[[dict[str, Any]], str]]
+    if mask:
+        measures = {
+            "precision": lambda row: f"{mean(row, 'adaptive_precision'):.3f}",
+            "recall": lambda row: f"{mean(row, 'adaptive_recall'):.3f}",
+            "F": lambda row: f"{mean(row, 'adaptive_f'):.3f}",
+            "best F": lambda row: f"{_best_f(row['pictures']):.3f}",
+        }
+    else:
+        measures = {
+            "raw MAE": lambda row: f"{mean(row, 'mae'):.3f}",
+            "std": lambda row: f"{np.std([picture['mae'] for picture in row['pictures']]):.3f}",
+            "relative MAE": lambda row: f"{mean(row, 'relative'):.3f}",
+            "at edges": lambda row: f"{mean(row, 'edge_mae'):.3f}",
+            "accuracy": lambda row: f"{mean(row, 'edge_accuracy'):.3f}",
+            "pattern recall": lambda row: f"{mean(row, 'pattern_recall'):.3f}",
+            "depth recall": lambda row: f"{mean(row, 'depth_recall'):.3f}",
+            "balanced": lambda row: f"{(mean(row, 'pattern_recall') + mean(row, 'depth_recall')) / 2:.3f}",
+            "expected": lambda row: f"{np.mean([picture['expected_error'] for picture in row['pictures']]):.3f}",
+        }
+    table.add_column("model", overflow="fold")
+    table.add_column("variant")
+    for title in measures:
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(_shown(Path(row["model"])), row["variant"], *(measure(row) for measure in measures.values()))
+    _console().print(table, markup=False)
+    if json_file:
+        json_file.write_text(json.dumps({"folder": str(folder), "results": rows}, indent=1), encoding="utf-8")
+
+
+def _best_f(pictures: list[dict[str, Any]]) -> float:
+    """Return the largest F-measure of the curves' means over the pictures."""
+    import numpy as np
+
+    from .evaluation import F_BETA_SQUARED
+
+    precision, recall = (np.mean([picture[key] for picture in pictures], axis=0) for key in ("precision", "recall"))
+    both = F_BETA_SQUARED * precision + recall
+    return float(np.max((1 + F_BETA_SQUARED) * precision * recall / np.maximum(both, 1e-12)))
 
 
 def _fail(message: str) -> NoReturn:

@@ -14,8 +14,8 @@ A model folder of the architecture "tip22" (the paper's) holds
 
 One of the architecture "cells" holds
 
-- ``trunk.onnx``: image (1, 3, H, W) -> ``features`` (1, C, H', W'), one entry per cell of 3x3 px. The first belongs to the
-  cell whose corner is the pixel (3 (d + 1), 3 (d + 1)), d being the depth.
+- ``trunk.onnx``: image (1, 3, H, W) -> ``features`` (1, C, H', W'), one entry per cell of 3x3 px. The first belongs
+  to the cell whose corner is the pixel (3 (d + 1), 3 (d + 1)), d being the depth.
 - ``blur_head.onnx``, ``edge_head.onnx``: features of a cell (N, C, 1, 1) -> the probabilities for all edges in it.
 - ``weights.bin`` and ``model.txt``.
 
@@ -198,7 +198,7 @@ def write_model(
     crop_offset: int = 0,
     levels: tuple[float, ...] = LEVELS,
     depth_threshold: float = 0.5,
-    error: tuple[float, float] = (0.0, 1.0),
+    expected_error: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Write a model folder from the weights of both networks. Needs the package ``onnx``.
 
@@ -211,7 +211,7 @@ def write_model(
             pixel down and right of it (the published weights).
         levels: radius in pixels of each output of the blur network, ascending.
         depth_threshold: default of ``Estimator(depth_threshold=...)`` with posterior labels.
-        error: a and b of ``BlurMap.expected_error``.
+        expected_error: a and b of ``BlurMap.expected_error``.
 
     Raises:
         ValueError: a tensor is missing, unknown, not finite or of the wrong shape, `crop_offset` is neither 0 nor 1,
@@ -247,7 +247,8 @@ def write_model(
     else:
         metadata |= {"architecture": "tip22", "crop_offset": crop_offset}
         _save_tip22(folder, weights, width, crop_offset, len(levels))
-    metadata |= {"depth_threshold": depth_threshold, "error_floor": error[0], "error_slope": error[1]}
+    metadata |= {"depth_threshold": depth_threshold, "error_floor": expected_error[0]}
+    metadata["error_slope"] = expected_error[1]
     metadata |= {"levels": " ".join(f"{level:g}" for level in levels), "trained": trained}
     text = "".join(f"{key}: {value}\n" for key, value in metadata.items())
     (folder / "model.txt").write_text(text, encoding="utf-8")

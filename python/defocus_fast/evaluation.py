@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures of accuracy against ground truth: those of the paper (section IV), and how good the expected error is.
+
+Ground truth is either the radius of every pixel, or a mask of what is out of focus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ._core import BlurMap
+
+Floats = NDArray[np.floating[Any]]
+TRUTH_SUFFIXES = (".npy", ".mat", ".png")
+JUMP_PX = 1.0  # of the true radius within 2 px: an edge there is a depth edge
+SAME_PX = 0.25  # an edge where the true radius varies less is a pattern edge; edges in between count as neither
+ADAPTIVE_SHARE = 0.3  # threshold = share * maximum + (1 - share) * minimum of the map (paper, equation 5)
+F_BETA_SQUARED = 0.3
+BINS = 10  # of the expected error
+
+
+def read_truth(path: Path, scale: float = 1.0) -> NDArray[np.float64]:
+    """Return the (H, W) ground truth in a .npy, .mat or .png file, times `scale`.
+
+    A .mat file must hold exactly one two-dimensional array of numbers; it needs the package ``scipy``. Of a picture in
+    colour the first channel counts.
+
+    Raises:
+        ValueError: no two-dimensional array of finite numbers is in the file.
+        OSError: the file cannot be read.
+    """
+    if path.suffix == ".npy":
+        values = np.load(path, allow_pickle=False)
+    elif path.suffix == ".mat":
+        from scipy.io import loadmat
+
+        found = {
+            key: value
+            for key, value in loadmat(str(path)).items()
+            if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "buif" and min(value.shape) > 1
+        }
+        if len(found) != 1:
+            raise ValueError(f"{path}: expected one two-dimensional array, got {sorted(found) or 'none'}")
+        values = next(iter(found.values()))
+    else:
+        with Image.open(path, formats=["PNG"]) as image:
+            values = np.asarray(image)
+        values = values[..., 0] if values.ndim == 3 else values
+    if values.ndim != 2 or values.dtype.kind not in "buif" or not np.isfinite(values).all():
+        raise ValueError(f"{path}: expected finite numbers of shape (H, W), got {values.dtype} of shape {values.shape}")
+    scaled: NDArray[np.float64] = values.astype(np.float64) * scale
+    return scaled
+
+
+def pairs(pictures: Path, truth: Path) -> list[tuple[Path, Path]]:
+    """Return the pictures in a folder that have ground truth of the same stem in the folder `truth`."""
+    from .cli import SUFFIXES
+
+    known = {path.stem: path for suffix in reversed(TRUTH_SUFFIXES) for path in sorted(truth.glob(f"*{suffix}"))}
+    files = sorted(path for path in pictures.iterdir() if path.suffix.lower() in SUFFIXES)
+    return [(path, known[path.stem]) for path in files if known.get(path.stem, path) != path]
+
+
+@dataclass
+class RadiusScores:
+    """What one picture with known radii says about one estimator; px unless said otherwise."""
+
+    name: str
+    mae: float  # mean |map - truth|, the paper's raw MAE
+    relative: float  # mean |map - truth| / truth over pixels with truth > 0
+    expected_error: list[float]  # means over BINS equal shares of the pixels, the surest first
+    actual_error: list[float]  # mean |map - truth| in these shares
+    edge_mae: float  # of the radii read at true pattern edges
+    edge_accuracy: float  # share of true pattern edges whose most probable level is the nearest one
+    pattern_recall: float  # share of true pattern edges called so
+    depth_recall: float  # share of true depth edges called so; not a number without any
+
+
+def radius_scores(name: str, result: BlurMap, truth: Floats, levels: list[float], all_edges: BlurMap) -> RadiusScores:
+    """Score one picture.
+
+    Args:
+        name: of the picture.
+        result: the answer to be judged.
+        truth: (H, W) radii in px.
+        levels: of the estimator.
+        all_edges: the same with ``level_probabilities``, all edges being treated as pattern edges
+            (``depth_threshold`` just below 1).
+    """
+    error = np.abs(result.map - truth)
+    positive = truth > 0
+    shares = np.array_split(np.argsort(result.expected_error, axis=None, kind="stable"), BINS)
+    y, x = result.edges.T
+    jump = _range_nearby(truth)[y, x]
+    depth, pattern = jump >= JUMP_PX, jump <= SAME_PX
+    called_depth = result.depth_edges[y, x]
+    at_pattern = truth[y, x][pattern]
+    nearest = np.abs(at_pattern[:, None] - np.array(levels)).argmin(1)
+    with np.errstate(invalid="ignore"):
+        return RadiusScores(
+            name,
+            mae=float(error.mean()),
+            relative=float((error[positive] / truth[positive]).mean()) if positive.any() else float("nan"),
+            expected_error=[float(result.expected_error.flat[share].mean()) for share in shares],
+            actual_error=[float(error.flat[share].mean()) for share in shares],
+            edge_mae=_mean(np.abs(all_edges.radii[pattern] - at_pattern)),
+            edge_accuracy=_mean(all_edges.level_probabilities[pattern].argmax(1) == nearest),
+            pattern_recall=_mean(~called_depth[pattern]),
+            depth_recall=_mean(called_depth[depth]),
+        )
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _range_nearby(truth: Floats) -> Floats:
+    """Largest minus smallest value in the 5x5 pixels around each."""
+    padded = np.pad(truth, 2, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5))
+    nearby: Floats = windows.max((2, 3)) - windows.min((2, 3))
+    return nearby
+
+
+@dataclass
+class MaskScores:
+    """How well the map, cut at a threshold, finds what is out of focus in one picture."""
+
+    name: str
+    precision: list[float] = field(repr=False)  # at 256 thresholds from the map's minimum to its maximum
+    recall: list[float] = field(repr=False)
+    adaptive_precision: float  # at the paper's adaptive threshold, equation 5
+    adaptive_recall: float
+    adaptive_f: float  # F-measure with beta^2 = 0.3
+
+
+def mask_scores(name: str, radii: Floats, blurred: NDArray[np.bool_]) -> MaskScores:
+    """Score one picture by its (H, W) map and the (H, W) mask of what is out of focus."""
+    low, high = float(radii.min()), float(radii.max())
+
+    def at(threshold: float) -> tuple[float, float]:
+        found = radii >= threshold
+        hits, all_found, all_blurred = (int(np.count_nonzero(mask)) for mask in (found & blurred, found, blurred))
+        return hits / max(all_found, 1), hits / max(all_blurred, 1)
+
+    curve = [at(threshold) for threshold in np.linspace(low, high, 256)]
+    precision, recall = at(ADAPTIVE_SHARE * high + (1 - ADAPTIVE_SHARE) * low)
+    both = F_BETA_SQUARED * precision + recall
+    return MaskScores(
+        name,
+        [p for p, _ in curve],
+        [r for _, r in curve],
+        precision,
+        recall,
+        (1 + F_BETA_SQUARED) * precision * recall / both if both else 0.0,
+    )

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures of accuracy, each against numbers worked out by hand or by scikit-learn's definitions in NumPy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from pictures import texture
+from PIL import Image
+from scipy.io import savemat
+
+from defocus_fast import Estimator, cli, evaluation
+
+
+def test_truth_is_read_from_every_format(tmp_path: Path) -> None:
+    values = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    np.save(tmp_path / "a.npy", values)
+    savemat(tmp_path / "a.mat", {"radius": values, "unit": "px"})
+    Image.fromarray(values).save(tmp_path / "a.png")
+    for suffix in evaluation.TRUTH_SUFFIXES:
+        found = evaluation.read_truth(tmp_path / f"a{suffix}", scale=0.5)
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, values / 2)
+
+
+def test_unfit_truth(tmp_path: Path) -> None:
+    savemat(tmp_path / "two.mat", {"a": np.ones((2, 2)), "b": np.ones((2, 2))})
+    with pytest.raises(ValueError, match=r"expected one two-dimensional array, got \['a', 'b'\]"):
+        evaluation.read_truth(tmp_path / "two.mat")
+    for wrong in (np.zeros((2, 2, 2)), np.full((2, 2), np.nan)):
+        np.save(tmp_path / "wrong.npy", wrong)
+        with pytest.raises(ValueError, match=r"expected finite numbers of shape \(H, W\)"):
+            evaluation.read_truth(tmp_path / "wrong.npy")
+
+
+def answer(**fields: Any) -> Any:
+    return SimpleNamespace(**fields)
+
+
+def test_radius_scores() -> None:
+    """Left half 1 px, right half 3 px; two edges far from the jump, one at it."""
+    truth = np.ones((20, 20))
+    truth[:, 10:] = 3
+    radii = truth + 0.5
+    radii[:10] += 1  # 1.5 off in the upper half, where the error expected is larger
+    expected_error = np.where(np.arange(20)[:, None] < 10, 2.0, 0.25) * np.ones((1, 20))
+    edges = np.array([[5, 2], [5, 9], [5, 17]])
+    depth = np.zeros((20, 20), bool)
+    depth[5, 9] = depth[5, 2] = True
+    levels = [0.5, 1.0, 3.0]
+    everywhere = answer(
+        radii=np.array([1.25, 9, 2.0], np.float32),
+        level_probabilities=np.array([[0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], np.float32),
+    )
+    result = answer(map=radii, expected_error=expected_error, edges=edges, depth_edges=depth)
+    scores = evaluation.radius_scores("x", result, truth, levels, everywhere)
+    assert scores.mae == pytest.approx(1.0)
+    assert scores.relative == pytest.approx((1 + 1 / 3) / 2)
+    assert scores.expected_error == pytest.approx([0.25] * 5 + [2.0] * 5)
+    assert scores.actual_error == pytest.approx([0.5] * 5 + [1.5] * 5)
+    assert scores.edge_mae == pytest.approx((0.25 + 1.0) / 2)
+    assert scores.edge_accuracy == 0.5
+    assert scores.pattern_recall == 0.5
+    assert scores.depth_recall == 1.0
+
+
+def test_mask_scores() -> None:
+    radii = np.array([[0.0, 1.0, 2.0, 10.0]])
+    blurred = np.array([[False, True, False, True]])
+    scores = evaluation.mask_scores("x", radii, blurred)
+    assert (scores.precision[0], scores.recall[0]) == (0.5, 1.0)  # everything is found
+    assert (scores.precision[-1], scores.recall[-1]) == (1.0, 0.5)
+    assert (scores.adaptive_precision, scores.adaptive_recall) == (1.0, 0.5)  # threshold 3
+    assert scores.adaptive_f == pytest.approx(1.3 * 0.5 / (0.3 + 0.5))
+
+
+def run(*arguments: Any) -> Any:
+    return CliRunner().invoke(cli.main, ["evaluate", *map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i, size in enumerate([(60, 70), (50, 40)]):
+        Image.fromarray(texture(*size, seed=i)).save(tmp_path / f"{i}.png")
+        np.save(tmp_path / f"{i}.npy", np.full(size, 2.0 + i, np.float32))
+    Image.fromarray(texture(8, 8)).save(tmp_path / "no truth.png")
+    return tmp_path
+
+
+def test_command(folder: Path, random_model: str) -> None:
+    result = run(
+        folder, "--model", random_model, "--ablations", "--json", folder / "out.json", "--precision", "float32"
+    )
+    assert result.exit_code == 0, result.output
+    assert "2 pictures" in result.output
+    rows = json.loads((folder / "out.json").read_text())["results"]
+    assert [row["variant"] for row in rows] == list(cli.VARIANTS)
+    options: dict[str, Any]
+    for row, options in zip(rows, ({}, {"psi": 0.0}, {"depth_threshold": 1.0}, {"labels": "hard"}), strict=True):
+        for i, (picture, size) in enumerate(zip(row["pictures"], [(60, 70), (50, 40)], strict=True)):
+            estimator = Estimator(*size, model=random_model, precision="float32", **options)
+            radii = estimator.estimate(texture(*size, seed=i)).map
+            assert picture["mae"] == pytest.approx(float(np.abs(radii - (2.0 + i)).mean()), rel=1e-6)
+    assert len({row["pictures"][0]["mae"] for row in rows}) == 4  # every ablation changes something
+    assert f"{np.mean([picture['mae'] for picture in rows[0]['pictures']]):.3f}" in result.output
+
+
+def test_command_with_masks(folder: Path, random_model: str) -> None:
+    truth = folder / "masks"
+    truth.mkdir()
+    for i, size in enumerate([(60, 70), (50, 40)]):
+        mask = np.zeros(size, np.uint8)
+        mask[: size[0] // 2] = 255
+        Image.fromarray(mask).save(truth / f"{i}.png")
+    outputs = {}
+    for meaning in ("sharp", "blurred"):
+        file = folder / f"{meaning}.json"
+        result = run(folder, "--truth", truth, "--mask", meaning, "--model", random_model, "--json", file)
+        assert result.exit_code == 0, result.output
+        assert "best F" in result.output
+        outputs[meaning] = json.loads(file.read_text())["results"][0]["pictures"][0]
+    # At the lowest threshold everything is found: precision is the share of the mask.
+    assert outputs["sharp"]["precision"][0] == outputs["blurred"]["precision"][0] == 0.5
+    assert outputs["sharp"]["recall"] != outputs["blurred"]["recall"]
+
+
+def test_command_refuses(folder: Path, random_model: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    empty = tmp_path_factory.mktemp("empty")
+    result = run(folder, "--truth", empty, "--model", random_model)
+    assert result.exit_code == 1
+    assert "has ground truth" in result.output
+    result = run(folder, "--model", "absent")
+    assert result.exit_code == 2
+    assert "neither a shipped model" in result.output
+    np.save(folder / "0.npy", np.ones((3, 3)))
+    result = run(folder, "--model", random_model)
+    assert result.exit_code == 1
+    assert "0.npy: expected shape (60, 70) as of the picture, got (3, 3)" in result.output
