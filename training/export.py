@@ -11,24 +11,30 @@ import openvino
 import torch
 
 from defocus_fast.model_io import CROPS, write_model
-from training.networks import PATCH, Networks
+from training.networks import MODELS, Fast, Tip22
 
 TOLERANCE = 1e-4  # largest difference of a probability between OpenVINO and PyTorch, both in float32
 
 
-def largest_difference(folder: Path, model: Networks, patches: torch.Tensor) -> float:
-    """Return the largest probability difference on `patches` (N, 3, 41, 41) over both exported networks."""
-    at = torch.tensor([[n, 0, 0] for n in range(len(patches))])
-    crops = {f"crop{n}": patches[..., (PATCH - n) // 2 :, (PATCH - n) // 2 :][..., :n, :n].numpy() for n in CROPS}
-    difference = 0.0
+def _run(folder: Path, graph: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    return np.asarray(openvino.Core().compile_model(str(folder / f"{graph}.onnx"), "CPU", precise)(inputs)[0])
+
+
+def largest_difference(folder: Path, model: Tip22 | Fast, patches: torch.Tensor) -> float:
+    """Return the largest probability difference on `patches` (N, 3, P, P) over both exported networks."""
+    centre = model.patch // 2
+    at = torch.tensor([[n, centre, centre] for n in range(len(patches))])
     with torch.no_grad():
-        expected = model(patches, at)
-    for graph, logits in zip(("blur_patch", "edge_patch"), expected, strict=True):
-        precise = {"INFERENCE_PRECISION_HINT": "f32"}
-        network = openvino.Core().compile_model(str(folder / f"{graph}.onnx"), "CPU", precise)
-        exported = network(crops)[0]
-        difference = max(difference, float(np.abs(exported - logits.softmax(1).numpy()).max()))
-    return difference
+        expected = [logits.softmax(1).numpy() for logits in model(patches, at)]
+    if isinstance(model, Tip22):
+        corner = {n: (model.patch - n) // 2 for n in CROPS}
+        crops = {f"crop{n}": patches[..., c : c + n, c : c + n].numpy() for n, c in corner.items()}
+        found = [_run(folder, f"{head}_patch", crops) for head in ("blur", "edge")]
+    else:
+        features = np.concatenate([_run(folder, "trunk", {"image": patch[None].numpy()}) for patch in patches])
+        found = [_run(folder, f"{head}_head", {"features": features}) for head in ("blur", "edge")]
+    return max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
 
 
 def main() -> None:
@@ -36,19 +42,28 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="written by training.train")
     parser.add_argument("folder", type=Path, help="model folder to write")
     parser.add_argument("--shards", type=Path, required=True, help="folder written by training.synthesis, to check on")
-    parser.add_argument("--name", default="tip22")
+    parser.add_argument("--name", help="by default that of the network")
+    parser.add_argument("--depth-threshold", type=float, default=0.5, help="see write_model")
+    parser.add_argument("--expected-error", type=float, nargs=2, default=(0.0, 1.0), help="see write_model")
     args = parser.parse_args()
     state = torch.load(args.checkpoint, weights_only=True)
-    model = Networks(state["width"])
+    model = MODELS[state["network"]](state["width"])
     model.load_state_dict(state["ema"])
     model.eval()
     trained = f"from scratch on synthetic scenes, seed {state['seed']}; see training/README.md"
-    weights = {name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()}
-    write_model(args.folder, weights, name=args.name, crop_offset=0, trained=trained)
+    write_model(
+        args.folder,
+        {name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()},
+        name=args.name or state["network"],
+        trained=trained,
+        depth_threshold=args.depth_threshold,
+        expected_error=tuple(args.expected_error),
+    )
 
     scenes = np.load(sorted((args.shards / "validation").glob("*.npy"))[0], mmap_mode="r")
-    corners = np.random.default_rng(0).integers(0, scenes.shape[1] - PATCH, (64, 2))
-    patches = np.stack([scenes[n, y : y + PATCH, x : x + PATCH, :3] for n, (y, x) in enumerate(corners)])
+    side = model.patch
+    corners = np.random.default_rng(0).integers(0, scenes.shape[1] - side, (64, 2))
+    patches = np.stack([scenes[n, y : y + side, x : x + side, :3] for n, (y, x) in enumerate(corners)])
     difference = largest_difference(args.folder, model, torch.from_numpy(patches).permute(0, 3, 1, 2).float() / 255)
     print(f"{args.folder}: largest probability difference {difference:.1e}")
     if not difference < TOLERANCE:
