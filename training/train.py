@@ -153,7 +153,7 @@ def _as_matrix(weight: Tensor) -> Tensor:
 
 
 def _optimizers(model: Tip22 | Fast, convolutions: list[Tensor], weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Muon for the convolutions, as matrices, and AdamW for the dense layers; one learning rate serves both."""
+    """Muon for the convolutions, as matrices, and AdamW for the dense layers."""
     dense = [parameter for parameter in model.parameters() if parameter.ndim < 4]
     return [
         torch.optim.Muon(convolutions, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
@@ -223,9 +223,9 @@ def train(args: argparse.Namespace) -> None:
         torch.set_num_threads(threads)
         batch = sampler(args.batch, np.random.default_rng([args.seed, step]))
         rate = learning_rate(step, args.steps, args.warm_up, args.lr)
-        for optimizer in optimizers:
+        for optimizer, share in zip(optimizers, (1, args.dense_lr), strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * share
         with torch.autocast("cpu", torch.bfloat16):
             blur_loss, edge_loss = losses(model, batch)
         model.zero_grad(set_to_none=True)
@@ -288,7 +288,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, help="of a crop, px: the model's patch + a multiple of 3")
     parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--warm-up", type=int, default=150, help="steps")
-    parser.add_argument("--weight-decay", type=float, default=1e-4)
+    parser.add_argument("--dense-lr", type=float, default=0.25, help="learning rate of the dense layers, times --lr")
+    parser.add_argument("--weight-decay", type=float, default=0.1, help="times the learning rate, per step")
     parser.add_argument("--every", type=int, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
