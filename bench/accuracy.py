@@ -1,64 +1,118 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy on pictures with known blur: ``python bench/accuracy.py FOLDER [--model MODEL ...]``.
+"""Write ACCURACY.md: ``python bench/accuracy.py RESULTS.json --published FOLDER``.
 
-FOLDER holds NAME.png beside NAME.npy, the (H, W) float32 radius in px of every pixel, e.g. the test scenes that
-``python -m training.scenes`` writes. Prints, per model and group of pictures (the NAME after its first "_"), the
-paper's raw MAE: the mean over pictures of the mean absolute difference in px, and its standard deviation over pictures;
-beside it the mean absolute difference of the radii read at pattern edges.
+RESULTS.json comes from ``defocus-fast evaluate TEST --model tip22 --model fast --model FOLDER --ablations --json
+RESULTS.json`` on the fixed scenes of ``python -m training.scenes PICTURES TEST``; FOLDER holds the published weights
+(``defocus-fast import-weights``).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime
+import json
+import os
+import platform
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-import defocus_fast
+ROOT = Path(__file__).parents[1]
+LOGS = ROOT / "training" / "logs"
+
+
+def mean(pictures: list[dict[str, Any]], key: str) -> float:
+    return float(np.nanmean([picture[key] for picture in pictures]))
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def scores(results: list[dict[str, Any]], names: dict[str, str]) -> str:
+    rows = []
+    for row in results:
+        pictures = row["pictures"]
+        recall = [mean(pictures, f"{kind}_recall") for kind in ("pattern", "depth")]
+        numbers = [mean(pictures, "mae"), float(np.std([picture["mae"] for picture in pictures]))]
+        numbers += [mean(pictures, key) for key in ("relative", "edge_mae", "edge_accuracy")]
+        numbers += [*recall, sum(recall) / 2]
+        rows.append([names.get(row["model"], row["model"]), row["variant"], *(f"{number:.3f}" for number in numbers)])
+    head = ["model", "variant", "raw MAE px", "std", "relative MAE", "at edges px", "level accuracy"]
+    return table([*head, "pattern recall", "depth recall", "balanced"], rows)
+
+
+def groups(results: list[dict[str, Any]], names: dict[str, str]) -> str:
+    kinds = ["layered", "layered_slanted", "slanted"]
+
+    def of(pictures: list[dict[str, Any]], kind: str) -> float:
+        return mean([p for p in pictures if Path(p["name"]).stem.split("_", 1)[1] == kind], "mae")
+
+    shipped = [row for row in results if row["variant"] == "as shipped"]
+    rows = [[names.get(r["model"], r["model"]), *(f"{of(r['pictures'], kind):.3f}" for kind in kinds)] for r in shipped]
+    return table(["model", *(kind.replace("_", ", ") for kind in kinds)], rows)
+
+
+def calibration(results: list[dict[str, Any]], names: dict[str, str]) -> str:
+    rows = []
+    for row in results:
+        if row["variant"] == "as shipped" and names.get(row["model"], row["model"]) != "published":
+            for key in ("expected_error", "actual_error"):
+                values = np.mean([picture[key] for picture in row["pictures"]], axis=0)
+                rows.append([f"{row['model']}, {key.split('_')[0]}", *(f"{value:.2f}" for value in values)])
+    return table(["mean error, px", *(f"{10 * i + 10} %" for i in range(10))], rows)
+
+
+def training() -> str:
+    rows = []
+    for name in ("tip22", "fast"):
+        with open(LOGS / f"{name}.csv") as file:
+            last = list(csv.DictReader(file))[-1]
+        keys = ("step", "elapsed_s", "edges_per_step", "mae_mean_px", "accuracy", "balanced_accuracy")
+        rows.append([name, *(last[key] for key in keys)])
+    head = ["model", "steps", "seconds", "edges a step", "B-NET MAE px", "B-NET accuracy", "E-NET balanced accuracy"]
+    return table(head, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", nargs="+", default=["tip22"])
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--psi", type=float, default=100.0)
-    parser.add_argument("--labels", default="posterior")
-    arguments = parser.parse_args()
-    pictures = sorted(path for path in arguments.folder.glob("*.png") if path.with_suffix(".npy").is_file())
-    if not pictures:
-        parser.error(f"no NAME.png beside NAME.npy in {arguments.folder}")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--published", default="", help="as --model was called for the published weights")
+    args = parser.parse_args()
+    results = json.loads(args.results.read_text())["results"]
+    names = {args.published: "published"}
+    text = f"""# Accuracy
 
-    table = Table(
-        title=f"{len(pictures)} pictures, psi {arguments.psi:g}, {arguments.labels} labels, {datetime.date.today()}"
-    )
-    for column in ("model", "group", "pictures", "raw MAE px", "std", "MAE at edges px"):
-        table.add_column(column, justify="left" if column in ("model", "group") else "right")
-    for model in arguments.model:
-        estimator = None
-        groups: dict[str, list[tuple[float, float]]] = {}
-        for path in pictures:
-            image, truth = np.asarray(Image.open(path).convert("RGB")), np.load(path.with_suffix(".npy"))
-            if estimator is None or image.shape[:2] != (estimator.height, estimator.width):
-                estimator = defocus_fast.Estimator.for_image(
-                    image, model=model, precision=arguments.precision, psi=arguments.psi, labels=arguments.labels
-                )
-            result = estimator.estimate(image)
-            pattern = result.edges[result.radii > 0]
-            at_edges = np.abs(result.radii[result.radii > 0] - truth[pattern[:, 0], pattern[:, 1]])
-            errors = float(np.abs(result.map - truth).mean()), float(at_edges.mean())
-            for group in (path.stem.partition("_")[2] or "pictures", "all"):
-                groups.setdefault(group, []).append(errors)
-        for group, pairs in sorted(groups.items(), key=lambda item: item[0] == "all"):
-            raw, edge = np.array(pairs).T
-            numbers = [f"{len(raw)}", f"{raw.mean():.3f}", f"{raw.std():.3f}", f"{edge.mean():.3f}"]
-            table.add_row(f"{model} ({estimator.precision})" if estimator else model, group, *numbers)
-        table.add_section()
-    Console().print(table)
+Written by `bench/accuracy.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, OpenVINO
+{version("openvino")}, bfloat16 where the CPU has it. How to repeat it: [training/README.md](training/README.md).
+
+## On {len(results[0]["pictures"])} synthetic scenes of pictures never trained on
+
+Half of them layered, a quarter layered over a slanted background, a quarter slanted; half clean, half with random
+camera effects. "published" are the authors' weights, run by this library in the same run. "as shipped" spreads
+posterior means (`labels="posterior"`), "the paper's form" the most probable levels. Measures are those of
+`defocus-fast evaluate --help`.
+
+{scores(results, names)}
+Raw MAE by kind of scene, as shipped:
+
+{groups(results, names)}
+## Expected error
+
+Means of `BlurMap.expected_error` and of the error itself in ten equal shares of every picture's pixels, the surest
+first:
+
+{calibration(results, names)}
+## Training
+
+Last rows of `training/logs`; accuracies on crops of the validation pictures, both kinds of edges of the same weight.
+
+{training()}"""
+    (ROOT / "ACCURACY.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
