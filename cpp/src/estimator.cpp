@@ -114,8 +114,7 @@ struct Estimator::Impl {
         kernels(select_kernels(options.kernels.c_str())),
         workers(options.num_threads),
         model(check_evaluation(load_model(options.model), options.evaluation)),
-        depth_threshold(
-            options.depth_threshold.value_or(options.labels == Labels::hard ? 0.5 : model.depth_threshold)),
+        depth_threshold(options.depth_threshold.value_or(options.labels == Labels::hard ? 0.5 : model.depth_threshold)),
         tile(tile_size(model, height_, width_)),
         edge_detector(height_, width_, options.canny, kernels, workers),
         bf16_kernels(bf16_trunk(kernels)),
@@ -130,8 +129,7 @@ struct Estimator::Impl {
       float32 = cpu::make_trunk(model, *kernels.trunk_float, kernels, workers, tile);
   }
 
-  void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
-           const Wanted& wanted);
+  void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result, const Wanted& wanted);
 
   void detect_edges(const ImageView& image, const MaskView& edges, BlurMap& result, const Wanted& wanted);
   void list_edges(BlurMap& result);

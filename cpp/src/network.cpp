@@ -13,7 +13,7 @@ namespace defocus_fast::cpu {
 
 namespace {
 
-constexpr std::int64_t edges_per_head = 256;  // measured: 64 take longer an edge, 1024 no less
+constexpr std::int64_t edges_per_head = 256;        // measured: 64 take longer an edge, 1024 no less
 constexpr std::int64_t edges_per_cell_head = 1024;  // a fifth of a percent of the work; calls are what costs
 constexpr std::int64_t edges_per_patch = 16;
 
@@ -65,9 +65,8 @@ Network::Network(const Model& model, Precision precision, Evaluation evaluation,
       const std::size_t i = std::size_t(head);
       const std::string name = prefix(head);
       if (evaluation != Evaluation::patch)
-        impl_->heads[i] =
-            impl_->compile(model.folder / (name + "_head.onnx"),
-                           {{impl_->batch, channels, impl_->side, impl_->side}}, features);
+        impl_->heads[i] = impl_->compile(model.folder / (name + "_head.onnx"),
+                                         {{impl_->batch, channels, impl_->side, impl_->side}}, features);
       if (evaluation != Evaluation::shared && model.architecture == Architecture::tip22)
         impl_->patches[i] =
             impl_->compile(model.folder / (name + "_patch.onnx"),

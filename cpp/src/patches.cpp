@@ -18,7 +18,8 @@ void for_pixels(const ImageView& image, int y, int x0, int n, const Use& use) {
     const int count = std::min(part, n - begin);
     load_row(image, reflect(y, image.height), x0 + begin, count, channels);
     for (int x = 0; x < count; ++x)
-      use(begin + x, std::array{values[0][std::size_t(x)], values[green][std::size_t(x)], values[blue][std::size_t(x)]});
+      use(begin + x,
+          std::array{values[0][std::size_t(x)], values[green][std::size_t(x)], values[blue][std::size_t(x)]});
   }
 }
 

@@ -27,7 +27,7 @@ inline constexpr int cell = 3;  // px
 struct Model {
   std::filesystem::path folder;
   std::string name;
-  int width = 0;              // channels of every convolution
+  int width = 0;  // channels of every convolution
   Architecture architecture = Architecture::tip22;
   int depth = 0;              // cells: 3 x 3 convolutions after the first
   int crop_offset = 0;        // tip22: px that the 27 and 15 px crops lie down and right of the 41 px crop's centre
@@ -127,7 +127,8 @@ template <class T>
 class Trunk {
  public:
   virtual ~Trunk() = default;
-  /// Reads the tile whose corner is (y0, x0), and what patches around its edges see beyond it. Cells begin at the corner.
+  /// Reads the tile whose corner is (y0, x0), and what patches around its edges see beyond it. Cells begin at the
+  /// corner.
   virtual void load(const ImageView& image, int y0, int x0) = 0;
   virtual void extract_features(const std::vector<Pixel>& edges) = 0;
   /// Writes the input of a head for one of these edges: (positions, width).
@@ -224,8 +225,8 @@ struct SeedRows {
   float *weights, *radii, *squares;
 };
 
-/// Blur map from the pattern edges' radii, and `deviation` (height, width) of it unless null. Where no pattern edge is in
-/// reach: their mean and deviation; 0 and `unknown` if there is none at all.
+/// Blur map from the pattern edges' radii, and `deviation` (height, width) of it unless null. Where no pattern edge is
+/// in reach: their mean and deviation; 0 and `unknown` if there is none at all.
 void propagate(DomainTransform& transform, const ImageView& image, const std::uint8_t* depth,
                const PropagationOptions& options, const std::function<void(int, const SeedRows&)>& seed,
                const MapView& out, float* deviation = nullptr, float unknown = 0);

@@ -133,10 +133,10 @@ class ListedConvolutions : public Trunk<T> {
 template <class T>
 class Tip22Trunk : public ListedConvolutions<T> {
   using Base = ListedConvolutions<T>;
-  using typename Base::Layer;
-  using typename Base::Plane;
   using Base::channels, Base::convolve, Base::image, Base::image_channels, Base::layer, Base::mark, Base::pitch,
       Base::pool, Base::widen, Base::width, Base::workers;
+  using typename Base::Layer;
+  using typename Base::Plane;
 
   static constexpr int margin = 20;  // px that a patch reaches beyond its centre
 
@@ -257,10 +257,10 @@ class Tip22Trunk : public ListedConvolutions<T> {
 template <class T>
 class CellTrunk : public ListedConvolutions<T> {
   using Base = ListedConvolutions<T>;
-  using typename Base::Layer;
-  using typename Base::Plane;
   using Base::convolve, Base::image, Base::image_channels, Base::layer, Base::mark, Base::pitch, Base::widen,
       Base::width, Base::workers;
+  using typename Base::Layer;
+  using typename Base::Plane;
 
  public:
   CellTrunk(const Model& model, const TrunkKernels<T>& kernels, Workers& workers_, const TileSize& tile)

@@ -41,8 +41,9 @@ Options options(Evaluation evaluation = Evaluation::automatic) {
 TEST_CASE("shared and patch evaluation give the same radii") {
   const auto pixels = checkerboard();
   BlurMap shared, patch;
-  Estimator(height, width, options(Evaluation::shared)).estimate(view(pixels), shared, {}, true);
-  Estimator(height, width, options(Evaluation::patch)).estimate(view(pixels), patch, {}, true);
+  Estimator(height, width, options(Evaluation::shared))
+      .estimate(view(pixels), shared, {}, {.level_probabilities = true});
+  Estimator(height, width, options(Evaluation::patch)).estimate(view(pixels), patch, {}, {.level_probabilities = true});
   CHECK(shared.edges == patch.edges);
   REQUIRE(shared.level_probabilities.size() == patch.level_probabilities.size());
   REQUIRE(shared.radii.size() > 100);

@@ -110,13 +110,13 @@ void check_propagation(const ImageView& image, Seeds& seeds, Labels labels, cons
   Map expected(height, width, 1, width), got(height, width, 2, 2 * width + 3);
   cpu::propagate(
       transform, image, seeds.depth_edges.data(), options,
-      [&](int y, float* radii, float* weights) {
+      [&](int y, const cpu::SeedRows& rows) {
         for (int i = 0; i < seeds.edges().count->kept; ++i) {
           const std::int32_t* edge = seeds.edges().edges + 2 * i;
           const float radius = seeds.radii[std::size_t(i)];
           if (edge[0] != y || !(radius > 0)) continue;
-          weights[edge[1]] = seeds.weight(labels, std::size_t(i));
-          radii[edge[1]] = weights[edge[1]] * radius;
+          rows.weights[edge[1]] = seeds.weight(labels, std::size_t(i));
+          rows.radii[edge[1]] = rows.weights[edge[1]] * radius;
         }
       },
       expected.view);

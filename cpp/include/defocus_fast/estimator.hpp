@@ -68,8 +68,8 @@ struct Options {
   /// sigma_r 0: 3.75 for hard labels, as in the paper, and 0.75 for posterior ones.
   PropagationOptions propagation{.sigma_r = 0};
   Labels labels = Labels::posterior;
-  /// Edges of a higher depth probability are depth edges; 1: none is. Nothing: 0.5 for hard labels, as in the paper, and
-  /// what the model was tuned to for posterior ones.
+  /// Edges of a higher depth probability are depth edges; 1: none is. Nothing: 0.5 for hard labels, as in the paper,
+  /// and what the model was tuned to for posterior ones.
   std::optional<double> depth_threshold;
 };
 
@@ -82,7 +82,7 @@ inline constexpr std::array<const char*, 5> stage_names{"detect_edges", "extract
 struct BlurMap {
   int height = 0;
   int width = 0;
-  std::vector<float> map;                   // (height, width) px; empty after estimate_into
+  std::vector<float> map;  // (height, width) px; empty after estimate_into
   /// (height, width) px, expected absolute error of the map, if wanted, else empty. sqrt(a^2 + (b s)^2), s the standard
   /// deviation of the mixture of all edges' posteriors that the filter brings to the pixel, a and b the model's.
   std::vector<float> expected_error;
