@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures of accuracy, each against numbers worked out by hand or by scikit-learn's definitions in NumPy."""
+"""Measures of accuracy, each against numbers worked out by hand."""
 
 from __future__ import annotations
 

@@ -2,9 +2,8 @@
 """Train B-NET and E-NET on shards of synthetic scenes.
 
 Both are trained at once, and both losses shape the features that they share (the paper trains B-NET first and freezes
-these). The schedule counts
-steps, not time, so a run may be stopped (SIGTERM saves a checkpoint), suspended and resumed. Every step draws its crops
-from its own seed: a resumed run sees the same data.
+these). The schedule counts steps, not time, so a run may be stopped (SIGTERM saves a checkpoint), suspended and
+resumed. Every step draws its crops from its own seed: a resumed run sees the same data.
 """
 
 from __future__ import annotations
