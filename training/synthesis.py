@@ -121,6 +121,14 @@ def _texture(pictures: Pictures, size: int, rng: np.random.Generator) -> Array:
     return texture
 
 
+def _recoloured(texture: Array, rng: np.random.Generator) -> Array:
+    """Return the texture in another light: exposure and contrast, a colour cast, saturation."""
+    texture = texture ** np.float32(2 ** rng.uniform(-1, 1))
+    texture = texture * np.float32(2 ** rng.uniform(-1, 0.3) * rng.uniform(0.8, 1.2, 3))
+    grey = texture.mean(2, keepdims=True)
+    return np.clip(grey + np.float32(rng.uniform(0, 1.5)) * (texture - grey), 0, 1)
+
+
 # ---------------------------------------------------------------- masks
 
 _SUPERSAMPLING = 4
@@ -417,8 +425,11 @@ def random_scene(
     layered_share: float = 0.55,
     clean_share: float = 0.4,
     gradual_share: float | None = None,
+    recoloured_share: float = 0.0,
 ) -> Scene:
     """Return a random scene of (size, size): layered with probability `layered_share`, else one texture.
+
+    A layer's texture is shown in another light with probability `recoloured_share`.
 
     The background is uniformly blurred or, with probability `gradual_share` (by default 0.2 if layered, else 0.5),
     with a slope, a bowl or small steps.
@@ -431,12 +442,16 @@ def random_scene(
         form = str(rng.choice(["slope", "bowl", "steps"], p=[0.4, 0.25, 0.35]))
         return _radius_map(full, rng, radius, _random_radius(rng), form)
 
+    def layer(texture: Array, mask: Array, radius: Array) -> Layer:
+        recoloured = recoloured_share > 0 and rng.random() < recoloured_share
+        return Layer(_recoloured(texture, rng) if recoloured else texture, mask, radius)
+
     layered = rng.random() < layered_share
     first = _random_radius(rng)
     if gradual_share is None:
         gradual_share = 0.2 if layered else 0.5
     background = radius_map(first, gradual_share)
-    layers = [Layer(_texture(pictures, full, rng), np.ones((full, full), np.float32), background)]
+    layers = [layer(_texture(pictures, full, rng), np.ones((full, full), np.float32), background)]
     for _ in range(rng.integers(1, 4) if layered else 0):
         radius = _random_radius(rng)
         while abs(radius - first) < LAYER_STEP:
@@ -444,17 +459,18 @@ def random_scene(
         # Touching thin things are kept wider than their own blur, else the far side shines through their middle.
         mask, colour = _random_mask(pictures, full, rng, thickness=max(2.0, 1.5 * radius))
         texture = colour if colour is not None else _texture(pictures, full, rng)
-        layers.append(Layer(texture, mask, radius_map(radius, 0.15)))
+        layers.append(layer(texture, mask, radius_map(radius, 0.15)))
     return render(layers, random_camera(rng, clean_share), rng)
 
 
 # ---------------------------------------------------------------- shards
 
 SCENES_PER_SHARD = 250
+RECOLOURED_SHARE = {"train": 0.4, "validation": 0.0}
 RADIUS_SCALE = 32  # shards hold the edge radius in 1/32 px
 
 
-def _write_shards(numbers: range, pictures: Pictures, folder: Path, size: int, seed: int) -> None:
+def _write_shards(numbers: range, pictures: Pictures, folder: Path, size: int, seed: int, recoloured_share: float) -> None:
     """Write shards, each uint8 (scenes, size, size, 5) = R, G, B, edge radius * RADIUS_SCALE, kind."""
     for number in numbers:
         path = folder / f"{number:04d}.npy"
@@ -462,7 +478,8 @@ def _write_shards(numbers: range, pictures: Pictures, folder: Path, size: int, s
             continue
         shard = np.empty((SCENES_PER_SHARD, size, size, 5), np.uint8)
         for i in range(SCENES_PER_SHARD):
-            scene = random_scene(pictures, size, np.random.default_rng([seed, number, i]))
+            rng = np.random.default_rng([seed, number, i])
+            scene = random_scene(pictures, size, rng, recoloured_share=recoloured_share)
             shard[i, ..., :3], shard[i, ..., 4] = scene.image, scene.kind
             shard[i, ..., 3] = np.rint(np.clip(scene.edge_radius, 0, 7.9) * RADIUS_SCALE)
         part = path.with_suffix(".part")
@@ -491,7 +508,10 @@ def main() -> None:
     seed = args.seed if args.split == "train" else args.seed + 1_000_000
     fork = multiprocessing.get_context("fork")  # the processes share the decoded pictures
     jobs = [
-        fork.Process(target=_write_shards, args=(range(job, args.shards, args.jobs), pictures, folder, args.size, seed))
+        fork.Process(
+            target=_write_shards,
+            args=(range(job, args.shards, args.jobs), pictures, folder, args.size, seed, RECOLOURED_SHARE[args.split]),
+        )
         for job in range(args.jobs)
     ]
     for process in jobs:
