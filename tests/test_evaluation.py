@@ -54,12 +54,15 @@ def test_radius_scores() -> None:
     depth = np.zeros((20, 20), bool)
     depth[5, 9] = depth[5, 2] = True
     levels = [0.5, 1.0, 3.0]
-    everywhere = answer(
+    result = answer(
+        map=radii,
+        expected_error=expected_error,
+        edges=edges,
+        depth_edges=depth,
         radii=np.array([1.25, 9, 2.0], np.float32),
         level_probabilities=np.array([[0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], np.float32),
     )
-    result = answer(map=radii, expected_error=expected_error, edges=edges, depth_edges=depth)
-    scores = evaluation.radius_scores("x", result, truth, levels, everywhere)
+    scores = evaluation.radius_scores("x", result, truth, levels)
     assert scores.mae == pytest.approx(1.0)
     assert scores.relative == pytest.approx((1 + 1 / 3) / 2)
     assert scores.expected_error == pytest.approx([0.25] * 5 + [2.0] * 5)

@@ -470,7 +470,9 @@ RECOLOURED_SHARE = {"train": 0.4, "validation": 0.0}
 RADIUS_SCALE = 32  # shards hold the edge radius in 1/32 px
 
 
-def _write_shards(numbers: range, pictures: Pictures, folder: Path, size: int, seed: int, recoloured_share: float) -> None:
+def _write_shards(
+    numbers: range, pictures: Pictures, folder: Path, size: int, seed: int, recoloured_share: float
+) -> None:
     """Write shards, each uint8 (scenes, size, size, 5) = R, G, B, edge radius * RADIUS_SCALE, kind."""
     for number in numbers:
         path = folder / f"{number:04d}.npy"

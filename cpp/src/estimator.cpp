@@ -10,7 +10,7 @@
 #include <numeric>
 #include <optional>
 #include <ranges>
-#include <type_traits>
+#include <variant>
 
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/version.hpp"
@@ -104,6 +104,18 @@ const Model& check_evaluation(const Model& model, Evaluation evaluation) {
   return model;
 }
 
+/// The networks with features shared by all edges of a tile.
+template <class T>
+struct SharedNetworks {
+  std::unique_ptr<cpu::Trunk<T>> trunk;
+  cpu::Heads<T> heads;
+
+  SharedNetworks(const Model& model, const NetworkKernels<T>& network_kernels, const Kernels& kernels, Workers& workers,
+                 const cpu::TileSize& tile)
+      : trunk(cpu::make_trunk(model, network_kernels, kernels, workers, tile)),
+        heads(model, network_kernels, kernels, workers.count()) {}
+};
+
 }  // namespace
 
 struct Estimator::Impl {
@@ -117,16 +129,16 @@ struct Estimator::Impl {
         depth_threshold(options.depth_threshold.value_or(options.labels == Labels::hard ? 0.5 : model.depth_threshold)),
         tile(tile_size(model, height_, width_)),
         edge_detector(height_, width_, options.canny, kernels, workers),
-        bf16_kernels(bf16_trunk(kernels)),
-        precision(choose(options.precision, bf16_kernels != nullptr)),
-        network(model, precision, options.evaluation, workers.count()),
+        precision(choose(options.precision, bf16_networks(kernels) != nullptr)),
         domain_transform(height_, width_, kernels, workers),
         row_start(std::size_t(height_) + 1) {
+    if (options.evaluation != Evaluation::shared && model.architecture == Architecture::tip22)
+      patches.emplace(model, precision, workers.count());
     if (options.evaluation == Evaluation::patch) return;
     if (precision == Precision::bfloat16)
-      bf16 = cpu::make_trunk(model, *bf16_kernels, kernels, workers, tile);
+      shared.emplace<SharedNetworks<std::uint16_t>>(model, *bf16_networks(kernels), kernels, workers, tile);
     else
-      float32 = cpu::make_trunk(model, *kernels.trunk_float, kernels, workers, tile);
+      shared.emplace<SharedNetworks<float>>(model, *kernels.networks_float, kernels, workers, tile);
   }
 
   void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result, const Wanted& wanted);
@@ -135,8 +147,21 @@ struct Estimator::Impl {
   void list_edges(BlurMap& result);
   void read_tile(const ImageView& image, int y0, int x0, BlurMap& result, const Wanted& wanted);
   template <class Use>
-  void evaluate(Head head, bool shared, const ImageView& image, int y0, int x0, const BlurMap& result, const Use& use);
+  void evaluate(Head head, bool by_patch, const ImageView& image, int y0, int x0, const BlurMap& result,
+                const Use& use);
   void propagate(const ImageView& image, BlurMap& result, const MapView& out, const Wanted& wanted);
+
+  std::size_t pixel(const BlurMap& result, std::size_t edge) const {
+    return std::size_t(result.edges[2 * edge]) * std::size_t(width) + std::size_t(result.edges[2 * edge + 1]);
+  }
+  /// Calls use with the networks of this precision.
+  template <class Use>
+  void visit_shared(const Use& use) {
+    if (auto* bf16 = std::get_if<SharedNetworks<std::uint16_t>>(&shared))
+      use(*bf16);
+    else
+      use(std::get<SharedNetworks<float>>(shared));
+  }
 
   const int height, width;
   const Options options;
@@ -146,11 +171,9 @@ struct Estimator::Impl {
   const double depth_threshold;
   const cpu::TileSize tile;
   cpu::EdgeDetector edge_detector;
-  const TrunkKernels<std::uint16_t>* const bf16_kernels;  // null if there are none here
   const Precision precision;
-  std::unique_ptr<cpu::Trunk<float>> float32;  // one of the two, by precision
-  std::unique_ptr<cpu::Trunk<std::uint16_t>> bf16;
-  cpu::Network network;
+  std::variant<std::monostate, SharedNetworks<float>, SharedNetworks<std::uint16_t>> shared;
+  std::optional<cpu::PatchNetworks> patches;
   cpu::DomainTransform domain_transform;
   const std::string device = "cpu";
   std::vector<std::size_t> row_start;   // index of each row's first edge
@@ -233,47 +256,34 @@ void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap&
   // the ratio does not depend on the width.
   constexpr std::int64_t pixels_per_patch = 200;
   const std::int64_t trunk_pixels = std::int64_t{tile.height + 24} * (tile.width + 24);
-  const bool shared = options.evaluation == Evaluation::automatic && model.architecture == Architecture::tip22
-                          ? std::int64_t(selection.size()) * pixels_per_patch > trunk_pixels
-                          : options.evaluation != Evaluation::patch;
-  if (shared) {
+  const bool by_patch = options.evaluation == Evaluation::automatic && patches
+                            ? std::int64_t(selection.size()) * pixels_per_patch <= trunk_pixels
+                            : options.evaluation == Evaluation::patch;
+  if (!by_patch) {
     StageTimer timer(result, Stage::extract_features);
     in_tile.clear();
     for (const std::int32_t edge : selection)
       in_tile.push_back({result.edges[2 * std::size_t(edge)] - y0, column(std::size_t(edge)) - x0});
-    const auto run = [&](auto& trunk) {
-      trunk->load(image, y0, x0);
-      trunk->extract_features(in_tile);
-    };
-    if (precision == Precision::bfloat16)
-      run(bf16);
-    else
-      run(float32);
+    visit_shared([&](auto& networks) {
+      networks.trunk->load(image, y0, x0);
+      networks.trunk->extract_features(in_tile);
+    });
   }
 
   if (depth_threshold < 1) {
     StageTimer timer(result, Stage::classify);
-    evaluate(Head::edge, shared, image, y0, x0, result, [&](std::int32_t edge, const float* probability) {
-      result.depth_probability[std::size_t(edge)] = probability[1];
+    evaluate(Head::edge, by_patch, image, y0, x0, result, [&](std::size_t edge, const float* probability) {
+      result.depth_probability[edge] = probability[1];
+      if (double(probability[1]) > depth_threshold) {
+        result.pattern_edges[pixel(result, edge)] = 0;
+        result.depth_edges[pixel(result, edge)] = 1;
+      }
     });
   }
 
   StageTimer timer(result, Stage::estimate);
-  std::size_t kept = 0;
-  for (const std::int32_t edge : selection) {
-    const std::size_t i = std::size_t(edge);
-    if (double(result.depth_probability[i]) > depth_threshold) {
-      const std::size_t at = std::size_t(result.edges[2 * i]) * std::size_t(width) + std::size_t(column(i));
-      result.pattern_edges[at] = 0;
-      result.depth_edges[at] = 1;
-    } else {
-      selection[kept++] = edge;
-    }
-  }
-  selection.resize(kept);
   const std::size_t levels = model.levels.size();
-  evaluate(Head::blur, shared, image, y0, x0, result, [&](std::int32_t edge, const float* probability) {
-    const std::size_t i = std::size_t(edge);
+  evaluate(Head::blur, by_patch, image, y0, x0, result, [&](std::size_t i, const float* probability) {
     const float* best = std::max_element(probability, probability + levels);
     double mean = 0, square = 0;
     for (std::size_t k = 0; k < levels; ++k) {
@@ -287,39 +297,41 @@ void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap&
   });
 }
 
-/// Asks a network about the selected edges, a batch at a time, and calls use(edge, probabilities).
+/// Asks a network about the selected edges, a batch at a time, and calls use(edge, probabilities), for several edges at
+/// once.
 template <class Use>
-void Estimator::Impl::evaluate(Head head, bool shared, const ImageView& image, int y0, int x0, const BlurMap& result,
+void Estimator::Impl::evaluate(Head head, bool by_patch, const ImageView& image, int y0, int x0, const BlurMap& result,
                                const Use& use) {
-  const int batch = shared ? network.head_batch() : network.patch_batch();
-  const std::size_t outputs = head == Head::edge ? 2 : model.levels.size();
-  const auto gather = [&]<class T>(std::size_t first, int count, const cpu::Trunk<T>& trunk) {
-    T* const features = static_cast<T*>(network.fused(head));
-    workers.for_ranges(count, 32, [&](int begin, int end, int) {
-      for (int k = begin; k < end; ++k) {
-        const std::size_t edge = std::size_t(selection[first + std::size_t(k)]);
-        trunk.gather(head, {result.edges[2 * edge] - y0, result.edges[2 * edge + 1] - x0},
-                     features + std::ptrdiff_t(k) * network.positions() * model.width);
-      }
-    });
-  };
-
-  for (std::size_t first = 0; first < selection.size(); first += std::size_t(batch)) {
-    const int count = int(std::min(std::size_t(batch), selection.size() - first));
-    if (!shared) {
-      const std::array<float*, 3> crops = network.crops(head);
-      workers.for_ranges(count, 1, [&](int k, int, int) {
-        const std::size_t edge = std::size_t(selection[first + std::size_t(k)]);
-        cpu::extract_patches(image, result.edges[2 * edge], result.edges[2 * edge + 1], model.crop_offset,
-                             {crops[0] + k * 3 * 41 * 41, crops[1] + k * 3 * 27 * 27, crops[2] + k * 3 * 15 * 15});
+  const int total = int(selection.size());
+  if (!by_patch) {
+    visit_shared([&]<class T>(SharedNetworks<T>& networks) {
+      workers.for_ranges(total, networks.heads.batch, [&](int begin, int end, int slot) {
+        const std::ptrdiff_t size = std::ptrdiff_t{networks.heads.positions()} * model.width;
+        for (int k = begin; k < end; ++k) {
+          const std::size_t edge = std::size_t(selection[std::size_t(k)]);
+          networks.trunk->gather(head, {result.edges[2 * edge] - y0, result.edges[2 * edge + 1] - x0},
+                                 networks.heads.features(slot) + (k - begin) * size);
+        }
+        const float* probabilities = networks.heads.predict(head, end - begin, slot);
+        for (int k = begin; k < end; ++k)
+          use(std::size_t(selection[std::size_t(k)]),
+              probabilities + std::ptrdiff_t{k - begin} * networks.heads.pitch(head));
       });
-    } else if (precision == Precision::bfloat16) {
-      gather(first, count, *bf16);
-    } else {
-      gather(first, count, *float32);
-    }
-    const float* probabilities = shared ? network.predict(head) : network.predict_patches(head);
-    for (int k = 0; k < count; ++k) use(selection[first + std::size_t(k)], probabilities + std::size_t(k) * outputs);
+    });
+    return;
+  }
+  const std::size_t outputs = head == Head::edge ? 2 : model.levels.size();
+  for (int first = 0; first < total; first += patches->batch) {
+    const int count = std::min(patches->batch, total - first);
+    const std::array<float*, 3> crops = patches->crops(head);
+    workers.for_ranges(count, 1, [&](int k, int, int) {
+      const std::size_t edge = std::size_t(selection[std::size_t(first + k)]);
+      cpu::extract_patches(image, result.edges[2 * edge], result.edges[2 * edge + 1], model.crop_offset,
+                           {crops[0] + k * 3 * 41 * 41, crops[1] + k * 3 * 27 * 27, crops[2] + k * 3 * 15 * 15});
+    });
+    const float* probabilities = patches->predict(head);
+    for (int k = 0; k < count; ++k)
+      use(std::size_t(selection[std::size_t(first + k)]), probabilities + std::size_t(k) * outputs);
   }
 }
 
@@ -327,17 +339,19 @@ void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const M
   StageTimer timer(result, Stage::propagate);
   result.expected_error.resize(wanted.expected_error ? result.depth_edges.size() : 0);
   const auto weight = [&](std::size_t i) {
-    if (options.labels == Labels::hard) return 1.0f;
+    const bool depth = result.depth_edges[pixel(result, i)] != 0;
+    if (options.labels == Labels::hard) return depth ? 0.0f : 1.0f;
     const float certainty = deviation_floor_px / (deviation_floor_px + result.radius_deviation[i]);
-    return (1.0f - result.depth_probability[i]) * certainty * certainty;
+    return (depth ? depth_edge_weight : 1.0f - result.depth_probability[i]) * certainty * certainty;
   };
   cpu::propagate(
       domain_transform, image, result.depth_edges.data(), options.propagation,
       [&](int y, const cpu::SeedRows& rows) {
         for (std::size_t i = row_start[std::size_t(y)]; i < row_start[std::size_t(y) + 1]; ++i)
-          if (const float radius = result.radii[i], deviation = result.radius_deviation[i]; radius > 0) {
+          if (const float of_edge = weight(i); of_edge > 0) {
+            const float radius = result.radii[i], deviation = result.radius_deviation[i];
             const std::int32_t x = result.edges[2 * i + 1];
-            rows.weights[x] = weight(i);
+            rows.weights[x] = of_edge;
             rows.radii[x] = rows.weights[x] * radius;
             if (rows.squares) rows.squares[x] = rows.weights[x] * (radius * radius + deviation * deviation);
           }

@@ -27,4 +27,8 @@ inline std::pair<FilterOptions, FilterOptions> filters(const PropagationOptions&
 /// variance, from the network's own deviation and what even a sure answer is off by (levels are 0.25 px apart).
 inline constexpr float deviation_floor_px = 0.15f;
 
+/// In the weight of a depth edge, in place of 1 - depth probability: its blur is that of its nearer side, which is
+/// better than nothing where no pattern edge is in reach.
+inline constexpr float depth_edge_weight = 0.02f;
+
 }  // namespace defocus_fast

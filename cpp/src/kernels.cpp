@@ -21,7 +21,7 @@ namespace avx512 {
 extern const Kernels kernels;
 }
 namespace avx512bf16 {
-extern const TrunkKernels<std::uint16_t> trunk_bf16;
+extern const NetworkKernels<std::uint16_t> networks_bf16;
 }
 #endif
 
@@ -61,9 +61,9 @@ const Kernels& select_kernels(const char* name) {
   throw InvalidArgument("kernels: expected one of " + known + ", got \"" + name + '"');
 }
 
-const TrunkKernels<std::uint16_t>* bf16_trunk([[maybe_unused]] const Kernels& kernels) {
+const NetworkKernels<std::uint16_t>* bf16_networks([[maybe_unused]] const Kernels& kernels) {
 #ifdef DEFOCUS_FAST_X86
-  if (&kernels == &avx512::kernels && __builtin_cpu_supports("avx512bf16")) return &avx512bf16::trunk_bf16;
+  if (&kernels == &avx512::kernels && __builtin_cpu_supports("avx512bf16")) return &avx512bf16::networks_bf16;
 #endif
   return nullptr;
 }

@@ -33,21 +33,26 @@ struct CannyKernels {
 /// Features of a pixel are padded with zeros to a multiple of this many channels.
 inline constexpr int feature_block = 16;
 
-/// One convolution at listed pixels p: out[p * outputs + k] = sum of taps[t][p * inputs + c] * weight(t, c, k).
+/// One convolution at listed pixels p:
+/// out[p * outputs + k] = bias[k] + sum of taps[t][p * pitch + c] * weight(t, c, k).
 template <class T>
 struct Convolution {
   const T* const* taps;  // (tap_count) where each tap reads, seen from pixel 0
   int tap_count;
-  int inputs;        // channels of every tap; even
-  const T* weights;  // (outputs / 16, tap_count, inputs, 16); bf16: (..., inputs / 2, 16, 2)
-  int outputs;       // a multiple of feature_block
+  int inputs;            // channels of every tap; even
+  std::ptrdiff_t pitch;  // values from pixel to pixel
+  const T* weights;      // (outputs / 16, tap_count, inputs, 16); bf16: (..., inputs / 2, 16, 2)
+  const float* bias;     // (outputs); may be null
+  int outputs;           // a multiple of feature_block
   bool relu;
 };
 
 /// T is float, or uint16_t for bf16.
 template <class T>
-struct TrunkKernels {
+struct NetworkKernels {
   void (*convolve)(const Convolution<T>& layer, const std::int32_t* pixels, int n, T* out);
+  /// The same with the sums as they are, not rounded to T.
+  void (*convolve_to_float)(const Convolution<T>& layer, const std::int32_t* pixels, int n, float* out);
   /// Maximum over the 3 x 3 pixels around each listed one; values are not negative; `row` elements from row to row.
   void (*pool)(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* pixels, int n, T* out);
 };
@@ -76,14 +81,17 @@ struct Kernels {
   void (*fuse_bf16)(const std::uint16_t* u, const std::uint16_t* v, const std::ptrdiff_t* u_offset,
                     const std::ptrdiff_t* v_offset, int channels, std::uint16_t* out);
 
-  const TrunkKernels<float>* trunk_float;
+  /// values[i] = exp(values[i]) / sum of exp(values); n is a multiple of feature_block.
+  void (*softmax)(float* values, int n);
+
+  const NetworkKernels<float>* networks_float;
 };
 
 /// The variant of that name, or the widest that this CPU runs for "auto". Throws InvalidArgument for an unknown name,
 /// BackendUnavailable for one that this CPU or build lacks.
 const Kernels& select_kernels(const char* name);
 
-/// The trunk in bf16, or null if these kernels or this CPU have no instruction for it.
-const TrunkKernels<std::uint16_t>* bf16_trunk(const Kernels& kernels);
+/// The networks in bf16, or null if these kernels or this CPU have no instruction for it.
+const NetworkKernels<std::uint16_t>* bf16_networks(const Kernels& kernels);
 
 }  // namespace defocus_fast

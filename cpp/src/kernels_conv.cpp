@@ -26,11 +26,15 @@ template <int pixels, int blocks>
 void convolve_tile(const Convolution<float>& layer, int first_block, const std::int32_t* at, float* out) {
   constexpr int vectors = blocks * vectors_per_block;
   Floats sum[pixels][vectors] = {};
+  if (layer.bias)
+    for (int p = 0; p < pixels; ++p)
+      for (int v = 0; v < vectors; ++v)
+        sum[p][v] = *reinterpret_cast<const Floats*>(layer.bias + first_block * feature_block + v * vector_floats);
   const std::ptrdiff_t block_size = std::ptrdiff_t(layer.tap_count) * layer.inputs * feature_block;
   const float* weights = layer.weights + first_block * block_size;
   for (int t = 0; t < layer.tap_count; ++t) {
     const float* in[pixels];
-    for (int p = 0; p < pixels; ++p) in[p] = layer.taps[t] + std::ptrdiff_t(at[p]) * layer.inputs;
+    for (int p = 0; p < pixels; ++p) in[p] = layer.taps[t] + at[p] * layer.pitch;
     for (int c = 0; c < layer.inputs; ++c, weights += feature_block) {
       Floats w[vectors];
       for (int v = 0; v < vectors; ++v)
@@ -50,20 +54,25 @@ void convolve_tile(const Convolution<float>& layer, int first_block, const std::
 }
 
 #else
-template <int pixels, int blocks>
-void convolve_tile(const Convolution<std::uint16_t>& layer, int first_block, const std::int32_t* at,
-                   std::uint16_t* out) {
+inline void store(__m512 values, float* out) { _mm512_storeu_ps(out, values); }
+inline void store(__m512 values, std::uint16_t* out) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), __m256i(_mm512_cvtneps_pbh(values)));
+}
+
+template <int pixels, int blocks, class Out>
+void convolve_tile(const Convolution<std::uint16_t>& layer, int first_block, const std::int32_t* at, Out* out) {
   __m512 sum[pixels][blocks];
 #pragma GCC unroll 8
   for (int p = 0; p < pixels; ++p)
 #pragma GCC unroll 4
-    for (int b = 0; b < blocks; ++b) sum[p][b] = _mm512_setzero_ps();
+    for (int b = 0; b < blocks; ++b)
+      sum[p][b] = layer.bias ? _mm512_loadu_ps(layer.bias + (first_block + b) * feature_block) : _mm512_setzero_ps();
   const std::ptrdiff_t block_size = std::ptrdiff_t(layer.tap_count) * layer.inputs * feature_block;
   const std::uint16_t* weights = layer.weights + first_block * block_size;
   for (int t = 0; t < layer.tap_count; ++t) {
     const std::uint16_t* in[pixels];
 #pragma GCC unroll 8
-    for (int p = 0; p < pixels; ++p) in[p] = layer.taps[t] + std::ptrdiff_t(at[p]) * layer.inputs;
+    for (int p = 0; p < pixels; ++p) in[p] = layer.taps[t] + at[p] * layer.pitch;
     for (int c = 0; c < layer.inputs; c += 2, weights += 2 * feature_block) {
       __m512bh w[blocks];
 #pragma GCC unroll 4
@@ -84,15 +93,13 @@ void convolve_tile(const Convolution<std::uint16_t>& layer, int first_block, con
     for (int b = 0; b < blocks; ++b) {
       __m512 value = sum[p][b];
       if (layer.relu) value = value > 0 ? value : __m512{};  // _mm512_max_ps warns in GCC 12
-      _mm256_storeu_si256(
-          reinterpret_cast<__m256i*>(out + std::ptrdiff_t(at[p]) * layer.outputs + (first_block + b) * feature_block),
-          __m256i(_mm512_cvtneps_pbh(value)));
+      store(value, out + std::ptrdiff_t(at[p]) * layer.outputs + (first_block + b) * feature_block);
     }
 }
 #endif
 
-template <class T>
-void convolve(const Convolution<T>& layer, const std::int32_t* at, int n, T* out) {
+template <class T, class Out>
+void convolve(const Convolution<T>& layer, const std::int32_t* at, int n, Out* out) {
   const int blocks = layer.outputs / feature_block;
   int block = 0;
   for (; block + tile_blocks <= blocks; block += tile_blocks) {
@@ -138,9 +145,11 @@ void pool(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* at,
 }  // namespace
 
 #ifdef __AVX512BF16__
-extern constinit const TrunkKernels<std::uint16_t> trunk_bf16{convolve<std::uint16_t>, pool<std::uint16_t>};
+extern constinit const NetworkKernels<std::uint16_t> networks_bf16{convolve<std::uint16_t, std::uint16_t>,
+                                                                   convolve<std::uint16_t, float>, pool<std::uint16_t>};
 #else
-extern constinit const TrunkKernels<float> trunk_float{convolve<float>, pool<float>};
+extern constinit const NetworkKernels<float> networks_float{convolve<float, float>, convolve<float, float>,
+                                                            pool<float>};
 #endif
 
 }  // namespace defocus_fast::DEFOCUS_FAST_VARIANT

@@ -177,6 +177,15 @@ void fuse_bf16(const std::uint16_t* u, const std::uint16_t* v, const std::ptrdif
   }
 }
 
+void softmax(float* values, int n) {
+  float most = values[0];
+  for (int i = 1; i < n; ++i) most = values[i] > most ? values[i] : most;
+  float sum = 0;
+  for (int i = 0; i < n; ++i) values[i] = exp_nonpositive(values[i] - most);
+  for (int i = 0; i < n; ++i) sum += values[i];
+  for (int i = 0; i < n; ++i) values[i] /= sum;
+}
+
 #define DEFOCUS_FAST_QUOTE_(x) #x
 #define DEFOCUS_FAST_QUOTE(x) DEFOCUS_FAST_QUOTE_(x)
 
@@ -192,6 +201,7 @@ extern constinit const Kernels kernels{DEFOCUS_FAST_QUOTE(DEFOCUS_FAST_VARIANT),
                                        scatter_lines,
                                        fuse_float,
                                        fuse_bf16,
-                                       &trunk_float};
+                                       softmax,
+                                       &networks_float};
 
 }  // namespace defocus_fast::DEFOCUS_FAST_VARIANT

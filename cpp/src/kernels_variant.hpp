@@ -9,6 +9,6 @@ namespace defocus_fast::DEFOCUS_FAST_VARIANT {
 
 extern const CannyKernels<float> canny_float;
 extern const CannyKernels<double> canny_double;
-extern const TrunkKernels<float> trunk_float;
+extern const NetworkKernels<float> networks_float;
 
 }  // namespace defocus_fast::DEFOCUS_FAST_VARIANT

@@ -136,30 +136,57 @@ class Trunk {
 };
 
 template <class T>
-std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const TrunkKernels<T>& trunk_kernels, const Kernels& kernels,
-                                     Workers& workers, const TileSize& tile);
+std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const NetworkKernels<T>& network_kernels,
+                                     const Kernels& kernels, Workers& workers, const TileSize& tile);
 
-// ---- network.cpp
+// ---- heads.cpp
 
-/// The parts of both networks that run once per edge, and the whole networks on patches.
-class Network {
+/// The parts of both networks that run once per edge. T is float, or uint16_t for bf16.
+template <class T>
+class Heads {
  public:
-  Network(const Model& model, Precision precision, Evaluation evaluation, int num_threads);
-  ~Network();
+  static constexpr int batch = 32;  // edges whose features stay in the second-level cache
 
-  int head_batch() const;   // edges per evaluation of a head
-  int positions() const;    // of features that a head reads per edge
-  int patch_batch() const;  // edges per evaluation of a whole network
+  /// `slots`: how many threads may ask at once, each under a number of its own.
+  Heads(const Model& model, const NetworkKernels<T>& network_kernels, const Kernels& kernels, int slots);
+  ~Heads();
+  Heads(const Heads&) = delete;
+  Heads& operator=(const Heads&) = delete;
 
-  /// Input of predict: (head_batch, positions, width) float or bf16.
-  void* fused(Head head);
-  /// (head_batch, outputs) probabilities.
-  const float* predict(Head head);
+  int positions() const { return positions_; }  // of features that a head reads per edge
+  /// Input of predict: (batch, positions, width).
+  T* features(int slot);
+  /// Probabilities of the first `count` edges; rows are pitch(head) apart. Spends the features.
+  const float* predict(Head head, int count, int slot);
+  int pitch(Head head) const { return pitch_[std::size_t(head)]; }
 
-  /// Input of predict_patches: (patch_batch, n, n, 3) for n = 41, 27, 15.
+ private:
+  struct Layer;
+  struct Slot;
+
+  const NetworkKernels<T>& network_kernels_;
+  const Kernels& kernels_;
+  int positions_, levels_;
+  std::array<std::vector<Layer>, 2> layers_;  // by Head
+  std::array<int, 2> pitch_{};
+  std::vector<Slot> slots_;
+  std::vector<std::int32_t> one_per_edge_, inner_3x3_;  // pixels at which a layer is evaluated
+};
+
+// ---- patch_networks.cpp
+
+/// The whole networks on patches, by OpenVINO.
+class PatchNetworks {
+ public:
+  PatchNetworks(const Model& model, Precision precision, int num_threads);
+  ~PatchNetworks();
+
+  static constexpr int batch = 16;  // edges per evaluation
+
+  /// Input of predict: (batch, n, n, 3) for n = 41, 27, 15.
   std::array<float*, 3> crops(Head head);
-  /// (patch_batch, outputs) probabilities.
-  const float* predict_patches(Head head);
+  /// (batch, outputs) probabilities.
+  const float* predict(Head head);
 
  private:
   struct Impl;

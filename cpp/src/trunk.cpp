@@ -3,6 +3,7 @@
 // VALID and the pooled sizes divide evenly, so the features of overlapping patches are the same numbers (the pool
 // becomes dense, the layers after it dilated by 3). Each layer is evaluated only where an edge looks at its output.
 #include "defocus_fast/error.hpp"
+#include "pack_weights.hpp"
 #include "stages.hpp"
 
 namespace defocus_fast::cpu {
@@ -36,12 +37,12 @@ class ListedConvolutions : public Trunk<T> {
   };
 
   /// `image_inputs` values of the picture at every pixel of the grid, stored as `image_channels`, an even number.
-  ListedConvolutions(const Model& model, const TrunkKernels<T>& kernels_, Workers& workers_, int rows, int pitch_,
+  ListedConvolutions(const Model& model, const NetworkKernels<T>& kernels_, Workers& workers_, int rows, int pitch_,
                      int guard_, int image_inputs_, int image_channels_)
       : kernels(kernels_),
         workers(workers_),
         width(model.width),
-        channels((model.width + feature_block - 1) / feature_block * feature_block),
+        channels(padded_features(model.width)),
         pitch(pitch_),
         pixel_count(rows * pitch_),
         guard(guard_),
@@ -61,30 +62,25 @@ class ListedConvolutions : public Trunk<T> {
     const auto found = weights.find(name);
     if (found == weights.end() || found->second.size() != outputs * real * sources.size() * area)
       throw ModelError("model: \"" + name + "\" is missing or of the wrong size");
-    Layer result{{}, std::vector<T>(std::size_t(channels) * inputs * sources.size() * area), int(inputs), relu};
-    for (std::size_t s = 0; s < sources.size(); ++s)
-      for (std::size_t k = 0; k < area; ++k) {
-        const int dy = (int(k) / kernel - kernel / 2) * dilation + sources[s].shift;
-        const int dx = (int(k) % kernel - kernel / 2) * dilation + sources[s].shift;
-        const std::size_t tap = result.taps.size(), taps = sources.size() * area;
-        result.taps.push_back(sources[s].plane.data() + std::ptrdiff_t(dy * pitch + dx) * std::ptrdiff_t(inputs));
-        for (std::size_t o = 0; o < outputs; ++o)
-          for (std::size_t c = 0; c < real; ++c) {
-            const float value = found->second[((o * sources.size() + s) * real + c) * area + k];
-            // Layouts of Convolution::weights.
-            const std::size_t row = (o / feature_block * taps + tap) * inputs;
-            const std::size_t lane = o % feature_block;
-            const std::size_t at = std::is_same_v<T, float> ? (row + c) * feature_block + lane
-                                                            : (row + c / 2 * 2) * feature_block + lane * 2 + c % 2;
-            result.weights[at] = stored<T>(value);
-          }
+    Layer result{{}, {}, int(inputs), relu};
+    for (const Source& source : sources)
+      for (int k = 0; k < kernel * kernel; ++k) {
+        const int dy = (k / kernel - kernel / 2) * dilation + source.shift;
+        const int dx = (k % kernel - kernel / 2) * dilation + source.shift;
+        result.taps.push_back(source.plane.data() + std::ptrdiff_t(dy * pitch + dx) * std::ptrdiff_t(inputs));
       }
+    result.weights = pack_weights<T>(width, int(result.taps.size()), int(real), int(inputs),
+                                     [&](std::size_t o, std::size_t tap, std::size_t c) {
+                                       const std::size_t s = tap / area, k = tap % area;
+                                       return found->second[((o * sources.size() + s) * real + c) * area + k];
+                                     });
     return result;
   }
 
   void convolve(const Layer& layer, const Needed& at, Plane& to) {
     const Convolution<T> convolution{
-        layer.taps.data(), int(layer.taps.size()), layer.inputs, layer.weights.data(), channels, layer.relu};
+        layer.taps.data(), int(layer.taps.size()), layer.inputs, layer.inputs, layer.weights.data(), nullptr, channels,
+        layer.relu};
     workers.for_ranges(int(at.pixels.size()), pixels_per_task, [&](int begin, int end, int) {
       kernels.convolve(convolution, at.pixels.data() + begin, end - begin, to.data());
     });
@@ -120,13 +116,13 @@ class ListedConvolutions : public Trunk<T> {
       if (out[i]) to.pixels.push_back(i);
   }
 
-  const TrunkKernels<T>& kernels;
+  const NetworkKernels<T>& kernels;
   Workers& workers;
   const int width, channels, pitch, pixel_count;
   const int guard;  // bytes beyond a mask that shifted reads may touch
   const int image_inputs, image_channels;
   Plane image;
-  std::map<std::string, std::vector<float>> weights;
+  std::map<std::string, std::vector<float>> weights;  // until the layers are made
 };
 
 /// The paper's networks: features of both at every pixel that a patch around an edge holds.
@@ -141,7 +137,7 @@ class Tip22Trunk : public ListedConvolutions<T> {
   static constexpr int margin = 20;  // px that a patch reaches beyond its centre
 
  public:
-  Tip22Trunk(const Model& model, const TrunkKernels<T>& trunk_kernels, const Kernels& kernels, Workers& workers_,
+  Tip22Trunk(const Model& model, const NetworkKernels<T>& trunk_kernels, const Kernels& kernels, Workers& workers_,
              const TileSize& tile)
       : Base(model, trunk_kernels, workers_, tile.height + 2 * margin, tile.width + 2 * margin,
              6 * (tile.width + 2 * margin + 1), 3, 4),
@@ -172,6 +168,7 @@ class Tip22Trunk : public ListedConvolutions<T> {
     edge_v_conv = layer("edge.conv1.v", {{odd, shift_}}, 3, 1, false);
     blur_u_conv = layer("blur.conv1.u", {{branch1, 0}, {branch2, shift_}}, 3, 3, false);
     edge_u_conv = layer("edge.conv1.u", {{edge_branch1, 0}, {branch1, 0}, {branch2, shift_}}, 3, 3, false);
+    this->weights.clear();
   }
 
   void load(const ImageView& picture, int y0, int x0) override {
@@ -263,7 +260,7 @@ class CellTrunk : public ListedConvolutions<T> {
   using typename Base::Plane;
 
  public:
-  CellTrunk(const Model& model, const TrunkKernels<T>& kernels, Workers& workers_, const TileSize& tile)
+  CellTrunk(const Model& model, const NetworkKernels<T>& kernels, Workers& workers_, const TileSize& tile)
       : Base(model, kernels, workers_, tile.height / cell + 2 * (model.depth + 1),
              tile.width / cell + 2 * (model.depth + 1), tile.width / cell + 2 * (model.depth + 1) + 1, 27, 28),
         rows_(tile.height / cell + 2 * (model.depth + 1)),
@@ -274,6 +271,7 @@ class CellTrunk : public ListedConvolutions<T> {
     layers_.push_back(layer("stem", {{image, 0}}, 3, 1));
     for (int i = 0; i < model.depth; ++i)
       layers_.push_back(layer("convs." + std::to_string(i), {{planes_[std::size_t(i % 2)], 0}}, 3, 1));
+    this->weights.clear();
   }
 
   void load(const ImageView& picture, int y0, int x0) override {
@@ -323,15 +321,15 @@ class CellTrunk : public ListedConvolutions<T> {
 }  // namespace
 
 template <class T>
-std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const TrunkKernels<T>& trunk_kernels, const Kernels& kernels,
+std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const NetworkKernels<T>& trunk_kernels, const Kernels& kernels,
                                      Workers& workers, const TileSize& tile) {
   if (model.architecture == Architecture::cells)
     return std::make_unique<CellTrunk<T>>(model, trunk_kernels, workers, tile);
   return std::make_unique<Tip22Trunk<T>>(model, trunk_kernels, kernels, workers, tile);
 }
-template std::unique_ptr<Trunk<float>> make_trunk(const Model&, const TrunkKernels<float>&, const Kernels&, Workers&,
+template std::unique_ptr<Trunk<float>> make_trunk(const Model&, const NetworkKernels<float>&, const Kernels&, Workers&,
                                                   const TileSize&);
-template std::unique_ptr<Trunk<std::uint16_t>> make_trunk(const Model&, const TrunkKernels<std::uint16_t>&,
+template std::unique_ptr<Trunk<std::uint16_t>> make_trunk(const Model&, const NetworkKernels<std::uint16_t>&,
                                                           const Kernels&, Workers&, const TileSize&);
 
 }  // namespace defocus_fast::cpu

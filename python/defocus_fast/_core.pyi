@@ -40,16 +40,16 @@ class BlurMap:
         """(n,) probability that the edge is a depth edge."""
     @property
     def radii(self) -> NDArray[np.float32]:
-        """(n,) radius in px, by the estimator's `labels`; 0 at depth edges."""
+        """(n,) radius in px, by the estimator's `labels`; at depth edges that of the nearer side."""
     @property
     def radius_deviation(self) -> NDArray[np.float32]:
-        """(n,) standard deviation in px of the blur network's probabilities; 0 at depth edges."""
+        """(n,) standard deviation in px of the blur network's probabilities."""
     @property
     def radius_probability(self) -> NDArray[np.float32]:
-        """(n,) probability of the most probable level; 0 at depth edges."""
+        """(n,) probability of the most probable level."""
     @property
     def level_probabilities(self) -> NDArray[np.float32]:
-        """(n, levels) probability of every radius, rows of 0 at depth edges; (0, 0) unless asked for."""
+        """(n, levels) probability of every radius; (0, 0) unless asked for."""
     @property
     def stage_ms(self) -> dict[str, float]:
         """Milliseconds of each stage, in the order in which they run."""

@@ -47,9 +47,10 @@ class Estimator:
         num_threads: threads of this estimator; None means all cores.
         kernels: instruction set of this library's own loops, one of :func:`available_kernels`, or "auto".
         canny_sigma, canny_low, canny_high: of the edge detector, see :func:`detect_edges`.
-        labels: what the probabilities of the radii at a pattern edge become before they are spread: "posterior", their
-            mean, weighted by (1 - depth probability) / (0.15 px + their standard deviation)**2, or "hard", the most
-            probable level with weight 1, as in the paper.
+        labels: what the probabilities of the radii at an edge become before they are spread: "posterior", their mean,
+            weighted by (1 - depth probability) / (0.15 px + their standard deviation)**2, at depth edges (whose blur is
+            that of the nearer side) by 0.02 in place of 1 - depth probability; or "hard", the most probable level with
+            weight 1, at pattern edges only, as in the paper.
         depth_threshold: edges of a higher depth probability are depth edges; in [0, 1]. At 1 no edge is, and the
             edge network does not run. None means 0.5 for hard labels, as in the paper, and what the model was tuned
             to for posterior ones.

@@ -491,9 +491,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     for model in models:
         for variant, options in (VARIANTS if ablations else {"as shipped": {}}).items():
-            common = {"model": _model(model), "precision": precision}
-            estimators = _Estimators(**common, **options)
-            readers = _Estimators(**common, depth_threshold=float(np.nextafter(np.float32(1), np.float32(0))))
+            estimators = _Estimators(model=_model(model), precision=precision, **options)
             scores: list[Any] = []
             for picture, known in track(found, f"{model}, {variant}", transient=True, disable=not sys.stderr.isatty()):
                 try:
@@ -501,15 +499,12 @@ def evaluate(
                     if values.shape != photo.shape[:2]:
                         raise ValueError(f"expected shape {photo.shape[:2]} as of the picture, got {values.shape}")
                     estimator = estimators.of_size(*values.shape)
-                    result = estimator.estimate(photo)
+                    result = estimator.estimate(photo, level_probabilities=True)
                     if mask:
                         blurred = (values > values.max() / 2) == (mask == "blurred")
                         scores.append(evaluation.mask_scores(picture.name, result.map, blurred))
                     else:
-                        everywhere = readers.of_size(*values.shape).estimate(photo, level_probabilities=True)
-                        scores.append(
-                            evaluation.radius_scores(picture.name, result, values, estimator.levels, everywhere)
-                        )
+                        scores.append(evaluation.radius_scores(picture.name, result, values, estimator.levels))
                 except _Unusable as error:
                     raise click.UsageError(str(error)) from None
                 except Exception as error:

@@ -82,16 +82,14 @@ class RadiusScores:
     depth_recall: float  # share of true depth edges called so; not a number without any
 
 
-def radius_scores(name: str, result: BlurMap, truth: Floats, levels: list[float], all_edges: BlurMap) -> RadiusScores:
+def radius_scores(name: str, result: BlurMap, truth: Floats, levels: list[float]) -> RadiusScores:
     """Score one picture.
 
     Args:
         name: of the picture.
-        result: the answer to be judged.
+        result: the answer to be judged, with ``level_probabilities``.
         truth: (H, W) radii in px.
         levels: of the estimator.
-        all_edges: the same with ``level_probabilities``, all edges being treated as pattern edges
-            (``depth_threshold`` just below 1).
     """
     error = np.abs(result.map - truth)
     positive = truth > 0
@@ -109,8 +107,8 @@ def radius_scores(name: str, result: BlurMap, truth: Floats, levels: list[float]
             relative=float((error[positive] / truth[positive]).mean()) if positive.any() else float("nan"),
             expected_error=[float(result.expected_error.flat[share].mean()) for share in shares],
             actual_error=[float(error.flat[share].mean()) for share in shares],
-            edge_mae=_mean(np.abs(all_edges.radii[pattern] - at_pattern)),
-            edge_accuracy=_mean(all_edges.level_probabilities[pattern].argmax(1) == nearest),
+            edge_mae=_mean(np.abs(result.radii[pattern] - at_pattern)),
+            edge_accuracy=_mean(result.level_probabilities[pattern].argmax(1) == nearest),
             pattern_recall=_mean(~called_depth[pattern]),
             depth_recall=_mean(called_depth[depth]),
         )

@@ -96,37 +96,41 @@ TEST_CASE("fused features in float are the sum cut at 0") {
 
 namespace {
 
-/// A layer of random weights on a 12 x 11 plane, by the kernels and by the sums written out.
-template <class T>
-void check_convolution(const TrunkKernels<T>& kernels, int inputs, int outputs, int kernel, int dilation, bool relu,
-                       double rounding) {
+/// A layer of random weights on a 12 x 11 plane, by the kernels and by the sums written out. Pixels lie `pitch` values
+/// apart.
+template <class T, class Out>
+void check_convolution(void (*convolve)(const Convolution<T>&, const std::int32_t*, int, Out*), int inputs, int pitch,
+                       int outputs, int kernel, int dilation, bool relu, bool with_bias, double rounding) {
   const int height = 12, width = 11, reach = kernel / 2 * dilation;
-  const auto value_of = [](T stored_value) {
-    if constexpr (std::is_same_v<T, float>)
+  const auto value_of = [](auto stored_value) {
+    if constexpr (std::is_same_v<decltype(stored_value), float>)
       return stored_value;
     else
       return widen(stored_value);
   };
-  std::vector<T> in, weights, out(std::size_t(height * width * outputs), T(7));
-  for (const float value : random_values<float>(std::size_t(height * width * inputs), 0, 1))
+  std::vector<T> in, weights;
+  std::vector<Out> out(std::size_t(height * width * outputs), Out(7));
+  const auto bias = random_values<float>(std::size_t(outputs), -1, 1);
+  for (const float value : random_values<float>(std::size_t(height * width * pitch), 0, 1))
     in.push_back(stored<T>(value));
   for (const float value : random_values<float>(std::size_t(kernel * kernel * inputs * outputs), -1, 1))
     weights.push_back(stored<T>(value));
   std::vector<const T*> taps;
   for (int k = 0; k < kernel * kernel; ++k)
-    taps.push_back(in.data() + ((k / kernel - kernel / 2) * width + k % kernel - kernel / 2) * dilation * inputs);
+    taps.push_back(in.data() + ((k / kernel - kernel / 2) * width + k % kernel - kernel / 2) * dilation * pitch);
   std::vector<std::int32_t> pixels;
   for (int y = reach; y < height - reach; ++y)
     for (int x = reach; x < width - reach; ++x)
       if ((y * 7 + x * 3) % 4) pixels.push_back(y * width + x);
-  kernels.convolve({taps.data(), int(taps.size()), inputs, weights.data(), outputs, relu}, pixels.data(),
-                   int(pixels.size()), out.data());
+  convolve(
+      {taps.data(), int(taps.size()), inputs, pitch, weights.data(), with_bias ? bias.data() : nullptr, outputs, relu},
+      pixels.data(), int(pixels.size()), out.data());
   std::size_t next = 0;
   for (int p = 0; p < height * width; ++p) {
     const bool listed = next < pixels.size() && pixels[next] == p;
     next += listed;
     for (int o = 0; o < outputs; ++o) {
-      double sum = 0, magnitude = 0;
+      double sum = with_bias ? bias[std::size_t(o)] : 0, magnitude = std::abs(sum);
       for (std::size_t t = 0; t < taps.size() && listed; ++t)
         for (int c = 0; c < inputs; ++c) {
           const std::size_t row = (std::size_t(o / feature_block) * taps.size() + t) * std::size_t(inputs);
@@ -134,7 +138,7 @@ void check_convolution(const TrunkKernels<T>& kernels, int inputs, int outputs, 
           const std::size_t at = std::is_same_v<T, float>
                                      ? (row + std::size_t(c)) * feature_block + lane
                                      : (row + std::size_t(c / 2 * 2)) * feature_block + lane * 2 + std::size_t(c % 2);
-          const double term = double(value_of(taps[t][p * inputs + c])) * value_of(weights[at]);
+          const double term = double(value_of(taps[t][p * pitch + c])) * value_of(weights[at]);
           sum += term;
           magnitude += std::abs(term);
         }
@@ -143,7 +147,7 @@ void check_convolution(const TrunkKernels<T>& kernels, int inputs, int outputs, 
         // Some float roundings of partial sums, and the rounding of what is stored.
         CHECK(std::abs(got - (relu ? std::max(sum, 0.0) : sum)) <= 4 * 0x1p-24 * magnitude + rounding * std::abs(sum));
       else
-        CHECK(out[std::size_t(p * outputs + o)] == T(7));
+        CHECK(out[std::size_t(p * outputs + o)] == Out(7));
     }
   }
 }
@@ -155,10 +159,34 @@ TEST_CASE("convolutions at listed pixels are the sums written out and touch no o
     for (const int inputs : {4, 16, 64})
       for (const auto& [kernel, dilation] : {std::pair{3, 1}, {3, 3}, {1, 1}})
         for_variants([&](const Kernels& kernels) {
-          check_convolution(*kernels.trunk_float, inputs, outputs, kernel, dilation, outputs != 48, 0x1p-24);
-          if (const auto* bf16 = bf16_trunk(kernels))
-            check_convolution(*bf16, inputs, outputs, kernel, dilation, outputs != 48, 0x1p-8);
+          const bool relu = outputs != 48, bias = outputs != 16;
+          const int pitch = outputs == 80 ? inputs + 3 : inputs;
+          check_convolution(kernels.networks_float->convolve, inputs, pitch, outputs, kernel, dilation, relu, bias,
+                            0x1p-24);
+          if (const auto* bf16 = bf16_networks(kernels)) {
+            check_convolution(bf16->convolve, inputs, pitch, outputs, kernel, dilation, relu, bias, 0x1p-8);
+            check_convolution(bf16->convolve_to_float, inputs, pitch, outputs, kernel, dilation, relu, bias, 0x1p-24);
+          }
         });
+}
+
+TEST_CASE("softmax sums to 1, however far the values lie apart") {
+  for (const float range : {1.0f, 80.0f}) {
+    auto values = random_values<float>(2 * feature_block, -range, range);
+    values[20] = values[31] = -1e30f;
+    double sum = 0;
+    for (const float value : values) sum += std::exp(double(value));
+    for_variants([&](const Kernels& kernels) {
+      auto found = values;
+      kernels.softmax(found.data(), int(found.size()));
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const double expected = std::exp(double(values[i])) / sum;
+        // The difference to the largest value is rounded to float before the exponential.
+        CHECK(std::abs(found[i] - expected) <= 2 * range * 0x1p-23 * expected + 4 * 0x1p-23 * expected + 1e-37);
+      }
+      CHECK(found[20] == 0.0f);
+    });
+  }
 }
 
 TEST_CASE_TEMPLATE("pooling takes the largest of nine", T, float, std::uint16_t) {
@@ -167,11 +195,11 @@ TEST_CASE_TEMPLATE("pooling takes the largest of nine", T, float, std::uint16_t)
   for (const float value : random_values<float>(out.size(), 0, 1)) in.push_back(stored<T>(value));
   const std::vector<std::int32_t> pixels{8, 9, 12, 15, 26};
   for_variants([&](const Kernels& kernels) {
-    const TrunkKernels<T>* trunk = [&] {
+    const NetworkKernels<T>* trunk = [&] {
       if constexpr (std::is_same_v<T, float>)
-        return kernels.trunk_float;
+        return kernels.networks_float;
       else
-        return bf16_trunk(kernels);
+        return bf16_networks(kernels);
     }();
     if (!trunk) return;
     trunk->pool(in.data(), width * channels, channels, pixels.data(), int(pixels.size()), out.data());

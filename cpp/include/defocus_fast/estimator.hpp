@@ -90,10 +90,10 @@ struct BlurMap {
   std::vector<std::uint8_t> depth_edges;    // (height, width) 1 at depth edges, else 0
   std::vector<std::int32_t> edges;          // (n, 2) row and column
   std::vector<float> depth_probability;     // (n) in [0, 1]
-  std::vector<float> radii;                 // (n) px, by Options::labels; 0 at depth edges
-  std::vector<float> radius_deviation;      // (n) px, standard deviation of the radius; 0 at depth edges
-  std::vector<float> radius_probability;    // (n) probability of the most probable level; 0 at depth edges
-  std::vector<float> level_probabilities;   // (n, levels) if wanted, else empty; rows of 0 at depth edges
+  std::vector<float> radii;                 // (n) px, by Options::labels; at depth edges that of the nearer side
+  std::vector<float> radius_deviation;      // (n) px, standard deviation of the radius
+  std::vector<float> radius_probability;    // (n) probability of the most probable level
+  std::vector<float> level_probabilities;   // (n, levels) if wanted, else empty
   std::array<double, stage_names.size()> stage_ms{};
 };
 

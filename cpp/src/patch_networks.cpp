@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole networks on patches, by OpenVINO. Patches are interleaved (NHWC), as its CPU plugin
+// computes.
+#include <openvino/core/preprocess/pre_post_process.hpp>
+#include <openvino/op/constant.hpp>
+#include <openvino/runtime/core.hpp>
+#include <openvino/runtime/properties.hpp>
+
+#include "defocus_fast/error.hpp"
+#include "stages.hpp"
+
+namespace defocus_fast::cpu {
+
+namespace {
+
+const char* prefix(Head head) { return head == Head::edge ? "edge" : "blur"; }
+
+}  // namespace
+
+struct PatchNetworks::Impl {
+  ov::Core core;
+  std::array<ov::InferRequest, 2> requests;  // by Head
+
+  ov::InferRequest& request(Head head) { return requests[std::size_t(head)]; }
+};
+
+PatchNetworks::PatchNetworks(const Model& model, Precision precision, int num_threads)
+    : impl_(std::make_unique<Impl>()) {
+  const ov::AnyMap properties{
+      ov::hint::inference_precision(precision == Precision::bfloat16 ? ov::element::bf16 : ov::element::f32),
+      ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+      ov::hint::enable_cpu_pinning(false),  // pinned threads of two estimators would share a core
+      ov::num_streams(1),
+      ov::inference_num_threads(num_threads),
+  };
+  try {
+    for (const Head head : {Head::edge, Head::blur}) {
+      auto network = impl_->core.read_model((model.folder / (std::string(prefix(head)) + "_patch.onnx")).string());
+      network->reshape({{0, {batch, 3, 41, 41}}, {1, {batch, 3, 27, 27}}, {2, {batch, 3, 15, 15}}});
+      ov::preprocess::PrePostProcessor layout(network);
+      for (std::size_t i = 0; i < 3; ++i) {
+        layout.input(i).model().set_layout("NCHW");
+        layout.input(i).tensor().set_layout("NHWC").set_element_type(ov::element::f32);
+      }
+      layout.output().tensor().set_element_type(ov::element::f32);
+      impl_->request(head) = impl_->core.compile_model(layout.build(), "CPU", properties).create_infer_request();
+    }
+  } catch (const ov::Exception& error) {
+    throw ModelError(model.folder.string() + ": OpenVINO cannot use this model: " + error.what());
+  }
+}
+
+PatchNetworks::~PatchNetworks() = default;
+
+std::array<float*, 3> PatchNetworks::crops(Head head) {
+  ov::InferRequest& request = impl_->request(head);
+  return {request.get_input_tensor(0).data<float>(), request.get_input_tensor(1).data<float>(),
+          request.get_input_tensor(2).data<float>()};
+}
+
+const float* PatchNetworks::predict(Head head) {
+  ov::InferRequest& request = impl_->request(head);
+  request.infer();
+  return request.get_output_tensor().data<float>();
+}
+
+}  // namespace defocus_fast::cpu
+
+namespace defocus_fast {
+
+std::map<std::string, std::vector<float>> read_weights(const std::filesystem::path& onnx_file) {
+  std::map<std::string, std::vector<float>> weights;
+  try {
+    for (const auto& node : ov::Core().read_model(onnx_file.string())->get_ops())
+      if (const auto constant = ov::as_type_ptr<ov::op::v0::Constant>(node))
+        if (constant->get_element_type() == ov::element::f32)
+          weights[constant->get_friendly_name()] = constant->cast_vector<float>();
+  } catch (const ov::Exception& error) {
+    throw ModelError(onnx_file.string() + ": OpenVINO cannot read this model: " + error.what());
+  }
+  return weights;
+}
+
+}  // namespace defocus_fast
