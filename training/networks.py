@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks of the paper (Fig. 4), evaluated for all edges of a crop at once.
 
-Features are computed once per crop. Edges are taken on a grid 3 px apart: then everything behind the 3x3 pool of
-branches 1 and 2 is needed on that grid only, a ninth of the positions. A crop of side 41 + 3 k holds (k + 1)^2 grid
-points, the first at pixel (20, 20). Per edge the result is that of the literal network on its centred 41, 27 and
-15 px crops.
+Features are computed once per crop. Everything behind the 3x3 pool of branches 1 and 2 is needed at every third pixel
+from an edge on. So edges are taken on two of the nine grids 3 px apart: what lies before the pool and all of branch 3,
+most of the work, serves both. Per edge the result is that of the literal network on its
+centred 41, 27 and 15 px crops.
 
 Parameters carry the names under which they are exported: convolutions are (out, in, ky, kx) without bias, dense
 weights (in, out).
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STRIDE = 3  # px between grid points, and side of a cell
+GRIDS = (0, 2)  # px from the first edge that a crop can hold to a grid's first point, down and right
 
 
 def _convolution(inputs: int, outputs: int, side: int) -> nn.Parameter:
@@ -31,23 +32,42 @@ def _conv_relu(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class Branch(nn.Module):
-    """Four convolutions; a 3x3 pool after the first `before_pool` of them, if that is not None."""
+    """Four convolutions."""
 
-    def __init__(self, width: int, before_pool: int | None, last: int = 3) -> None:
+    def __init__(self, width: int, last: int = 3) -> None:
         super().__init__()
-        self.before_pool = before_pool
         self.conv1 = _convolution(3, width, 3)
         self.conv2 = _convolution(width, width, 3)
         self.conv3 = _convolution(width, width, 3)
         self.conv4 = _convolution(width, width, last)
 
     def forward(self, x: Tensor) -> Tensor:
-        for number, weight in enumerate((self.conv1, self.conv2, self.conv3, self.conv4), 1):
-            if number == self.before_pool:  # max and ReLU commute; a ninth of the pixels is left for the ReLU
-                x = F.relu(F.max_pool2d(F.conv2d(x, weight), 3, STRIDE), inplace=True)
-            else:
-                x = _conv_relu(x, weight)
+        for weight in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = _conv_relu(x, weight)
         return x
+
+
+class PooledBranch(Branch):
+    """A 3x3 pool after the first `before_pool` of the convolutions; features on each of the grids."""
+
+    def __init__(self, width: int, before_pool: int, last: int = 3) -> None:
+        super().__init__(width, last)
+        self.before_pool = before_pool
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        weights = [self.conv1, self.conv2, self.conv3, self.conv4]
+        for weight in weights[: self.before_pool - 1]:
+            x = _conv_relu(x, weight)
+        x = F.conv2d(x, weights[self.before_pool - 1])
+        grids = []
+        # The second grid's windows are those that begin one pixel outside, without the first of them: a slice of x
+        # would cost more than a convolution. Max and ReLU commute; a ninth of the pixels is left for the ReLU.
+        for y in (F.max_pool2d(x, 3, STRIDE), F.max_pool2d(x, 3, STRIDE, padding=1)[..., 1:, 1:]):
+            y = F.relu(y)
+            for weight in weights[self.before_pool :]:
+                y = _conv_relu(y, weight)
+            grids.append(y)
+        return grids
 
 
 class Dense(nn.Module):
@@ -73,19 +93,24 @@ class Head(nn.Module):
         self.conv4 = _convolution(width, width, 1)
         self.dense1, self.dense2, self.dense3 = Dense(width, 300), Dense(300, 150), Dense(150, outputs)
 
-    def forward(self, coarse: Tensor, fine: Tensor, at: Tensor) -> Tensor:
-        """Return logits (N, outputs) for the grid points `at`.
+    def forward(self, coarse: list[Tensor], fine: Tensor, at: Tensor) -> Tensor:
+        """Return logits (N, outputs) for the edges `at`.
 
         Args:
-            coarse: (B, C1, k + 7, k + 7), features on the grid; `conv1` takes its channels first.
-            fine: (B, C2, 3 k + 7, 3 k + 7), features on pixels.
-            at: (N, 3) int64: crop, row and column on the grid.
+            coarse: by grid, (B, C1, H', W') features; `conv1` takes their channels first.
+            fine: (B, C2, H, W) features on pixels.
+            at: (N, 3) int64: crop, row and column, seen from the first edge that the crop can hold; by grid.
         """
-        split = coarse.shape[1]
-        u = F.conv2d(coarse, self.conv1[:, :split])
+        split = coarse[0].shape[1]
         v = F.conv2d(fine, self.conv1[:, split:])
         offset = torch.arange(5)
-        x = F.relu(_windows(u, at[:, 0], at[:, 1:], offset) + _windows(v, at[:, 0], at[:, 1:] * STRIDE, offset))
+        x = _windows(v, at[:, 0], at[:, 1:], offset)
+        of_grid = [at[at[:, 1] % STRIDE == grid] for grid in GRIDS]
+        u = [
+            _windows(F.conv2d(features, self.conv1[:, :split]), edges[:, 0], edges[:, 1:] // STRIDE, offset)
+            for features, edges in zip(coarse, of_grid, strict=True)
+        ]
+        x = F.relu(x + torch.cat(u))
         x = _conv_relu(x, self.conv2)
         x = _conv_relu(x, self.conv3)
         x = _conv_relu(x, self.conv4).flatten(1)
@@ -107,15 +132,15 @@ class Tip22(nn.Module):
     """B-NET and E-NET, which share branches 1 to 3 (f1-NET)."""
 
     patch = 41  # px, side of what an edge is judged by
-    every_edge = False  # whether edges may lie anywhere, or on the grid only
+    every_edge = False  # whether edges may lie anywhere, or on the grids only
 
     def __init__(self, width: int = 64, levels: int = 23) -> None:
         super().__init__()
-        self.branch1 = Branch(width, before_pool=1)
-        self.branch2 = Branch(width, before_pool=3, last=1)
-        self.branch3 = Branch(width, before_pool=None)
+        self.branch1 = PooledBranch(width, before_pool=1)
+        self.branch2 = PooledBranch(width, before_pool=3, last=1)
+        self.branch3 = Branch(width)
         self.blur = Head(3 * width, width, levels)
-        self.edge_branch1 = Branch(width, before_pool=1)
+        self.edge_branch1 = PooledBranch(width, before_pool=1)
         self.edge = Head(4 * width, width, 2)
 
     def forward(self, crops: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,14 +148,19 @@ class Tip22(nn.Module):
 
         Args:
             crops: (B, 3, S, S) in [0, 1].
-            at: (N, 3) int64, edges as crop, row and column of a pixel on the grid.
+            at: (N, 3) int64, edges as crop, row and column of a pixel on one of the grids.
         """
-        at = torch.cat([at[:, :1], (at[:, 1:] - self.patch // 2) // STRIDE], 1)
-        coarse = torch.cat([self.branch1(crops), self.branch2(crops[..., 7:-7, 7:-7])], 1)
+        at = at - torch.tensor([0, self.patch // 2, self.patch // 2])
+        order = (at[:, 1] % STRIDE).argsort(stable=True)  # by grid
+        back = order.argsort()
+        coarse = [
+            torch.cat(pair, 1) for pair in zip(self.branch1(crops), self.branch2(crops[..., 7:-7, 7:-7]), strict=True)
+        ]
         fine = self.branch3(crops[..., 13:-13, 13:-13])
-        blur = self.blur(coarse, fine, at)
-        edge = self.edge(torch.cat([self.edge_branch1(crops), coarse], 1), fine, at)
-        return blur, edge
+        blur = self.blur(coarse, fine, at[order])
+        with_own = [torch.cat(pair, 1) for pair in zip(self.edge_branch1(crops), coarse, strict=True)]
+        edge = self.edge(with_own, fine, at[order])
+        return blur[back], edge[back]
 
 
 class CellHead(nn.Module):

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.networks import MODELS, STRIDE, Fast, Tip22
+from training.networks import GRIDS, MODELS, STRIDE, Fast, Tip22
 from training.synthesis import AMBIGUOUS, DEPTH, LEVELS, NO_EDGE, PATTERN, RADIUS_SCALE
 
 LOGS = Path(__file__).with_name("logs")
@@ -59,7 +59,9 @@ class Sampler:
         if every_edge:
             self.asked[self.half - 1 : side - self.half + 1, self.half - 1 : side - self.half + 1] = True
         else:
-            self.asked[self.half : side - self.half : STRIDE, self.half : side - self.half : STRIDE] = True
+            for grid in GRIDS:
+                inner = slice(self.half + grid, side - self.half, STRIDE)
+                self.asked[inner, inner] = True
 
     def _edge(self, rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return a random scene (H, W, 5) and a random labelled edge (2,) in it."""
@@ -198,12 +200,13 @@ def train(args: argparse.Namespace) -> None:
         log.unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
 
-    side = args.side or model.patch + STRIDE * (10 if model.every_edge else 8)
     sampler, validation = (
-        Sampler(args.shards / split, side, model.patch, model.every_edge) for split in ("train", "validation")
+        Sampler(args.shards / split, args.side or model.side, model.patch, model.every_edge)
+        for split in ("train", "validation")
     )
     rng = np.random.default_rng(12345)
-    held_out = [validation(args.batch, rng) for _ in range(VALIDATION_CROPS // args.batch)]
+    crops = args.batch or model.crops
+    held_out = [validation(crops, rng) for _ in range(VALIDATION_CROPS // crops)]
 
     stop = False
 
@@ -220,7 +223,7 @@ def train(args: argparse.Namespace) -> None:
         # Where another program holds a core, the threads wait for the one on that core: go on with a single one then.
         threads = 1 if step < alone_until else args.threads
         torch.set_num_threads(threads)
-        batch = sampler(args.batch, np.random.default_rng([args.seed, step]))
+        batch = sampler(crops, np.random.default_rng([args.seed, step]))
         rate = learning_rate(step, args.steps, args.warm_up, args.lr)
         for optimizer, share in zip(optimizers, (1, args.dense_lr), strict=True):
             for group in optimizer.param_groups:
@@ -283,8 +286,10 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="checkpoint to start from, with a schedule of its own")
     parser.add_argument("--width", type=int, default=64, help="channels")
     parser.add_argument("--steps", type=int, default=13_000)
-    parser.add_argument("--batch", type=int, default=36, help="crops per step")
-    parser.add_argument("--side", type=int, help="of a crop, px: the model's patch + a multiple of 3")
+    parser.add_argument("--batch", type=int, help="crops per step; by default the model's")
+    parser.add_argument(
+        "--side", type=int, help="of a crop, px: the model's patch + a multiple of 3; by default the model's"
+    )
     parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--warm-up", type=int, default=150, help="steps")
     parser.add_argument("--dense-lr", type=float, default=0.25, help="learning rate of the dense layers, times --lr")
