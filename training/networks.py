@@ -132,6 +132,7 @@ class Tip22(nn.Module):
     """B-NET and E-NET, which share branches 1 to 3 (f1-NET)."""
 
     patch = 41  # px, side of what an edge is judged by
+    side, crops = 77, 24  # px of a training crop, and crops per step
     every_edge = False  # whether edges may lie anywhere, or on the grids only
 
     def __init__(self, width: int = 64, levels: int = 23) -> None:
@@ -185,6 +186,7 @@ class Fast(nn.Module):
     def __init__(self, width: int = 64, levels: int = 23, depth: int = 6) -> None:
         super().__init__()
         self.patch = 9 + 2 * STRIDE * depth
+        self.side, self.crops = self.patch + 30, 36
         self.stem = _convolution(3, width, 9)
         self.convs = nn.ParameterList(_convolution(width, width, 3) for _ in range(depth))
         self.blur, self.edge = CellHead(width, levels), CellHead(width, 2)
