@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write ACCURACY.md: ``python bench/accuracy.py RESULTS.json --published FOLDER``.
+"""Write ACCURACY.md and its pictures: ``python bench/accuracy.py RESULTS.json TEST --published FOLDER``.
 
 RESULTS.json comes from ``defocus-fast evaluate TEST --model tip22 --model fast --model FOLDER --ablations --json
-RESULTS.json`` on the fixed scenes of ``python -m training.scenes PICTURES TEST``; FOLDER holds the published weights
-(``defocus-fast import-weights``).
+RESULTS.json`` on the fixed scenes TEST of ``python -m training.scenes PICTURES TEST``; FOLDER holds the published
+weights (``defocus-fast import-weights``).
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
+
+import defocus_fast
+from defocus_fast import _pictures
 
 ROOT = Path(__file__).parents[1]
 LOGS = ROOT / "training" / "logs"
+PICTURES = Path("docs")
 
 
 def mean(pictures: list[dict[str, Any]], key: str) -> float:
@@ -33,6 +39,52 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def frame_ms(pictures: list[dict[str, Any]]) -> float:
+    return float(np.median([picture["ms"] for picture in pictures]))
+
+
+def draw_front(results: list[dict[str, Any]], names: dict[str, str], file: Path) -> None:
+    """Time against error of every model and variant."""
+    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    for model in dict.fromkeys(row["model"] for row in results):
+        rows = [row["pictures"] for row in results if row["model"] == model]
+        axes.plot(
+            [frame_ms(pictures) for pictures in rows],
+            [mean(pictures, "mae") for pictures in rows],
+            "o",
+            label=names.get(model, model),
+        )
+    axes.set(xscale="log", xlabel="ms a picture of 360x360", ylabel="raw MAE, px")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(title="each in four variants")
+    figure.savefig(file)
+
+
+def draw_scenes(results: list[dict[str, Any]], names: dict[str, str], scenes: Path, file: Path) -> list[str]:
+    """Maps of the scenes at which the first model is best, at the quartiles and worst; return their names."""
+    shipped = [row for row in results if row["variant"] == "as shipped"]
+    order = sorted(shipped[0]["pictures"], key=lambda picture: float(picture["mae"]))
+    chosen = [order[round(share * (len(order) - 1))]["name"] for share in (0, 0.25, 0.5, 0.75, 1)]
+    truths = [np.load((scenes / name).with_suffix(".npy")) for name in chosen]
+    estimators = [defocus_fast.Estimator(*truths[0].shape, model=row["model"]) for row in shipped]
+    figure, grid = plt.subplots(
+        len(chosen), 2 + len(shipped), figsize=(2 * (2 + len(shipped)), 2 * len(chosen)), layout="constrained"
+    )
+    for i, (name, truth) in enumerate(zip(chosen, truths, strict=True)):
+        answers = [estimator.estimate(_pictures.read_photo(scenes / name)) for estimator in estimators]
+        shown = {"truth": truth}
+        for row, answer in zip(shipped, answers, strict=True):
+            error = np.abs(answer.map - truth).mean()
+            shown[f"{names.get(row['model'], row['model'])}: {error:.2f} px"] = answer.map
+        shown[f"expected error of {shipped[0]['model']}"] = answers[0].expected_error
+        for axes, (title, values) in zip(grid[i], shown.items(), strict=True):
+            axes.imshow(values, vmin=0, vmax=6.5, cmap="viridis")
+            axes.set_title(title, fontsize=8)
+            axes.axis("off")
+    figure.savefig(file, dpi=80, pil_kwargs={"quality": 85})
+    return chosen
+
+
 def scores(results: list[dict[str, Any]], names: dict[str, str]) -> str:
     rows = []
     for row in results:
@@ -42,8 +94,9 @@ def scores(results: list[dict[str, Any]], names: dict[str, str]) -> str:
         numbers += [mean(pictures, key) for key in ("relative", "edge_mae", "edge_accuracy")]
         numbers += [*recall, sum(recall) / 2]
         rows.append([names.get(row["model"], row["model"]), row["variant"], *(f"{number:.3f}" for number in numbers)])
+        rows[-1].append(f"{frame_ms(pictures):.0f}")
     head = ["model", "variant", "raw MAE px", "std", "relative MAE", "at edges px", "level accuracy"]
-    return table([*head, "pattern recall", "depth recall", "balanced"], rows)
+    return table([*head, "pattern recall", "depth recall", "balanced", "ms"], rows)
 
 
 def groups(results: list[dict[str, Any]], names: dict[str, str]) -> str:
@@ -81,10 +134,16 @@ def training() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
+    parser.add_argument("scenes", type=Path, help="folder of the pictures that were scored")
     parser.add_argument("--published", default="", help="as --model was called for the published weights")
     args = parser.parse_args()
     results = json.loads(args.results.read_text())["results"]
     names = {args.published: "published"}
+    matplotlib.use("agg")
+    front, maps = PICTURES / "accuracy_front.svg", PICTURES / "accuracy_maps.jpg"
+    (ROOT / PICTURES).mkdir(exist_ok=True)
+    draw_front(results, names, ROOT / front)
+    chosen = draw_scenes(results, names, args.scenes, ROOT / maps)
     text = f"""# Accuracy
 
 Written by `bench/accuracy.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, OpenVINO
@@ -101,6 +160,18 @@ posterior means (`labels="posterior"`), "the paper's form" the most probable lev
 Raw MAE by kind of scene, as shipped:
 
 {groups(results, names)}
+Time against error; the times are of this run, the median of the 64 pictures:
+
+![time against error]({front})
+
+Maps of the scenes at which {results[0]["model"]} is best, at its quartiles and worst
+({", ".join(Path(name).stem for name in chosen)}). The photographs are not shown: not all of their licences allow it.
+
+![true and estimated maps]({maps})
+
+What goes wrong where it goes wrong: outlines of flat things that lie in their surroundings' plane look like depth
+edges, so their smooth insides get what leaks in; and depth edges that are missed let one side's radii into the other.
+
 ## Expected error
 
 Means of `BlurMap.expected_error` and of the error itself in ten equal shares of every picture's pixels, the surest

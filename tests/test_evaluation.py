@@ -59,6 +59,7 @@ def test_radius_scores() -> None:
         expected_error=expected_error,
         edges=edges,
         depth_edges=depth,
+        stage_ms={"detect_edges": 1.0, "propagate": 2.5},
         radii=np.array([1.25, 9, 2.0], np.float32),
         level_probabilities=np.array([[0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], np.float32),
     )
@@ -71,6 +72,7 @@ def test_radius_scores() -> None:
     assert scores.edge_accuracy == 0.5
     assert scores.pattern_recall == 0.5
     assert scores.depth_recall == 1.0
+    assert scores.ms == 3.5
 
 
 def test_mask_scores() -> None:

@@ -43,8 +43,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="model folder to write")
     parser.add_argument("--shards", type=Path, required=True, help="folder written by training.synthesis, to check on")
     parser.add_argument("--name", help="by default that of the network")
-    parser.add_argument("--depth-threshold", type=float, default=0.5, help="see write_model")
-    parser.add_argument("--expected-error", type=float, nargs=2, default=(0.0, 1.0), help="see write_model")
     args = parser.parse_args()
     state = torch.load(args.checkpoint, weights_only=True)
     model = MODELS[state["network"]](state["width"])
@@ -56,8 +54,6 @@ def main() -> None:
         {name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()},
         name=args.name or state["network"],
         trained=trained,
-        depth_threshold=args.depth_threshold,
-        expected_error=tuple(args.expected_error),
     )
 
     scenes = np.load(sorted((args.shards / "validation").glob("*.npy"))[0], mmap_mode="r")

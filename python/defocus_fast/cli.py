@@ -471,6 +471,7 @@ def evaluate(
                     radius jumps by at most 0.25, at least 1 px within 2 px
       balanced      the mean of both recalls
       expected      mean of the map's expected error, px
+      ms            median time of all stages of a picture
     With masks: precision, recall and F-measure (beta^2 = 0.3) at the adaptive
     threshold of the paper's equation 5, and the best F of any threshold.
     """
@@ -535,6 +536,7 @@ def evaluate(
             "depth recall": lambda row: f"{mean(row, 'depth_recall'):.3f}",
             "balanced": lambda row: f"{(mean(row, 'pattern_recall') + mean(row, 'depth_recall')) / 2:.3f}",
             "expected": lambda row: f"{np.mean([picture['expected_error'] for picture in row['pictures']]):.3f}",
+            "ms": lambda row: f"{np.median([picture['ms'] for picture in row['pictures']]):.0f}",
         }
     table.add_column("model", overflow="fold")
     table.add_column("variant")

@@ -80,6 +80,7 @@ class RadiusScores:
     edge_accuracy: float  # share of true pattern edges whose most probable level is the nearest one
     pattern_recall: float  # share of true pattern edges called so
     depth_recall: float  # share of true depth edges called so; not a number without any
+    ms: float  # that the stages took together
 
 
 def radius_scores(name: str, result: BlurMap, truth: Floats, levels: list[float]) -> RadiusScores:
@@ -111,6 +112,7 @@ def radius_scores(name: str, result: BlurMap, truth: Floats, levels: list[float]
             edge_accuracy=_mean(result.level_probabilities[pattern].argmax(1) == nearest),
             pattern_recall=_mean(~called_depth[pattern]),
             depth_recall=_mean(called_depth[depth]),
+            ms=sum(result.stage_ms.values()),
         )
 
 

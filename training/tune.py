@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tune how a model's answers are spread, on scenes with known radii that it was not trained on, and write the outcome
+into its model.txt: the depth threshold of the smallest mean absolute error, and the two numbers of the expected error.
+Prints the errors for other values of sigma_r and psi too, which are the library's defaults for all models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+from defocus_fast import Estimator, _pictures, evaluation
+
+THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8)
+BINS = 20
+
+Scenes = list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+
+
+def maps(model: Path, scenes: Scenes, **options: float) -> list[Any]:
+    """Return the answer for each scene; all have one size."""
+    estimator = Estimator(*scenes[0][1].shape, model=model, **options)
+    return [estimator.estimate(picture) for picture, _ in scenes]
+
+
+def error(model: Path, scenes: Scenes, **options: float) -> float:
+    """Return the mean absolute error, px."""
+    return float(
+        np.mean(
+            [np.abs(r.map - truth).mean() for r, (_, truth) in zip(maps(model, scenes, **options), scenes, strict=True)]
+        )
+    )
+
+
+def fit_expected_error(spread: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Return (a, b) such that the mean of hypot(a, b * spread) is that of `actual` in bins of pixels of like spread."""
+    bins = np.array_split(np.argsort(spread), BINS)
+    expected = np.array([actual[each].mean() for each in bins])
+
+    def misfit(ab: np.ndarray[Any, Any]) -> float:
+        found = np.array([np.hypot(ab[0], ab[1] * spread[each]).mean() for each in bins])
+        return float(((found - expected) ** 2 / expected).sum())
+
+    a, b = minimize(misfit, [0.2, 0.8], method="Nelder-Mead").x
+    return abs(float(a)), abs(float(b))
+
+
+def write(model: Path, **values: float) -> None:
+    """Replace values in model.txt."""
+    file = model / "model.txt"
+    text = file.read_text(encoding="utf-8")
+    for key, value in values.items():
+        text, count = re.subn(rf"(?m)^{key}: .*$", f"{key}: {value:.3g}", text)
+        if count != 1:
+            raise ValueError(f"{file}: expected one line of {key}, got {count}")
+    file.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="model folder, written by training.export")
+    parser.add_argument("scenes", type=Path, help="folder written by training.scenes --split validation")
+    args = parser.parse_args()
+    scenes = [
+        (_pictures.read_photo(picture), evaluation.read_truth(truth, 1.0))
+        for picture, truth in evaluation.pairs(args.scenes, args.scenes)
+    ]
+    errors = {}
+    for threshold in THRESHOLDS:
+        errors[threshold] = error(args.model, scenes, depth_threshold=threshold)
+        print(f"depth_threshold {threshold}: {errors[threshold]:.4f} px", flush=True)
+    best = min(errors, key=errors.__getitem__)
+    write(args.model, depth_threshold=best, error_floor=0, error_slope=1)  # the expected error is the spread itself
+    for name, values in {"sigma_r": (0.5, 1.0), "psi": (0.0, 30.0, 300.0)}.items():
+        for value in values:
+            print(f"{name} {value:g}: {error(args.model, scenes, **{name: value}):.4f} px", flush=True)
+    results = maps(args.model, scenes)
+    every = 7  # pixels; neighbours say the same
+    spread = np.concatenate([r.expected_error.ravel()[::every] for r in results])
+    actual = np.concatenate([np.abs(r.map - t).ravel()[::every] for r, (_, t) in zip(results, scenes, strict=True)])
+    a, b = fit_expected_error(spread, actual)
+    write(args.model, error_floor=a, error_slope=b)
+    print(f"{args.model}: depth_threshold {best}, error_floor {a:.3g}, error_slope {b:.3g}")
+
+
+if __name__ == "__main__":
+    main()
