@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -454,3 +455,30 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_done(random_model: str, folder: 
     assert "Traceback" not in stderr
     assert "a.png" in stdout
     assert names(folder / "out") == {"a.blur.npy", "a.blur.png", "a.overlay.jpg"}
+
+
+# ---- bench
+
+
+def test_bench(tmp_path: Path, random_model: str, random_cells: str) -> None:
+    """Every size, model and precision has a row, and the whole frame is no shorter than its stages."""
+    file = tmp_path / "times.json"
+    models = ["--model", random_model, "--model", random_cells]
+    sizes = ["--size", "40x30", "--size", "21x9"]
+    result = CliRunner().invoke(cli.main, ["bench", *sizes, *models, "--seconds", "0", "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    frames = json.loads(file.read_text())["frames"]
+    assert [(frame["size"], frame["model"]) for frame in frames] == [
+        (size, model) for size in ([30, 40], [9, 21]) for model in (random_model, random_cells)
+    ]
+    for frame in frames:
+        whole = frame["stages"].pop("whole frame")
+        assert len(whole) == 3
+        assert all(sum(stages) <= total for *stages, total in zip(*frame["stages"].values(), whole, strict=True))
+
+
+@pytest.mark.parametrize("size", ["40", "0x30", "40x", "ax3", "999999x2"])
+def test_bench_refuses_sizes(size: str) -> None:
+    result = CliRunner().invoke(cli.main, ["bench", "--size", size])
+    assert result.exit_code == 2
+    assert "expected WIDTHxHEIGHT in pixels" in result.output

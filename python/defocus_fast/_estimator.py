@@ -68,7 +68,7 @@ class Estimator:
         height: int,
         width: int,
         *,
-        model: str | os.PathLike[str] = "tip22",
+        model: str | os.PathLike[str] = "fast",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
         evaluation: Literal["auto", "shared", "patch"] = "auto",

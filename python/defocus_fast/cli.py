@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -48,7 +49,7 @@ def main() -> None:
     multiple=True,
     help="What to write; give it more than once for several.  [default: all three]",
 )
-@click.option("--model", default="tip22", show_default=True, metavar="NAME|DIR", help="A shipped model or a folder.")
+@click.option("--model", default="fast", show_default=True, metavar="NAME|DIR", help="A shipped model or a folder.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -431,7 +432,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     help="Folder of the ground truth.  [default: PICTURES]",
 )
 @click.option(
-    "--model", "models", default=["tip22"], multiple=True, metavar="NAME|DIR", help="Give it once for every model."
+    "--model", "models", default=["fast"], multiple=True, metavar="NAME|DIR", help="Give it once for every model."
 )
 @click.option(
     "--scale", default=1.0, show_default=True, metavar="X", help="Radius in px of a value 1 of the ground truth."
@@ -547,6 +548,105 @@ def evaluate(
     _console().print(table, markup=False)
     if json_file:
         json_file.write_text(json.dumps({"folder": str(folder), "results": rows}, indent=1), encoding="utf-8")
+
+
+def _size(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[tuple[int, int]]:
+    sizes = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", value) for value in values]
+    if not all(sizes):
+        raise click.BadParameter(f"expected WIDTHxHEIGHT in pixels, such as 640x480, got {' '.join(values)}")
+    return [(int(size[2]), int(size[1])) for size in sizes if size]
+
+
+@main.command(short_help="Time frames on this machine.")
+@click.argument("photo", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    callback=_size,
+    metavar="WxH",
+    help="Give it once for every size.  [default: PHOTO's]",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|DIR",
+    help="Give it once for every model.  [default: the shipped ones]",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    multiple=True,
+    default=["auto"],
+    help="Of the networks; give it once for every one.",
+)
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="To compute with.  [default: all cores]")
+@click.option("--kernels", default="auto", show_default=True, metavar="NAME", help="See `defocus-fast info`.")
+@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda.")
+@click.option("--seconds", type=click.FloatRange(0), default=2.0, show_default=True, help="Of measuring each.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all times there.")
+def bench(
+    photo: Path | None,
+    sizes: list[tuple[int, int]],
+    models: tuple[str, ...],
+    precisions: tuple[str, ...],
+    threads: int | None,
+    kernels: str,
+    device: str,
+    seconds: float,
+    json_file: Path | None,
+) -> None:
+    """Time whole frames and their stages.
+
+    In ms: the stages' medians; median, 90th and 99th percentile and maximum of the frame; the first call apart.
+
+    The picture is PHOTO, its middle or mirrored out where --size says so; without PHOTO, colour noise of several
+    scales, of 640x480.
+    """
+    import dataclasses
+    import json
+
+    from rich import box
+    from rich.table import Table
+
+    from . import _pictures, benchmark, build_config, shipped_models
+
+    try:
+        picture = _pictures.read_photo(photo) if photo else benchmark.noise(480, 640)
+    except Exception as error:
+        _fail(f"{_shown(Path(str(photo)))}: {_reason(error)}")
+    table = Table(box=box.SIMPLE_HEAD, caption=f"{threads or len(_cores())} threads; {build_config()['compiler']}")
+    for title in ("size", "model", "precision"):
+        table.add_column(title)
+    rows = []
+    titles: list[str] = []
+    for height, width in sizes or [picture.shape[:2]]:
+        for model in models or shipped_models():
+            for precision in precisions:
+                options = {"precision": precision, "num_threads": threads, "kernels": kernels, "device": device}
+                try:
+                    frame = benchmark.of_size(picture, height, width)
+                    times = benchmark.time_frames(frame, seconds, model=_model(model), **options)
+                except Exception as error:
+                    _fail(f"{width}x{height}, {model}, {precision}: {_reason(error)}")
+                rows.append({"size": [height, width], "model": model, **options, **dataclasses.asdict(times)})
+                summary = times.summary()
+                whole = summary.pop("whole frame")
+                cells = {stage: values["median"] for stage, values in summary.items()}
+                cells |= {"frame": whole["median"], **{key: whole[key] for key in ("p90", "p99", "max")}}
+                cells |= {"first call": times.first_call, "frames/s": 1e3 / whole["median"]}
+                if not titles:
+                    titles = ["edges", *cells]
+                    for title in titles:
+                        table.add_column(title, justify="right")
+                numbers = (f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in cells.values())
+                table.add_row(f"{width}x{height}", _shown(Path(model)), precision, f"{times.edges}", *numbers)
+    _console().print(table, markup=False)
+    if json_file:
+        facts = {"build": build_config(), "cores": len(_cores()), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+        json_file.write_text(json.dumps({**facts, "frames": rows}, indent=1), encoding="utf-8")
 
 
 def _best_f(pictures: list[dict[str, Any]]) -> float:

@@ -58,7 +58,7 @@ struct PropagationOptions {
 };
 
 struct Options {
-  std::string model = "tip22";                 // a shipped model's name, or a model folder if it has a '/' in it
+  std::string model = "fast";                  // a shipped model's name, or a model folder if it has a '/' in it
   std::string device = "auto";                 // "auto", "cpu" or "cuda"
   Precision precision = Precision::automatic;  // automatic: bfloat16 where the CPU has AVX512-BF16
   Evaluation evaluation = Evaluation::automatic;
