@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <new>
+#include <numeric>
 
 #include "defocus_fast/error.hpp"
 #include "formulas.hpp"
@@ -16,6 +17,9 @@ namespace defocus_fast::cpu {
 namespace {
 
 constexpr std::align_val_t alignment{64};
+
+/// For rows that need no preparation and columns that need no finish.
+constexpr auto as_they_are = [](auto...) {};
 
 }  // namespace
 
@@ -44,86 +48,130 @@ Plane::Plane(int height, int width) : pitch_((width + row_padding - 1) / row_pad
 void Plane::Free::operator()(float* data) const { ::operator delete[](data, alignment); }
 
 DomainTransform::DomainTransform(int height, int width, const Kernels& kernels, Workers& workers)
-    : height_(height), width_(width), kernels_(kernels), workers_(workers), vx_(height, width), vy_(height, width) {
+    : height_(height),
+      width_(width),
+      kernels_(kernels),
+      workers_(workers),
+      vx_(height, width),
+      vy_(height, width),
+      sums_(std::size_t(height)) {
   for (int i = 0; i < 3; ++i) signals_.emplace_back(height, width);
   scratch_.resize(std::size_t(workers.count()));
   for (auto& scratch : scratch_) scratch.resize((1 + signals_.size()) * std::size_t(width) * lanes);
 }
 
+void DomainTransform::load_rows(const ImageView& image, int begin, int end) {
+  for (int y = begin; y < end; ++y) {
+    std::array<float*, 3> rows{};
+    for (int c = 0; c < image.channels; ++c) rows[std::size_t(c)] = signal(c).row(y);
+    load_row(image, y, 0, width_, rows.data());
+  }
+}
+
 void DomainTransform::load(const ImageView& image) {
-  workers_.for_ranges(height_, 32, [&](int begin, int end, int) {
-    for (int y = begin; y < end; ++y) {
-      std::array<float*, 3> rows{};
-      for (int c = 0; c < image.channels; ++c) rows[std::size_t(c)] = signal(c).row(y);
-      load_row(image, y, 0, width_, rows.data());
-    }
-  });
+  workers_.for_ranges(height_, lanes, [&](int begin, int end, int) { load_rows(image, begin, end); });
+}
+
+void DomainTransform::set_feedback_rows(int begin, int end, const std::array<const float*, 3>& above, int channels,
+                                        double slope, const FilterOptions& options, const std::uint8_t* depth,
+                                        double psi) {
+  std::array<const float*, 3> row{}, last = above;
+  for (int y = begin; y < end; ++y, last = row) {
+    for (int c = 0; c < channels; ++c) row[std::size_t(c)] = signal(c).row(y);
+    kernels_.feedback(row.data(), y > 0 ? last.data() : nullptr, channels, float(log_feedback(options)), float(slope),
+                      depth ? depth + std::ptrdiff_t(y) * width_ : nullptr, float(psi), width_, vx_.row(y), vy_.row(y));
+  }
 }
 
 void DomainTransform::set_feedback(int channels, double slope, const FilterOptions& options, const std::uint8_t* depth,
                                    double psi) {
-  const float log_a = float(log_feedback(options));
-  workers_.for_ranges(height_, 32, [&](int begin, int end, int) {
-    for (int y = begin; y < end; ++y) {
-      std::array<const float*, 3> row{}, above{};
-      for (int c = 0; c < channels; ++c) {
-        row[std::size_t(c)] = signal(c).row(y);
-        above[std::size_t(c)] = signal(c).row(std::max(y - 1, 0));
-      }
-      kernels_.feedback(row.data(), y > 0 ? above.data() : nullptr, channels, log_a, float(slope),
-                        depth ? depth + std::ptrdiff_t(y) * width_ : nullptr, float(psi), width_, vx_.row(y),
-                        vy_.row(y));
-    }
+  workers_.for_ranges(height_, lanes, [&](int begin, int end, int) {
+    std::array<const float*, 3> above{};
+    for (int c = 0; c < channels && begin > 0; ++c) above[std::size_t(c)] = signal(c).row(begin - 1);
+    set_feedback_rows(begin, end, above, channels, slope, options, depth, psi);
+  });
+}
+
+/// `lanes` rows at a time are transposed into scratch memory, filtered side by side, and put back.
+template <class Prepare>
+void DomainTransform::filter_rows(int count, int iteration, const Prepare& prepare) {
+  workers_.for_ranges(height_, lanes, [&](int begin, int end, int slot) {
+    prepare(begin, end, slot);
+    float* const scratch = scratch_[std::size_t(slot)].data();
+    const std::ptrdiff_t size = std::ptrdiff_t(width_) * lanes;
+    std::array<float*, lanes> rows{};
+    const auto rows_of = [&](Plane& plane) {
+      for (int y = begin; y < end; ++y) rows[std::size_t(y - begin)] = plane.row(y);
+      return rows.data();
+    };
+    float* const signals[]{scratch + size, scratch + 2 * size, scratch + 3 * size};
+    kernels_.gather_lines(rows_of(vx_), width_, scratch);
+    for (int s = 0; s < count; ++s) kernels_.gather_lines(rows_of(signal(s)), width_, signals[s]);
+    kernels_.recursive_pass(scratch, iteration, signals, count, lanes, width_);
+    for (int s = 0; s < count; ++s) kernels_.scatter_lines(signals[s], width_, rows_of(signal(s)));
+  });
+}
+
+template <class Finish>
+void DomainTransform::filter_columns(int count, int iteration, const Finish& finish) {
+  workers_.for_ranges(width_, lanes, [&](int begin, int end, int) {
+    std::array<float*, 3> signals{};
+    for (int s = 0; s < count; ++s) signals[std::size_t(s)] = signal(s).row(0) + begin;
+    kernels_.recursive_pass(vy_.row(0) + begin, iteration, signals.data(), count, vy_.pitch(), height_);
+    finish(begin, end);
   });
 }
 
 void DomainTransform::filter(int count, int iterations) {
-  const int row_blocks = (height_ + lanes - 1) / lanes, column_blocks = (width_ + lanes - 1) / lanes;
   for (int i = 0; i < iterations; ++i) {
-    // Rows: `lanes` of them are transposed into scratch memory, filtered side by side, and put back.
-    workers_.for_ranges(row_blocks, 1, [&](int block, int, int slot) {
-      float* const scratch = scratch_[std::size_t(slot)].data();
-      const std::ptrdiff_t size = std::ptrdiff_t(width_) * lanes;
-      const auto for_planes = [&](const auto& transfer) {
-        for (int p = 0; p <= count; ++p) {
-          Plane& plane = p == 0 ? vx_ : signal(p - 1);
-          std::array<float*, lanes> rows{};
-          for (int k = 0; k < lanes && block * lanes + k < height_; ++k)
-            rows[std::size_t(k)] = plane.row(block * lanes + k);
-          transfer(rows.data(), scratch + p * size);
-        }
-      };
-      for_planes([&](float* const* rows, float* lines) { kernels_.gather_lines(rows, width_, lines); });
-      float* const signals[]{scratch + size, scratch + 2 * size, scratch + 3 * size};
-      kernels_.recursive_pass(scratch, signals, count, lanes, width_);
-      for_planes([&](float* const* rows, float* lines) { kernels_.scatter_lines(lines, width_, rows); });
-    });
-    workers_.for_ranges(column_blocks, 1, [&](int block, int, int) {
-      std::array<float*, 3> signals{};
-      for (int s = 0; s < count; ++s) signals[std::size_t(s)] = signal(s).row(0) + block * lanes;
-      kernels_.recursive_pass(vy_.row(0) + block * lanes, signals.data(), count, vy_.pitch(), height_);
-    });
+    filter_rows(count, i, as_they_are);
+    filter_columns(count, i, as_they_are);
   }
 }
 
 void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options) {
   // |I'| is summed over red, green and blue; a grey picture is three equal channels.
   const double channels = image.channels == 1 ? 3 : 1;
-  load(image);
   const auto [guide, final] = filters(options, height_, width_);
-  set_feedback(image.channels, channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0);
-  filter(image.channels, guide.iterations);
+  // Rows are loaded where they are first filtered. The one above may have been filtered by then: it is loaded again.
+  const auto prepare = [&](int begin, int end, int slot) {
+    std::array<float*, 3> above{};
+    for (std::size_t c = 0; c < above.size(); ++c)
+      above[c] = scratch_[std::size_t(slot)].data() + std::ptrdiff_t(c) * width_;
+    if (begin > 0) load_row(image, begin - 1, 0, width_, above.data());
+    load_rows(image, begin, end);
+    set_feedback_rows(begin, end, {above[0], above[1], above[2]}, image.channels,
+                      channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0);
+  };
+  for (int i = 0; i < guide.iterations; ++i) {
+    if (i == 0)
+      filter_rows(image.channels, i, prepare);
+    else
+      filter_rows(image.channels, i, as_they_are);
+    filter_columns(image.channels, i, as_they_are);
+  }
   set_feedback(image.channels, channels * final.sigma_s / final.sigma_r, final, depth, options.psi);
 }
 
-void DomainTransform::spread(const PropagationOptions& options, float fallback, float fallback_deviation,
-                             const MapView& out, float* deviation) {
-  filter(deviation ? 3 : 2, options.iterations);
-  workers_.for_ranges(height_, 32, [&](int begin, int end, int) {
+void DomainTransform::spread(const PropagationOptions& options, const Seed& seed, const MapView& out, float* deviation,
+                             float unknown) {
+  const int count = deviation ? 3 : 2;
+  const auto prepare = [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y) {
+      const SeedRows rows{signal(1).row(y), signal(0).row(y), deviation ? signal(2).row(y) : nullptr};
+      for (float* row : {rows.weights, rows.radii, rows.squares})
+        if (row) std::fill_n(row, width_, 0.0f);
+      seed(y, rows);
+      for (int s = 0; s < count; ++s)
+        sums_[std::size_t(y)][std::size_t(s)] = std::accumulate(signal(s).row(y), signal(s).row(y) + width_, 0.0);
+    }
+  };
+  float fallback = 0, fallback_deviation = unknown;
+  const auto finish = [&](int begin, int end) {
+    for (int y = 0; y < height_; ++y) {
       const float *radii = signal(0).row(y), *weights = signal(1).row(y), *squares = signal(2).row(y);
       float* const deviations = deviation ? deviation + std::ptrdiff_t(y) * width_ : nullptr;
-      for (int x = 0; x < width_; ++x) {
+      for (int x = begin; x < end; ++x) {
         const bool reached = weights[x] >= std::numeric_limits<float>::min();
         const float mean = reached ? radii[x] / weights[x] : fallback;
         *out.at(y, x) = mean;
@@ -132,29 +180,33 @@ void DomainTransform::spread(const PropagationOptions& options, float fallback, 
               reached ? std::sqrt(std::max(0.0f, squares[x] / weights[x] - mean * mean)) : fallback_deviation;
       }
     }
-  });
+  };
+  for (int i = 0; i < options.iterations; ++i) {
+    if (i > 0) {
+      filter_rows(count, i, as_they_are);
+    } else {
+      filter_rows(count, i, prepare);
+      std::array<double, 3> total{};
+      for (const auto& row : sums_)
+        for (std::size_t s = 0; s < total.size(); ++s) total[s] += row[s];
+      if (total[1] > 0) {
+        const double mean = total[0] / total[1];
+        fallback = float(mean);
+        fallback_deviation = float(std::sqrt(std::max(0.0, total[2] / total[1] - mean * mean)));
+      }
+    }
+    if (i + 1 < options.iterations)
+      filter_columns(count, i, as_they_are);
+    else
+      filter_columns(count, i, finish);
+  }
 }
 
 void propagate(DomainTransform& transform, const ImageView& image, const std::uint8_t* depth,
-               const PropagationOptions& options, const std::function<void(int, const SeedRows&)>& seed,
-               const MapView& out, float* deviation, float unknown) {
+               const PropagationOptions& options, const Seed& seed, const MapView& out, float* deviation,
+               float unknown) {
   transform.guide(image, depth, options);
-  double sum = 0, total = 0, square = 0;
-  for (int y = 0; y < image.height; ++y) {
-    const SeedRows rows{transform.signal(1).row(y), transform.signal(0).row(y),
-                        deviation ? transform.signal(2).row(y) : nullptr};
-    for (float* row : {rows.weights, rows.radii, rows.squares})
-      if (row) std::fill_n(row, image.width, 0.0f);
-    seed(y, rows);
-    for (int x = 0; x < image.width; ++x) {
-      sum += rows.radii[x];
-      total += rows.weights[x];
-      if (deviation) square += rows.squares[x];
-    }
-  }
-  const double mean = total > 0 ? sum / total : 0;
-  const double spread = total > 0 ? std::sqrt(std::max(0.0, square / total - mean * mean)) : double(unknown);
-  transform.spread(options, float(mean), float(spread), out, deviation);
+  transform.spread(options, seed, out, deviation, unknown);
 }
 
 }  // namespace defocus_fast::cpu

@@ -67,9 +67,9 @@ struct Kernels {
   /// `above` may be null (first row: coefficients 0), and so may `depth`. row[c][-1] must be readable; vx[0] is 0.
   void (*feedback)(const float* const* row, const float* const* above, int channels, float log_a, float slope,
                    const std::uint8_t* depth, float psi, int n, float* vx, float* vy);
-  /// Filters `signals` planes (1 to 3) along a line, forward and backward, for `lanes` lines side by side, and
-  /// squares the feedback coefficients for the next iteration. Element i of lane k is at [i * stride + k].
-  void (*recursive_pass)(float* v, float* const* f, int signals, std::ptrdiff_t stride, int n);
+  /// Filters `signals` planes (1 to 3) along a line, forward and backward, for `lanes` lines side by side, with the
+  /// feedback coefficients `v` squared `squarings` times. Element i of lane k is at [i * stride + k].
+  void (*recursive_pass)(const float* v, int squarings, float* const* f, int signals, std::ptrdiff_t stride, int n);
   /// out[i * lanes + k] = rows[k][i] and back; rows that are null are read as 0 and not written.
   void (*gather_lines)(const float* const* rows, int n, float* out);
   void (*scatter_lines)(const float* in, int n, float* const* rows);

@@ -66,31 +66,37 @@ void feedback(const float* const* row, const float* const* above, int channels, 
 }
 
 template <int signals>
-void recursive_pass_of(float* v, float* const* f, std::ptrdiff_t stride, int n) {
+void recursive_pass_of(const float* v, int squarings, float* const* f, std::ptrdiff_t stride, int n) {
   // (1 - v) * f does not wait for the previous element, so the recurrence is one multiply-add deep.
   float last[signals][lanes];
+  float vi[lanes];
+  // Squared here rather than in memory: reading and writing it back would cost more.
+  const auto load = [&](int i) {
+    for (int k = 0; k < lanes; ++k) vi[k] = v[i * stride + k];
+    for (int s = 0; s < squarings; ++s)
+      for (int k = 0; k < lanes; ++k) vi[k] *= vi[k];
+  };
   for (int s = 0; s < signals; ++s)
     for (int k = 0; k < lanes; ++k) last[s][k] = f[s][k];
   for (int i = 1; i < n; ++i) {
-    const float* vi = v + i * stride;
+    load(i);
     for (int s = 0; s < signals; ++s) {
       float* fi = f[s] + i * stride;
       for (int k = 0; k < lanes; ++k) fi[k] = last[s][k] = (fi[k] - vi[k] * fi[k]) + vi[k] * last[s][k];
     }
   }
   for (int i = n - 2; i >= 0; --i) {
-    float* next = v + (i + 1) * stride;
+    load(i + 1);
     for (int s = 0; s < signals; ++s) {
       float* fi = f[s] + i * stride;
-      for (int k = 0; k < lanes; ++k) fi[k] = last[s][k] = (fi[k] - next[k] * fi[k]) + next[k] * last[s][k];
+      for (int k = 0; k < lanes; ++k) fi[k] = last[s][k] = (fi[k] - vi[k] * fi[k]) + vi[k] * last[s][k];
     }
-    for (int k = 0; k < lanes; ++k) next[k] *= next[k];
   }
 }
 
-void recursive_pass(float* v, float* const* f, int signals, std::ptrdiff_t stride, int n) {
+void recursive_pass(const float* v, int squarings, float* const* f, int signals, std::ptrdiff_t stride, int n) {
   const auto run = signals == 1 ? recursive_pass_of<1> : signals == 2 ? recursive_pass_of<2> : recursive_pass_of<3>;
-  run(v, f, stride, n);
+  run(v, squarings, f, stride, n);
 }
 
 using Float8 = float __attribute__((vector_size(32), aligned(4), may_alias));

@@ -214,6 +214,14 @@ class Plane {
 void check(const FilterOptions& options, const std::string& prefix = "");
 void check(const PropagationOptions& options, int height, int width);
 
+/// What a seed writes into cleared rows at pattern edges: their weights, and these times radius and times the mean
+/// square of the radius (if not null).
+struct SeedRows {
+  float *weights, *radii, *squares;
+};
+/// Called once for every row, by several threads at once.
+using Seed = std::function<void(int y, const SeedRows& rows)>;
+
 class DomainTransform {
  public:
   DomainTransform(int height, int width, const Kernels& kernels, Workers& workers);
@@ -225,38 +233,39 @@ class DomainTransform {
   /// Sets the coefficients from the first `channels` (1 or 3) signals. `slope` multiplies the sum over channels of
   /// |I'|; `depth` (height, width) may be null.
   void set_feedback(int channels, double slope, const FilterOptions& options, const std::uint8_t* depth, double psi);
-  /// Filters the first `count` signals in place. Spends the coefficients.
+  /// Filters the first `count` signals in place.
   void filter(int count, int iterations);
 
-  /// Section III-C: makes the guide from the picture and sets the coefficients of the final filter. Then the caller
-  /// writes weighted radii and weights into signals 0 and 1 (all of it), for deviations weighted squares into signal 2,
-  /// and calls spread().
+  /// Section III-C: makes the guide from the picture and sets the coefficients of the final filter.
   void guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options);
-  /// out = F(radii) / F(weights) and, unless null, deviation (height, width) = sqrt(F(squares) / F(weights) - out^2);
-  /// the fallbacks where F(weights) is below the smallest normal float.
-  void spread(const PropagationOptions& options, float fallback, float fallback_deviation, const MapView& out,
-              float* deviation);
+  /// out = F(radii) / F(weights) and, unless null, deviation (height, width) = sqrt(F(squares) / F(weights) - out^2).
+  /// Where F(weights) is below the smallest normal float, those of all seeds; 0 and `unknown` without any.
+  void spread(const PropagationOptions& options, const Seed& seed, const MapView& out, float* deviation, float unknown);
 
  private:
+  void load_rows(const ImageView& image, int begin, int end);
+  /// `above`: the signals' row before `begin`.
+  void set_feedback_rows(int begin, int end, const std::array<const float*, 3>& above, int channels, double slope,
+                         const FilterOptions& options, const std::uint8_t* depth, double psi);
+  /// prepare(begin, end, slot) is called for rows before they are read, finish(begin, end) for columns that are done.
+  template <class Prepare>
+  void filter_rows(int count, int iteration, const Prepare& prepare);
+  template <class Finish>
+  void filter_columns(int count, int iteration, const Finish& finish);
+
   int height_, width_;
   const Kernels& kernels_;
   Workers& workers_;
   Plane vx_, vy_;
   std::vector<Plane> signals_;
   std::vector<std::vector<float>> scratch_;  // one per worker
+  std::vector<std::array<double, 3>> sums_;  // of the seeds in each row
 };
 
-/// What `seed` writes into cleared rows at pattern edges: their weights, and these times radius and times the mean
-/// square of the radius (if not null).
-struct SeedRows {
-  float *weights, *radii, *squares;
-};
-
-/// Blur map from the pattern edges' radii, and `deviation` (height, width) of it unless null. Where no pattern edge is
-/// in reach: their mean and deviation; 0 and `unknown` if there is none at all.
+/// Blur map from the seeds, and `deviation` (height, width) of it unless null.
 void propagate(DomainTransform& transform, const ImageView& image, const std::uint8_t* depth,
-               const PropagationOptions& options, const std::function<void(int, const SeedRows&)>& seed,
-               const MapView& out, float* deviation = nullptr, float unknown = 0);
+               const PropagationOptions& options, const Seed& seed, const MapView& out, float* deviation = nullptr,
+               float unknown = 0);
 
 }  // namespace cpu
 }  // namespace defocus_fast

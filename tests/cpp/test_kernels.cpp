@@ -248,20 +248,21 @@ TEST_CASE("feedback coefficients are exponentials of the distance") {
       });
 }
 
-TEST_CASE("a recursive pass is the recurrence forward and backward and squares its coefficients") {
+TEST_CASE("a recursive pass is the recurrence forward and backward, with coefficients squared") {
   for (const int n : {1, 2, 33})
-    for (const int signals : {1, 2, 3})
+    for (const auto& [signals, squarings] : {std::pair{1, 0}, {2, 1}, {3, 0}, {3, 4}})
       for_variants([&](const Kernels& kernels) {
         const std::ptrdiff_t stride = lanes + 16;
         const std::size_t size = std::size_t(n * stride);
-        auto v = random_values<float>(size, 0, 1);
-        const auto coefficients = v;
+        const auto v = random_values<float>(size, 0, 1);
+        auto coefficients = v;
+        for (float& coefficient : coefficients) coefficient = float(std::pow(double(coefficient), 1 << squarings));
         std::vector<std::vector<float>> f;
         std::vector<float*> pointers;
         for (int s = 0; s < signals; ++s) f.push_back(random_values<float>(size, 0, 6));
         const auto before = f;
         for (auto& plane : f) pointers.push_back(plane.data());
-        kernels.recursive_pass(v.data(), pointers.data(), signals, stride, n);
+        kernels.recursive_pass(v.data(), squarings, pointers.data(), signals, stride, n);
         for (std::size_t s = 0; s < std::size_t(signals); ++s)
           for (int k = 0; k < stride; ++k) {
             const auto at = [&](int i) { return std::size_t(i * stride + k); };
@@ -272,11 +273,6 @@ TEST_CASE("a recursive pass is the recurrence forward and backward and squares i
             for (int i = n - 2; i >= 0 && k < lanes; --i)
               line[std::size_t(i)] += coefficients[at(i + 1)] * (line[std::size_t(i + 1)] - line[std::size_t(i)]);
             for (int i = 0; i < n; ++i) CHECK(f[s][at(i)] == doctest::Approx(line[std::size_t(i)]).epsilon(1e-5));
-          }
-        for (int i = 1; i < n; ++i)
-          for (int k = 0; k < lanes; ++k) {
-            const std::size_t at = std::size_t(i * stride + k);
-            CHECK(v[at] == coefficients[at] * coefficients[at]);
           }
       });
 }
