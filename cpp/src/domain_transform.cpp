@@ -3,7 +3,12 @@
 // on it (section III-C of the paper). Iteration i has sigma_i = sigma_s * sqrt(3) * 2^(n - i) / sqrt(4^n - 1), half
 // of the one before; the feedback coefficient exp(-sqrt(2) / sigma_i)^d is therefore squared from one iteration
 // to the next, and one exponential per pixel and direction serves all of them.
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <new>
 #include <numeric>
@@ -15,8 +20,6 @@
 namespace defocus_fast::cpu {
 
 namespace {
-
-constexpr std::align_val_t alignment{64};
 
 /// For rows that need no preparation and columns that need no finish.
 constexpr auto as_they_are = [](auto...) {};
@@ -39,13 +42,22 @@ void check(const PropagationOptions& options, int height, int width) {
   check(filter);
 }
 
-Plane::Plane(int height, int width) : pitch_((width + row_padding - 1) / row_padding * row_padding) {
+// An odd number of blocks from row to row: with powers of two the rows of a column would share few sets of the cache.
+Plane::Plane(int height, int width) : pitch_((((width + row_padding - 1) / row_padding) | 1) * row_padding) {
   const std::size_t count = std::size_t(row_padding) + std::size_t(height) * std::size_t(pitch_);
-  data_.reset(static_cast<float*>(::operator new[](count * sizeof(float), alignment)));
+  // A pass along columns touches a page per row: with pages of 4 KB most of its time would go into finding them.
+  constexpr std::size_t huge_page = 2 << 20, cache_line = 64;
+  const std::size_t alignment = count * sizeof(float) < huge_page ? cache_line : huge_page;
+  const std::size_t bytes = (count * sizeof(float) + alignment - 1) / alignment * alignment;
+  data_.reset(static_cast<float*>(std::aligned_alloc(alignment, bytes)));
+  if (!data_) throw std::bad_alloc();
+#ifdef __linux__
+  madvise(data_.get(), bytes, MADV_HUGEPAGE);  // where it is not granted, small pages serve
+#endif
   std::fill_n(data_.get(), count, 0.0f);
 }
 
-void Plane::Free::operator()(float* data) const { ::operator delete[](data, alignment); }
+void Plane::Free::operator()(float* data) const { std::free(data); }
 
 DomainTransform::DomainTransform(int height, int width, const Kernels& kernels, Workers& workers)
     : height_(height),
