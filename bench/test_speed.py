@@ -187,7 +187,7 @@ def test_canny_opencv(run: Run, cv2: Any) -> None:
 
     def call() -> Any:
         grey = cv2.max(cv2.max(frame[..., 0], frame[..., 1]), frame[..., 2])
-        return cv2.Canny(cv2.GaussianBlur(grey, (0, 0), 2**0.5), 60, 150, L2gradient=True)
+        return cv2.Canny(cv2.GaussianBlur(grey, (0, 0), 2**0.5), 0.08 * 255, 0.2 * 255, L2gradient=True)
 
     run("detect_edges", call)
 
@@ -195,7 +195,7 @@ def test_canny_opencv(run: Run, cv2: Any) -> None:
 def test_canny_opencv_grey(run: Run, cv2: Any) -> None:
     """Without the reduction to one channel."""
     grey = photo(HD).max(axis=2)
-    run("detect_edges", lambda: cv2.Canny(cv2.GaussianBlur(grey, (0, 0), 2**0.5), 60, 150, L2gradient=True))
+    run("detect_edges", lambda: cv2.Canny(cv2.GaussianBlur(grey, (0, 0), 2**0.5), 0.08 * 255, 0.2 * 255, L2gradient=True))
 
 
 def test_canny_scikit_image(run: Run) -> None:

@@ -46,29 +46,33 @@ int padded(int n) { return (n + row_padding - 1) / row_padding * row_padding; }
 
 }  // namespace
 
-/// Buffers in which one worker takes a strip of rows from pixels to thinned edges.
+/// Buffers in which one worker takes a strip from pixels to thinned edges, a row at a time: of every stage the rows
+/// that the next one reads are kept, few enough to stay in the second-level cache.
 template <class T>
 struct EdgeDetector::Strip {
-  /// Rows of T with `margin` readable elements on both sides.
+  /// The last `count` rows of T, with `margin` readable elements on both sides.
   struct Rows {
-    Rows(int count, int width, int margin_)
-        : margin(margin_), pitch(padded(width) + 2 * margin_), data(std::size_t(count) * std::size_t(pitch)) {}
-    T* row(int i) { return data.data() + std::ptrdiff_t(i) * pitch + margin; }
-    int margin;
+    Rows(int count_, int width, int margin_)
+        : count(count_),
+          margin(margin_),
+          pitch(padded(width) + 2 * margin_),
+          data(std::size_t(count) * std::size_t(pitch)) {}
+    T* row(int y) { return data.data() + std::ptrdiff_t(y % count) * pitch + margin; }
+    int count, margin;
     std::ptrdiff_t pitch;
     std::vector<T> data;
   };
 
   Strip(int width, int radius)
-      : value(rows_per_strip + 2 * radius + 4, width, 0),
+      : value(2 * radius + 1, width, 0),
         outside(1, width, 0),
         columns(1, width, std::max(radius, row_padding)),
         bleed(2, width, 0),
         ones(1, width, 0),
-        smooth(rows_per_strip + 4, width, 1),
-        gy(rows_per_strip + 2, width, 0),
-        gx(rows_per_strip + 2, width, 0),
-        magnitude(rows_per_strip + 2, width, 1),
+        smooth(3, width, 1),
+        gy(2, width, 0),
+        gx(2, width, 0),
+        magnitude(3, width, 1),
         taps(std::size_t(2 * radius + 1)) {
     std::fill(ones.data.begin(), ones.data.end(), T(1));
   }
@@ -84,7 +88,12 @@ struct EdgeDetector::Strip {
 };
 
 EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, const Kernels& kernels, Workers& workers)
-    : height_(height), width_(width), options_(options), kernels_(kernels), workers_(workers) {
+    : height_(height),
+      width_(width),
+      options_(options),
+      kernels_(kernels),
+      workers_(workers),
+      stacks_(std::size_t(workers.count())) {
   if (!(options.sigma > 0 && options.sigma <= 64))
     throw InvalidArgument("canny sigma: expected px in (0, 64], got " + std::to_string(options.sigma));
   if (!(options.low >= 0 && options.low <= options.high && std::isfinite(options.high)))
@@ -126,9 +135,6 @@ void EdgeDetector::thin(const ImageView& image, std::vector<Strip<T>>& strips, s
 
   workers_.for_ranges(height_, rows_per_strip, [&](int begin, int end, int slot) {
     Strip<T>& s = strips[std::size_t(slot)];
-    const int first_value = std::max(0, begin - 2 - radius), last_value = std::min(height_, end + 2 + radius);
-    for (int y = first_value; y < last_value; ++y) load_value_row(image, y, s.value.row(y - first_value));
-
     const auto smooth_bleed = [&](int y, T* out) {
       double sum = weights_[std::size_t(radius)];
       for (int j = 0; j < radius; ++j) {
@@ -141,70 +147,83 @@ void EdgeDetector::thin(const ImageView& image, std::vector<Strip<T>>& strips, s
       kernel.smooth_row(columns, weights_.data(), radius, s.ones.row(0), width_, out);
       for (int x = 0; x < width_; ++x) out[x] += std::numeric_limits<T>::epsilon();
     };
-
-    const int first_smooth = std::max(0, begin - 2), last_smooth = std::min(height_, end + 2);
-    for (int y = first_smooth; y < last_smooth; ++y) {
+    const auto smooth_row = [&](int y) {
       const bool interior = y >= radius && y < height_ - radius;
       T* bleed = s.bleed.row(interior ? 1 : 0);
       if (!interior || !s.interior_bleed_known) smooth_bleed(y, bleed);
       s.interior_bleed_known |= interior;
-      for (int j = -radius; j <= radius; ++j) {
-        const int row = y + j;
-        s.taps[std::size_t(j + radius)] = row < 0 || row >= height_ ? s.outside.row(0) : s.value.row(row - first_value);
-      }
+      for (int j = -radius; j <= radius; ++j)
+        s.taps[std::size_t(j + radius)] = y + j < 0 || y + j >= height_ ? s.outside.row(0) : s.value.row(y + j);
       T* columns = s.columns.row(0);
       kernel.smooth_columns(s.taps.data(), weights_.data(), radius, width_, columns);
       std::fill(columns + width_, columns + padded(width_), T(0));
-      T* smooth = s.smooth.row(y - first_smooth);
+      T* smooth = s.smooth.row(y);
       kernel.smooth_row(columns, weights_.data(), radius, bleed, width_, smooth);
       smooth[-1] = smooth[0];  // ndimage's "reflect" for the Sobel operators
       smooth[width_] = smooth[width_ - 1];
-    }
+    };
 
-    const int first_gradient = std::max(0, begin - 1), last_gradient = std::min(height_, end + 1);
-    for (int y = first_gradient; y < last_gradient; ++y) {
-      const auto smooth = [&](int row) { return s.smooth.row(std::clamp(row, 0, height_ - 1) - first_smooth); };
-      const int i = y - first_gradient;
-      kernel.gradient(smooth(y - 1), smooth(y), smooth(y + 1), width_, s.gy.row(i), s.gx.row(i), s.magnitude.row(i));
-    }
-
+    int next_value = std::max(0, begin - 2 - radius), next_smooth = std::max(0, begin - 2),
+        next_gradient = std::max(0, begin - 1);
     for (int y = begin; y < end; ++y) {
+      for (; next_gradient < std::min(height_, y + 2); ++next_gradient) {
+        for (; next_smooth < std::min(height_, next_gradient + 2); ++next_smooth) {
+          for (; next_value < std::min(height_, next_smooth + radius + 1); ++next_value)
+            load_value_row(image, next_value, s.value.row(next_value));
+          smooth_row(next_smooth);
+        }
+        const auto smooth = [&](int row) { return s.smooth.row(std::clamp(row, 0, height_ - 1)); };
+        const int g = next_gradient;
+        kernel.gradient(smooth(g - 1), smooth(g), smooth(g + 1), width_, s.gy.row(g), s.gx.row(g), s.magnitude.row(g));
+      }
       std::uint8_t* out = classes + std::ptrdiff_t(y) * width_;
       if (y == 0 || y == height_ - 1) {
         std::fill_n(out, width_, std::uint8_t{0});
         continue;
       }
-      const int i = y - first_gradient;
-      kernel.thin(s.magnitude.row(i - 1), s.magnitude.row(i), s.magnitude.row(i + 1), s.gy.row(i), s.gx.row(i), low,
+      kernel.thin(s.magnitude.row(y - 1), s.magnitude.row(y), s.magnitude.row(y + 1), s.gy.row(y), s.gx.row(y), low,
                   high, width_, out);
       out[0] = out[width_ - 1] = 0;
     }
   });
 }
 
-/// Hysteresis: pixels of class 1 stay if a chain of neighbours leads to one of class 2.
+/// Hysteresis: pixels of class 1 stay if a chain of neighbours leads to one of class 2. Chains are followed inside
+/// strips at once, then from strip to strip.
 void EdgeDetector::trace(std::uint8_t* classes) {
   constexpr std::uint8_t reached = 3;
-  const std::int32_t pixels = height_ * width_;
   const std::array<std::int32_t, 8> neighbours{-width_ - 1, -width_,    -width_ + 1, -1,
                                                1,           width_ - 1, width_,      width_ + 1};
-  for (std::int32_t seed = 0; seed < pixels; ++seed) {
-    if (classes[seed] != 2) continue;
+  /// Follows the chains from `seed` inside [first, last).
+  const auto follow = [&](std::int32_t seed, std::int32_t first, std::int32_t last, std::vector<std::int32_t>& stack) {
     classes[seed] = reached;
-    stack_.push_back(seed);
-    while (!stack_.empty()) {
-      const std::int32_t at = stack_.back();
-      stack_.pop_back();
+    stack.push_back(seed);
+    while (!stack.empty()) {
+      const std::int32_t at = stack.back();
+      stack.pop_back();
       for (const std::int32_t step : neighbours) {  // border pixels are never edges, so every neighbour exists
-        std::uint8_t& neighbour = classes[at + step];
-        if (neighbour == 1 || neighbour == 2) {
-          neighbour = reached;
-          stack_.push_back(at + step);
+        const std::int32_t to = at + step;
+        if (to >= first && to < last && (classes[to] == 1 || classes[to] == 2)) {
+          classes[to] = reached;
+          stack.push_back(to);
         }
       }
     }
-  }
-  workers_.for_ranges(pixels, 1 << 20, [&](int begin, int end, int) {
+  };
+  const std::int32_t pixels = height_ * width_;
+  workers_.for_ranges(height_, rows_per_strip, [&](int begin, int end, int slot) {
+    const std::int32_t first = begin * width_, last = end * width_;
+    for (std::int32_t at = first; at < last; ++at)
+      if (classes[at] == 2) follow(at, first, last, stacks_[std::size_t(slot)]);
+  });
+  for (int y = rows_per_strip; y < height_; y += rows_per_strip)
+    for (std::int32_t at = (y - 1) * width_; at < (y + 1) * width_; ++at) {
+      if (classes[at] != reached) continue;
+      const std::int32_t across = at < y * width_ ? width_ : -width_;
+      for (std::int32_t to = at + across - 1; to <= at + across + 1; ++to)
+        if (classes[to] == 1) follow(to, 0, pixels, stacks_[0]);
+    }
+  workers_.for_ranges(pixels, 1 << 18, [&](int begin, int end, int) {
     for (int i = begin; i < end; ++i) classes[i] = classes[i] == reached;
   });
 }

@@ -95,7 +95,7 @@ class EdgeDetector {
   std::vector<double> weights_;
   std::vector<Strip<float>> float_strips_;  // one per worker, made when the first picture of the type comes
   std::vector<Strip<double>> double_strips_;
-  std::vector<std::int32_t> stack_;
+  std::vector<std::vector<std::int32_t>> stacks_;  // one per worker
 };
 
 // ---- patches.cpp: from the picture to the networks' inputs
