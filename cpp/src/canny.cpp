@@ -169,7 +169,7 @@ void EdgeDetector::thin(const ImageView& image, std::vector<Strip<T>>& strips, s
       for (; next_gradient < std::min(height_, y + 2); ++next_gradient) {
         for (; next_smooth < std::min(height_, next_gradient + 2); ++next_smooth) {
           for (; next_value < std::min(height_, next_smooth + radius + 1); ++next_value)
-            load_value_row(image, next_value, s.value.row(next_value));
+            load_value_row(image, next_value, kernel, s.value.row(next_value));
           smooth_row(next_smooth);
         }
         const auto smooth = [&](int row) { return s.smooth.row(std::clamp(row, 0, height_ - 1)); };

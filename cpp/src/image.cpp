@@ -85,7 +85,13 @@ void load_row(const ImageView& image, int y, int x0, int n, float* const* channe
 }
 
 template <class T>
-void load_value_row(const ImageView& image, int y, T* out) {
+void load_value_row(const ImageView& image, int y, const CannyKernels<T>& kernels, T* out) {
+  const bool packed = image.type == PixelType::uint8 && image.channels == 3 && image.pixel_stride_bytes == 3;
+  if (packed && std::abs(image.channel_stride_bytes) == 1) {
+    const auto* row = static_cast<const std::uint8_t*>(image.data) + y * image.pitch_bytes;
+    kernels.brightest(row + std::min<std::ptrdiff_t>(0, 2 * image.channel_stride_bytes), image.width, out);
+    return;
+  }
   const auto brightest = [&](auto pixel, T scale) {
     using Pixel = decltype(pixel);
     for (int x = 0; x < image.width; ++x) {
@@ -99,8 +105,8 @@ void load_value_row(const ImageView& image, int y, T* out) {
   else
     brightest(float{}, T(1));
 }
-template void load_value_row(const ImageView&, int, float*);
-template void load_value_row(const ImageView&, int, double*);
+template void load_value_row(const ImageView&, int, const CannyKernels<float>&, float*);
+template void load_value_row(const ImageView&, int, const CannyKernels<double>&, double*);
 
 int reflect(int i, int n) {
   if (i >= 0 && i < n) return i;

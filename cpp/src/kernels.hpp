@@ -18,6 +18,8 @@ inline constexpr int lanes = 32;
 /// Every intermediate is rounded to T exactly where ndimage stores an array of T; sums run in double, in its order.
 template <class T>
 struct CannyKernels {
+  /// out[x] = max of rgb[3 * x], rgb[3 * x + 1], rgb[3 * x + 2], divided by 255.
+  void (*brightest)(const std::uint8_t* rgb, int n, T* out);
   /// out[x] = sum of weights[j] * rows[j][x], j in [0, 2 * radius]; weights are symmetric.
   void (*smooth_columns)(const T* const* rows, const double* weights, int radius, int n, T* out);
   /// out[x] = (sum of weights[j] * row[x + j - radius]) / bleed[x]; row[-radius .. n + radius) must be readable.

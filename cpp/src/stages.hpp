@@ -67,7 +67,7 @@ void load_row(const ImageView& image, int y, int x0, int n, float* const* channe
 
 /// Row y of V = max(R, G, B) in [0, 1].
 template <class T>
-void load_value_row(const ImageView& image, int y, T* out);
+void load_value_row(const ImageView& image, int y, const CannyKernels<T>& kernels, T* out);
 
 /// The index in [0, n) that i stands for under symmetric reflection (edge pixel repeated).
 int reflect(int i, int n);

@@ -36,7 +36,7 @@ TEST_CASE("rows are read through any strides") {
     CHECK(b[i] == float(blue[i]) / 255.0f);
   }
   std::array<double, 2> value{};
-  cpu::load_value_row(flipped, 1, value.data());
+  cpu::load_value_row(flipped, 1, *select_kernels("auto").canny_double, value.data());
   CHECK(value[0] == 3 / 255.0);
   CHECK(value[1] == 6 / 255.0);
 }

@@ -296,6 +296,23 @@ TEST_CASE("lines are transposed there and back, missing ones are 0") {
   });
 }
 
+TEST_CASE_TEMPLATE("the brightest of three channels is the same in every variant", T, float, double) {
+  for (const int n : {1, 31, 64, 77}) {
+    std::vector<std::uint8_t> rgb;
+    for (const float value : random_values<float>(std::size_t(3 * n), 0, 255)) rgb.push_back(std::uint8_t(value));
+    for_variants([&](const Kernels& kernels) {
+      std::vector<T> found(std::size_t(n + 1), T(-1));
+      if constexpr (std::is_same_v<T, float>)
+        kernels.canny_float->brightest(rgb.data(), n, found.data());
+      else
+        kernels.canny_double->brightest(rgb.data(), n, found.data());
+      for (std::size_t i = 0; i < std::size_t(n); ++i)
+        CHECK(found[i] == T(std::max({rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2]})) / T(255));
+      CHECK(found.back() == T(-1));
+    });
+  }
+}
+
 TEST_CASE_TEMPLATE("Canny's kernels give the same bits in every variant", T, float, double) {
   const int n = 64, radius = 6;
   const auto pixels = random_values<T>(std::size_t((2 * radius + 1) * n), 0, 1);
