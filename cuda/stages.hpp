@@ -12,12 +12,9 @@
 
 #include "arena.hpp"
 #include "defocus_fast/estimator.hpp"
-
-struct CUstream_st;
+#include "networks.hpp"
 
 namespace defocus_fast::cuda {
-
-using Stream = CUstream_st*;  // cudaStream_t, for callers without CUDA's headers
 
 /// Length of a list in device memory; kernels are launched for the capacity and read it there.
 struct Count {
