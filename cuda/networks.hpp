@@ -6,11 +6,9 @@
 #include <cstdint>
 #include <span>
 
-struct CUstream_st;
+#include "defocus_fast/estimator.hpp"  // Stream
 
 namespace defocus_fast::cuda {
-
-using Stream = CUstream_st*;  // cudaStream_t, for callers without CUDA's headers
 
 /// The graphs of a model folder that the device evaluates: files graph_names[int(graph)] + ".onnx".
 enum class Graph : std::uint8_t { trunk, edge_head, blur_head };
@@ -26,6 +24,9 @@ struct NetworkShapes {
   int image_height = 0, image_width = 0;  // px, what the trunk reads around the tile included
   int head_batch = 0;
 };
+
+/// What an estimator of this size and these options will ask for. Throws as Estimator's constructor.
+DEFOCUS_FAST_API NetworkShapes network_shapes(int height, int width, const Options& options);
 
 class Networks {
  public:
