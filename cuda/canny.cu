@@ -186,6 +186,13 @@ __global__ void keep_strong(std::int64_t pixels, int* parents, std::uint8_t* mas
   mask[i] = atomic_load(parents + i + 1) != no_node && find_root(parents, int(i + 1)) == 0;
 }
 
+__global__ void read_mask(MaskView edges, std::uint8_t* mask) {
+  int y, x;
+  if (!pixel_of_thread(edges.height, edges.width, y, x)) return;
+  const auto* bytes = reinterpret_cast<const unsigned char*>(edges.data);
+  mask[std::ptrdiff_t(y) * edges.width + x] = bytes[y * edges.pitch_bytes + x * edges.pixel_stride_bytes] != 0;
+}
+
 struct InMask {
   const std::uint8_t* mask;
   __device__ bool operator()(std::int64_t i) const { return mask[i] != 0; }
@@ -245,6 +252,10 @@ void EdgeDetector::thin(const ImageView& image, Stream stream) {
   launch(smooth_rows<T>, blocks, block_size, stream, columns, height_, width_, weights, interior_bleed, smooth);
   const unsigned tiles = blocks_for(height_, tile_height) * blocks_for(width_, tile_width);
   launch(suppress<T>, tiles, block_size, stream, smooth, height_, width_, low, T(high_), parents);
+}
+
+void EdgeDetector::copy_edges(const MaskView& edges, std::uint8_t* mask, Stream stream) {
+  launch(read_mask, blocks_for(std::int64_t{height_} * width_), block_size, stream, edges, mask);
 }
 
 void EdgeDetector::list_edges(const std::uint8_t* mask, Stream stream) {

@@ -39,7 +39,7 @@ __global__ void count_kept(Keep keep, std::int64_t n, int* counts) {
 }
 
 /// counts[i] becomes the sum of those before it. One block: there are n / 256 counts.
-static __global__ void sum_counts(int* counts, int blocks, int capacity, Count* count) {
+static __global__ void sum_counts(int* counts, int blocks, int capacity, EdgeCount* count) {
   int carry = 0;
   for (int begin = 0; begin < blocks; begin += int(blockDim.x)) {
     const int i = begin + int(threadIdx.x);
@@ -63,7 +63,7 @@ __global__ void write_kept(Keep keep, Write write, std::int64_t n, const int* co
 
 /// `counts`: blocks_for(n) integers of scratch memory.
 template <class Keep, class Write>
-void compact(const Keep& keep, const Write& write, std::int64_t n, int capacity, int* counts, Count* count,
+void compact(const Keep& keep, const Write& write, std::int64_t n, int capacity, int* counts, EdgeCount* count,
              cudaStream_t stream) {
   const unsigned blocks = blocks_for(n);
   launch(count_kept<Keep>, blocks, block_size, stream, keep, n, counts);

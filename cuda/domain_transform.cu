@@ -189,46 +189,63 @@ __global__ void filter_columns(const float* vy, int squarings, int height, int w
   }
 }
 
-/// See deviation_floor_px.
-__device__ float weight_of(const Answers& answers, Labels labels, std::ptrdiff_t edge) {
-  if (labels == Labels::hard) return 1.0f;
+/// See deviation_floor_px and depth_edge_weight.
+__device__ float weight_of(const Answers& answers, Labels labels, std::ptrdiff_t edge, bool depth) {
+  if (labels == Labels::hard) return depth ? 0.0f : 1.0f;
   const float certainty = deviation_floor_px / (deviation_floor_px + answers.radius_deviation[edge]);
-  return (1.0f - answers.depth_probability[edge]) * certainty * certainty;
+  return (depth ? depth_edge_weight : 1.0f - answers.depth_probability[edge]) * certainty * certainty;
 }
 
 /// One block, so that the sums have one order: there are few edges beside pixels.
-__global__ void seed_edges(EdgeList edges, Answers answers, Labels labels, int width, float* radii, float* weights,
-                           float* mean) {
-  __shared__ double sums[2][block_size];
-  double sum = 0, total = 0;
+__global__ void seed_edges(EdgeList edges, Answers answers, Labels labels, float unknown, int width, float* radii,
+                           float* weights, float* squares, Fallback* fallback) {
+  __shared__ double sums[3][block_size];
+  double sum = 0, total = 0, square = 0;
   for (std::ptrdiff_t i = threadIdx.x; i < edges.count->kept; i += block_size) {
-    const float radius = answers.radii[i];
-    if (!(radius > 0)) continue;
     const std::ptrdiff_t at = std::ptrdiff_t(edges.edges[2 * i]) * width + edges.edges[2 * i + 1];
-    const float weight = weight_of(answers, labels, i), weighted = weight * radius;
+    const float weight = weight_of(answers, labels, i, answers.depth_edges[at] != 0);
+    if (!(weight > 0)) continue;
+    const float radius = answers.radii[i], deviation = answers.radius_deviation[i];
     weights[at] = weight;
-    radii[at] = weighted;
-    sum += weighted;
+    radii[at] = weight * radius;
+    sum += radii[at];
     total += weight;
+    if (!squares) continue;
+    squares[at] = weight * (radius * radius + deviation * deviation);
+    square += squares[at];
   }
   sums[0][threadIdx.x] = sum;
   sums[1][threadIdx.x] = total;
+  sums[2][threadIdx.x] = square;
   for (unsigned half = block_size / 2; half > 0; half /= 2) {
     __syncthreads();
     if (threadIdx.x < half)
       for (auto& values : sums) values[threadIdx.x] += values[threadIdx.x + half];
   }
-  if (threadIdx.x == 0) *mean = sums[1][0] > 0 ? float(sums[0][0] / sums[1][0]) : 0.0f;
+  if (threadIdx.x > 0) return;
+  const bool any = sums[1][0] > 0;
+  const double mean = any ? sums[0][0] / sums[1][0] : 0, variance = any ? sums[2][0] / sums[1][0] - mean * mean : 0;
+  *fallback = {float(mean), any ? float(sqrt(variance > 0 ? variance : 0.0)) : unknown};
 }
 
 constexpr float smallest_normal = std::numeric_limits<float>::min();
 
-__global__ void divide(const float* radii, const float* weights, const float* mean, MapView out) {
+__device__ float& value_at(const MapView& map, int y, int x) {
+  auto* bytes = reinterpret_cast<unsigned char*>(map.data) + y * map.pitch_bytes + x * map.pixel_stride_bytes;
+  return *reinterpret_cast<float*>(bytes);
+}
+
+__global__ void divide(const float* radii, const float* weights, const float* squares, const Fallback* fallback,
+                       MapView out, ExpectedError error) {
   int y, x;
   if (!pixel_of_thread(out.height, out.width, y, x)) return;
   const std::ptrdiff_t i = std::ptrdiff_t(y) * out.width + x;
-  auto* bytes = reinterpret_cast<unsigned char*>(out.data) + y * out.pitch_bytes + x * out.pixel_stride_bytes;
-  *reinterpret_cast<float*>(bytes) = weights[i] >= smallest_normal ? radii[i] / weights[i] : *mean;
+  const bool reached = weights[i] >= smallest_normal;
+  const float mean = reached ? radii[i] / weights[i] : fallback->mean;
+  value_at(out, y, x) = mean;
+  if (!error.out.data) return;
+  const float deviation = reached ? sqrtf(fmaxf(0.0f, squares[i] / weights[i] - mean * mean)) : fallback->deviation;
+  value_at(error.out, y, x) = hypotf(error.floor, error.slope * deviation);
 }
 
 }  // namespace
@@ -236,7 +253,7 @@ __global__ void divide(const float* radii, const float* weights, const float* me
 DomainTransform::DomainTransform(int height, int width, Arena& arena) : height_(height), width_(width) {
   const std::size_t pixels = std::size_t(height) * std::size_t(width);
   for (float** plane : {&vx_, &vy_, &signals_[0], &signals_[1], &signals_[2]}) arena.reserve(*plane, pixels);
-  arena.reserve(mean_, 1);
+  arena.reserve(fallback_, 1);
 }
 
 void DomainTransform::load(const ImageView& image, Stream stream) {
@@ -276,23 +293,29 @@ void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, c
   set_feedback(image.channels, channels * final.sigma_s / final.sigma_r, final, depth, options.psi, stream);
 }
 
-void DomainTransform::seed(const EdgeList& edges, const Answers& answers, Labels labels, Stream stream) {
+void DomainTransform::seed(const EdgeList& edges, const Answers& answers, Labels labels, const ExpectedError& error,
+                           Stream stream) {
   const std::size_t bytes = std::size_t(height_) * std::size_t(width_) * sizeof(float);
-  check(cudaMemsetAsync(signals_[0], 0, bytes, stream), "cudaMemsetAsync");
-  check(cudaMemsetAsync(signals_[1], 0, bytes, stream), "cudaMemsetAsync");
-  launch(seed_edges, 1, block_size, stream, edges, answers, labels, width_, signals_[0], signals_[1], mean_);
+  float* const squares = error.out.data ? signals_[2] : nullptr;
+  for (float* signal : {signals_[0], signals_[1], squares})
+    if (signal) check(cudaMemsetAsync(signal, 0, bytes, stream), "cudaMemsetAsync");
+  launch(seed_edges, 1, block_size, stream, edges, answers, labels, error.unknown, width_, signals_[0], signals_[1],
+         squares, fallback_);
 }
 
-void DomainTransform::spread(const PropagationOptions& options, const MapView& out, Stream stream) {
-  filter(2, options.iterations, stream);
-  launch(divide, blocks_for(std::int64_t{height_} * width_), block_size, stream, signals_[0], signals_[1], mean_, out);
+void DomainTransform::spread(const PropagationOptions& options, const MapView& out, const ExpectedError& error,
+                             Stream stream) {
+  filter(error.out.data ? 3 : 2, options.iterations, stream);
+  launch(divide, blocks_for(std::int64_t{height_} * width_), block_size, stream, signals_[0], signals_[1], signals_[2],
+         fallback_, out, error);
 }
 
 void propagate(DomainTransform& transform, const ImageView& image, const PropagationOptions& options,
-               const EdgeList& edges, const Answers& answers, Labels labels, const MapView& out, Stream stream) {
+               const EdgeList& edges, const Answers& answers, Labels labels, const MapView& out,
+               const ExpectedError& error, Stream stream) {
   transform.guide(image, answers.depth_edges, options, stream);
-  transform.seed(edges, answers, labels, stream);
-  transform.spread(options, out, stream);
+  transform.seed(edges, answers, labels, error, stream);
+  transform.spread(options, out, error, stream);
 }
 
 }  // namespace defocus_fast::cuda

@@ -10,26 +10,18 @@
 #include <cstdint>
 #include <vector>
 
+#include "../cpp/src/model.hpp"
 #include "arena.hpp"
 #include "defocus_fast/estimator.hpp"
-
-struct CUstream_st;
+#include "networks.hpp"
 
 namespace defocus_fast::cuda {
-
-using Stream = CUstream_st*;  // cudaStream_t, for callers without CUDA's headers
-
-/// Length of a list in device memory; kernels are launched for the capacity and read it there.
-struct Count {
-  std::int32_t found;
-  std::int32_t kept;  // min(found, capacity)
-};
 
 /// Edge pixels in row-major order.
 struct EdgeList {
   std::int32_t capacity = 0;
   std::int32_t* edges = nullptr;  // (capacity, 2) row and column
-  Count* count = nullptr;         // found > kept after a frame: the last found - kept edges were dropped
+  EdgeCount* count = nullptr;     // kernels are launched for the capacity and read the length here
 };
 
 // ---- canny.cu
@@ -44,6 +36,8 @@ class EdgeDetector {
 
   /// mask[y * width + x] = 1 at edges, else 0.
   void detect_edges(const ImageView& image, std::uint8_t* mask, Stream stream);
+  /// The same from the caller's mask.
+  void copy_edges(const MaskView& edges, std::uint8_t* mask, Stream stream);
   /// Lists the pixels where mask is not 0.
   void list_edges(const std::uint8_t* mask, Stream stream);
   const EdgeList& edges() const { return edges_; }
@@ -63,75 +57,60 @@ class EdgeDetector {
 
 // ---- patches.cu: between the picture, the networks' inputs and outputs, and the edges
 
-/// Some of the edges, as indices into their list, in order.
-struct Selection {
-  std::int32_t capacity = 0;
-  std::int32_t* indices = nullptr;  // (capacity)
-  Count* count = nullptr;
-};
-
 /// What the networks say about the edges; arrays over edges have the list's capacity.
 struct Answers {
   float* depth_probability = nullptr;     // in [0, 1]
-  float* radii = nullptr;                 // px, by Labels; 0 at depth edges
-  float* radius_deviation = nullptr;      // px, standard deviation of the radius; 0 at depth edges
-  float* radius_probability = nullptr;    // of the most probable level; 0 at depth edges
-  float* level_probabilities = nullptr;   // (edges, levels), may be null; rows of 0 at depth edges
+  float* radii = nullptr;                 // px, by Labels; at depth edges that of the nearer side
+  float* radius_deviation = nullptr;      // px, standard deviation of the radius
+  float* radius_probability = nullptr;    // of the most probable level
+  float* level_probabilities = nullptr;   // (capacity, levels), may be null
   std::uint8_t* pattern_edges = nullptr;  // (height, width)
   std::uint8_t* depth_edges = nullptr;    // (height, width)
 };
 
-class TileSelector {
- public:
-  TileSelector(std::int32_t edge_capacity, std::int32_t tile_capacity, Arena& arena);
-  TileSelector(const TileSelector&) = delete;
-  TileSelector& operator=(const TileSelector&) = delete;
+/// Until the edges are classified, all of them stand in the mask of pattern edges; none has a depth probability.
+void clear_answers(int height, int width, const EdgeList& edges, const Answers& answers, Stream stream);
 
-  /// Selects the edges in the tile. With `depth_probability` (may be null) only those of at most `depth_threshold`.
-  void select_edges(const EdgeList& edges, int y0, int x0, int tile_height, int tile_width,
-                    const float* depth_probability, double depth_threshold, Stream stream);
-  const Selection& selection() const { return selection_; }
+/// Pixels [y0, y0 + height) x [x0, x0 + width), which may lie outside the picture -> (3, height, width).
+void extract_tile(const ImageView& image, int y0, int x0, int height, int width, TensorType type, void* out,
+                  Stream stream);
 
- private:
-  int* counts_ = nullptr;
-  Selection selection_;
-};
-
-/// Sets the answers about all edges to 0, the mask of pattern edges to `mask` and that of depth edges to 0.
-void clear_answers(const std::uint8_t* mask, int height, int width, const EdgeList& edges, int levels,
-                   const Answers& answers, Stream stream);
-
-/// The tile at (y0, x0) and 20 px around it -> (tile_height + 40, tile_width + 40, 3).
-void extract_tile(const ImageView& image, int y0, int x0, int tile_height, int tile_width, float* tile, Stream stream);
-
-/// The three crops around the selected edges [first, first + batch) -> (batch, n, n, 3) for n = 41, 27, 15.
-/// Rows beyond the selection's end are left as they are; so it is with the other functions of a batch.
-void extract_patches(const ImageView& image, const EdgeList& edges, const Selection& selection, int first, int batch,
-                     int crop_offset, const std::array<float*, 3>& crops, Stream stream);
-
-/// out = relu(U[c + 3p] + V[c + p]) -> (batch, 5, 5, channels) of the selected edges [first, first + batch).
-/// U and V: trunk.onnx's outputs on the tile at (y0, x0), channels last: (tile_height + 12, tile_width + 12, channels),
-/// float or IEEE binary16.
+/// The trunk's outputs for a head: (tiles, channels, rows, columns) of every tile of the picture.
+/// tip22: U and V, with 6 px around the tile. cells: u has a tile's cells.
 struct Features {
-  const void* u;
-  const void* v;
-  int tile_width;
-  int channels;
+  const void* u = nullptr;
+  const void* v = nullptr;
+  int tiles_across = 0, tile_height = 0, tile_width = 0;  // px
+  int channels = 0, rows = 0, columns = 0;
 };
-void fuse_float(const Features& features, int y0, int x0, const EdgeList& edges, const Selection& selection, int first,
-                int batch, float* out, Stream stream);
-void fuse_half(const Features& features, int y0, int x0, const EdgeList& edges, const Selection& selection, int first,
-               int batch, void* out, Stream stream);
 
-/// E-NET's (batch, 2) probabilities of the selected edges -> probability of a depth edge, and the two masks.
-void classify(const float* probabilities, int width, double depth_threshold, const EdgeList& edges,
-              const Selection& selection, int first, int batch, const Answers& answers, Stream stream);
-/// B-NET's (batch, levels) probabilities of the selected edges -> radius, its deviation, the best level's probability.
-/// At most 64 levels; `levels` is host memory.
-void estimate(const float* probabilities, const std::vector<float>& levels, Labels labels, const Selection& selection,
+/// Input of a head for edges [first, first + batch). tip22: relu(U[c + 3p] + V[c + p]) -> (batch, channels, 5, 5);
+/// cells: the edge's cell -> (batch, channels). Rows beyond the last edge are left as they are.
+void gather(Architecture architecture, const Features& features, const EdgeList& edges, int first, int batch,
+            TensorType type, void* out, Stream stream);
+
+/// E-NET's (batch, 2) probabilities of edges [first, first + batch) -> probability of a depth edge, and the two masks.
+void classify(const void* probabilities, TensorType type, int width, double depth_threshold, const EdgeList& edges,
               int first, int batch, const Answers& answers, Stream stream);
+/// B-NET's (batch, levels) probabilities -> radius, its deviation, the best level's probability.
+/// At most `most_levels` levels; `levels` is host memory.
+inline constexpr std::size_t most_levels = 64;
+void estimate(const void* probabilities, TensorType type, const std::vector<float>& levels, Labels labels,
+              const EdgeList& edges, int first, int batch, const Answers& answers, Stream stream);
 
 // ---- domain_transform.cu
+
+/// BlurMap::expected_error, if out.data is not null.
+struct ExpectedError {
+  MapView out;
+  float floor = 0, slope = 1;  // of the model
+  float unknown = 0;           // px, deviation of a map without any edge
+};
+
+/// Of all edges, for pixels that none reaches.
+struct Fallback {
+  float mean, deviation;
+};
 
 class DomainTransform {
  public:
@@ -153,20 +132,24 @@ class DomainTransform {
   /// Section III-C: makes the guide from the picture and sets the coefficients of the final filter. Then the caller
   /// calls seed() and spread().
   void guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options, Stream stream);
-  /// Weights of the pattern edges into signal 1, their radii times these into signal 0, the mean radius for spread().
-  void seed(const EdgeList& edges, const Answers& answers, Labels labels, Stream stream);
-  /// out = F(weighted radii) / F(weights); the mean radius where F(weights) is below the smallest normal float.
-  void spread(const PropagationOptions& options, const MapView& out, Stream stream);
+  /// Weights of the edges into signal 1, these times radius into signal 0 and, for the expected error, times the mean
+  /// square of the radius into signal 2; the means for spread().
+  void seed(const EdgeList& edges, const Answers& answers, Labels labels, const ExpectedError& error, Stream stream);
+  /// out = F(weighted radii) / F(weights) and the expected error from the deviation sqrt(F(squares) / F(weights) -
+  /// out^2); the means where F(weights) is below the smallest normal float.
+  void spread(const PropagationOptions& options, const MapView& out, const ExpectedError& error, Stream stream);
 
  private:
   const int height_, width_;
-  float *vx_ = nullptr, *vy_ = nullptr, *mean_ = nullptr;
+  float *vx_ = nullptr, *vy_ = nullptr;
+  Fallback* fallback_ = nullptr;
   std::array<float*, 3> signals_{};
 };
 
-/// Blur map from the radii of the edges; those of radius 0 are no pattern edges.
-/// Where no pattern edge is in reach: their mean radius; 0 if there is none at all.
+/// Blur map from the edges' radii. Where no edge is in reach: their mean radius and deviation; 0 and `unknown` if there
+/// is none at all.
 void propagate(DomainTransform& transform, const ImageView& image, const PropagationOptions& options,
-               const EdgeList& edges, const Answers& answers, Labels labels, const MapView& out, Stream stream);
+               const EdgeList& edges, const Answers& answers, Labels labels, const MapView& out,
+               const ExpectedError& error, Stream stream);
 
 }  // namespace defocus_fast::cuda

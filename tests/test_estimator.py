@@ -358,7 +358,7 @@ def test_unfit_out(estimator: Estimator, picture: np.ndarray, out: Any, error: t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "float16"}, 'precision: expected one of auto, float32, bfloat16, got "float16"'),
+        ({"precision": "int8"}, 'precision: expected one of auto, float32, bfloat16, float16, got "int8"'),
         ({"evaluation": "fast"}, 'evaluation: expected one of auto, shared, patch, got "fast"'),
         ({"labels": "soft"}, 'labels: expected one of posterior, hard, got "soft"'),
         ({"device": "tpu"}, 'device: expected auto, cpu or cuda, got "tpu"'),
@@ -406,7 +406,8 @@ def test_sizes_out_of_range(random_model: str, size: tuple[int, int]) -> None:
 
 
 def test_cuda_is_not_silently_replaced(random_model: str) -> None:
-    with pytest.raises(defocus_fast.BackendUnavailable, match="no CUDA support"):
+    """Without networks for it, device "cuda" is incomplete in every build; tests/test_cuda.py has the reasons."""
+    with pytest.raises(defocus_fast.BackendUnavailable, match="device: .* missing|device: no NVIDIA driver"):
         make(random_model, 20, 20, device="cuda")
     assert make(random_model, 20, 20, device="auto").device == "cpu"
 

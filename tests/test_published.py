@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import tolerances
+from emulated import device_options
 from PIL import Image
 from skimage.feature import canny
 
@@ -56,12 +57,14 @@ def answers(
 ) -> tuple[defocus_fast.BlurMap, np.ndarray]:
     """The whole answer, and the blur network's probabilities at all edges (no edge is a depth edge at threshold 1)."""
     size = picture.shape[:2]
+    if options["evaluation"] == "device":
+        options |= {"evaluation": "auto", **device_options(model, *size)}
     result = defocus_fast.Estimator(*size, model=model, psi=20, labels="hard", **options).estimate(picture, edges=edges)
     everywhere = defocus_fast.Estimator(*size, model=model, depth_threshold=1, **options)
     return result, everywhere.estimate(picture, edges=edges, level_probabilities=True).level_probabilities
 
 
-@pytest.mark.parametrize("evaluation", ["shared", "patch"])
+@pytest.mark.parametrize("evaluation", ["shared", "patch", "device"])
 def test_reproduces_the_published_program_in_float32(
     model: str, golden: Any, picture: np.ndarray, edges: np.ndarray, evaluation: str
 ) -> None:

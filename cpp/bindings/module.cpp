@@ -8,9 +8,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
+#include "../../cuda/networks.hpp"
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/estimator.hpp"
 
@@ -113,6 +115,70 @@ Enum parse(const char* name, const std::string& value, const std::vector<std::pa
   throw InvalidArgument(std::string(name) + ": expected one of " + names + ", got \"" + value + '"');
 }
 
+const std::vector<std::pair<const char*, Precision>> precisions{{"auto", Precision::automatic},
+                                                                {"float32", Precision::float32},
+                                                                {"bfloat16", Precision::bfloat16},
+                                                                {"float16", Precision::float16}};
+
+/// Networks that a Python function evaluates: enqueue(graph, pointers, stream).
+class PythonNetworks : public cuda::Networks {
+ public:
+  explicit PythonNetworks(py::function enqueue) : enqueue_(std::move(enqueue)) {}
+  ~PythonNetworks() override {
+    const py::gil_scoped_acquire acquire;
+    enqueue_ = {};
+  }
+  PythonNetworks(const PythonNetworks&) = delete;
+  PythonNetworks& operator=(const PythonNetworks&) = delete;
+
+  void enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream stream) override {
+    const py::gil_scoped_acquire acquire;
+    py::list pointers;
+    for (void* tensor : tensors) pointers.append(reinterpret_cast<std::uintptr_t>(tensor));
+    enqueue_(cuda::graph_names[std::size_t(graph)], pointers, reinterpret_cast<std::uintptr_t>(stream));
+  }
+
+ private:
+  py::function enqueue_;
+};
+
+/// Device memory as Python passes it: pointer, whether float32 (else uint8), shape, strides in bytes.
+using DeviceArray = std::tuple<std::uintptr_t, bool, std::vector<int>, std::vector<std::ptrdiff_t>>;
+
+void check_shape(const DeviceArray& array, const char* name, bool colour, bool uint8) {
+  const auto& [pointer, is_float, shape, strides] = array;
+  const bool plane = shape.size() == 2 || (colour && shape.size() == 3 && shape[2] == 3);
+  if (!plane || strides.size() != shape.size() || !(is_float || uint8))
+    throw InvalidArgument(std::string(name) + ": expected " + (uint8 ? "uint8 or " : "") + "float32 of shape (H, W)" +
+                          (colour ? " or (H, W, 3)" : "") + " with as many strides, got " +
+                          std::to_string(shape.size()) + " dimensions");
+  if (is_float)
+    for (const std::ptrdiff_t stride : strides)
+      if (stride % 4 != 0 || pointer % 4 != 0) throw InvalidArgument(std::string(name) + ": expected aligned float32");
+}
+
+MapView device_map(const DeviceArray& array, const char* name) {
+  check_shape(array, name, false, false);
+  const auto& [pointer, is_float, shape, strides] = array;
+  return {reinterpret_cast<float*>(pointer), shape[0], shape[1], strides[0], strides[1]};
+}
+
+ImageView device_image(const DeviceArray& array) {
+  check_shape(array, "image", true, true);
+  const auto& [pointer, is_float, shape, strides] = array;
+  const bool colour = shape.size() == 3;
+  return {reinterpret_cast<const void*>(pointer),
+          is_float ? PixelType::float32 : PixelType::uint8,
+          shape[0],
+          shape[1],
+          colour ? 3 : 1,
+          strides[0],
+          strides[1],
+          colour ? strides[2] : 4};
+}
+
+cuda::Stream device_stream(std::uintptr_t stream) { return reinterpret_cast<cuda::Stream>(stream); }
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
@@ -169,13 +235,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                        const std::string& kernels, double canny_sigma, double canny_low, double canny_high,
                        std::vector<double> canny_smoothing, double psi, double sigma_s, double sigma_r,
                        double guide_sigma_s, double guide_sigma_r, int iterations, const std::string& labels,
-                       std::optional<double> depth_threshold) {
+                       std::optional<double> depth_threshold, std::int32_t max_edges,
+                       const std::optional<py::function>& networks) {
              Options options;
              options.model = model;
              options.device = device;
-             options.precision = parse<Precision>(
-                 "precision", precision,
-                 {{"auto", Precision::automatic}, {"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}});
+             options.precision = parse("precision", precision, precisions);
              options.evaluation = parse<Evaluation>(
                  "evaluation", evaluation,
                  {{"auto", Evaluation::automatic}, {"shared", Evaluation::shared}, {"patch", Evaluation::patch}});
@@ -186,6 +251,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              options.labels =
                  parse<Labels>("labels", labels, {{"posterior", Labels::posterior}, {"hard", Labels::hard}});
              options.depth_threshold = depth_threshold;
+             options.max_edges = max_edges;
+             if (networks) options.networks = std::make_shared<PythonNetworks>(*networks);
              const py::gil_scoped_release release;
              return std::make_unique<Estimator>(height, width, options);
            }),
@@ -193,7 +260,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
            py::arg("precision"), py::arg("evaluation"), py::arg("num_threads"), py::arg("kernels"),
            py::arg("canny_sigma"), py::arg("canny_low"), py::arg("canny_high"), py::arg("canny_smoothing"),
            py::arg("psi"), py::arg("sigma_s"), py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"),
-           py::arg("iterations"), py::arg("labels"), py::arg("depth_threshold"))
+           py::arg("iterations"), py::arg("labels"), py::arg("depth_threshold"), py::arg("max_edges"),
+           py::arg("networks"))
       .def(
           "estimate",
           [](Estimator& self, const py::array& image, const std::optional<py::array>& edges, bool expected_error,
@@ -215,6 +283,25 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
             self.estimate_into(view, map);
           },
           py::arg("image"), py::arg("out"))
+      .def(
+          "enqueue",
+          [](Estimator& self, const DeviceArray& image, const DeviceArray& out, std::uintptr_t stream,
+             const std::optional<DeviceArray>& expected_error) {
+            const ImageView view = device_image(image);
+            const MapView map = device_map(out, "out");
+            const MapView error = expected_error ? device_map(*expected_error, "expected_error") : MapView{};
+            const py::gil_scoped_release release;
+            self.enqueue(view, map, device_stream(stream), error);
+          },
+          py::arg("image"), py::arg("out"), py::arg("stream"), py::arg("expected_error"))
+      .def(
+          "edge_count",
+          [](Estimator& self, std::uintptr_t stream) {
+            const py::gil_scoped_release release;
+            const EdgeCount count = self.edge_count(device_stream(stream));
+            return std::pair(count.found, count.kept);
+          },
+          py::arg("stream"))
       .def_property_readonly("height", &Estimator::height)
       .def_property_readonly("width", &Estimator::width)
       .def_property_readonly("num_threads", &Estimator::num_threads)
@@ -277,6 +364,17 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       py::arg("image"), py::arg("radii"), py::arg("pattern_edges"), py::arg("depth_edges"), py::arg("psi"),
       py::arg("sigma_s"), py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"), py::arg("iterations"),
       py::arg("num_threads"), py::arg("kernels"));
+
+  m.def(
+      "network_shapes",
+      [](const std::string& model, int height, int width, std::int32_t max_edges) {
+        Options options;
+        options.model = model;
+        options.max_edges = max_edges;
+        const cuda::NetworkShapes shapes = cuda::network_shapes(height, width, options);
+        return std::tuple(shapes.image_height, shapes.image_width, shapes.head_batch);
+      },
+      py::arg("model"), py::arg("height"), py::arg("width"), py::arg("max_edges"));
 
   m.def("available_kernels", &available_kernels);
   m.def("build_config", [] {

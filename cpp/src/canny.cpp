@@ -87,13 +87,7 @@ struct EdgeDetector::Strip {
   bool interior_bleed_known = false;
 };
 
-EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, const Kernels& kernels, Workers& workers)
-    : height_(height),
-      width_(width),
-      options_(options),
-      kernels_(kernels),
-      workers_(workers),
-      stacks_(std::size_t(workers.count())) {
+std::vector<double> smoothing_kernel(const CannyOptions& options) {
   if (!(options.sigma > 0 && options.sigma <= 64))
     throw InvalidArgument("canny sigma: expected px in (0, 64], got " + std::to_string(options.sigma));
   if (!(options.low >= 0 && options.low <= options.high && std::isfinite(options.high)))
@@ -105,8 +99,17 @@ EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, c
        !std::all_of(given.begin(), given.end(), [](double w) { return std::isfinite(w); })))
     throw InvalidArgument("canny smoothing: expected an odd number of at most 513 finite weights, symmetric, got " +
                           std::to_string(given.size()) + " that are not");
-  weights_ = given.empty() ? gaussian(options.sigma) : given;
+  return given.empty() ? gaussian(options.sigma) : given;
 }
+
+EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, const Kernels& kernels, Workers& workers)
+    : height_(height),
+      width_(width),
+      options_(options),
+      kernels_(kernels),
+      workers_(workers),
+      weights_(smoothing_kernel(options)),
+      stacks_(std::size_t(workers.count())) {}
 
 EdgeDetector::~EdgeDetector() = default;
 

@@ -14,6 +14,7 @@
 
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/version.hpp"
+#include "device.hpp"
 #include "formulas.hpp"
 #include "stages.hpp"
 
@@ -45,15 +46,15 @@ void check_size(const View& view, const char* name, int height, int width) {
 }
 
 /// Throws InvalidArgument unless every pixel of `out` has memory of its own.
-void check_out(const MapView& out, int height, int width) {
-  check_size(out, "out", height, width);
+void check_out(const MapView& out, const char* name, int height, int width) {
+  check_size(out, name, height, width);
   const std::int64_t size = sizeof(float), row = std::abs(std::int64_t{out.pitch_bytes}),
                      pixel = std::abs(std::int64_t{out.pixel_stride_bytes});
   const bool apart =
       (width == 1 || pixel >= size) && (height == 1 || row >= size) &&
       (width == 1 || height == 1 || row >= pixel * (width - 1) + size || pixel >= row * (height - 1) + size);
   if (!apart)
-    throw InvalidArgument("out: expected pixels that do not overlap in memory, got strides of " +
+    throw InvalidArgument(std::string(name) + ": expected pixels that do not overlap in memory, got strides of " +
                           std::to_string(out.pitch_bytes) + " and " + std::to_string(out.pixel_stride_bytes) +
                           " bytes");
 }
@@ -68,34 +69,33 @@ int check_threads(int num_threads) {
 Options check(int height, int width, Options options) {
   if (height < 1 || width < 1 || std::int64_t{height} * width > std::numeric_limits<std::int32_t>::max())
     throw InvalidArgument("size: expected 1 to 2147483647 pixels, got height x width " + size_text(height, width));
-  if (options.device == "cuda")
-    throw BackendUnavailable("device: this build has no CUDA support; accepted here: auto, cpu");
-  if (options.device != "auto" && options.device != "cpu")
+  if (options.device != "auto" && options.device != "cpu" && options.device != "cuda")
     throw InvalidArgument("device: expected auto, cpu or cuda, got \"" + options.device + '"');
   if (options.depth_threshold && !(*options.depth_threshold >= 0 && *options.depth_threshold <= 1))
     throw InvalidArgument("depth_threshold: expected [0, 1], got " + std::to_string(*options.depth_threshold));
   if (options.propagation.sigma_r == 0) options.propagation.sigma_r = options.labels == Labels::hard ? 3.75 : 0.75;
+  const std::int32_t pixels = height * width;
+  if (options.max_edges < 0)
+    throw InvalidArgument("max_edges: expected >= 0, got " + std::to_string(options.max_edges));
+  if (options.max_edges == 0) options.max_edges = std::max(4096, pixels / 4);
+  options.max_edges = std::min(options.max_edges, pixels);
   check_threads(options.num_threads);
   cpu::check(options.propagation, height, width);
   return options;
 }
 
 Precision choose(Precision precision, bool bfloat16) {
+  if (precision == Precision::float16)
+    throw BackendUnavailable("precision: float16 needs device cuda; accepted on the CPU: float32, bfloat16, auto");
   if (precision == Precision::bfloat16 && !bfloat16)
     throw BackendUnavailable(
         "precision: bfloat16 needs a CPU with AVX512-BF16 and the avx512 kernels; accepted here: float32, auto");
   return precision == Precision::automatic ? (bfloat16 ? Precision::bfloat16 : Precision::float32) : precision;
 }
 
-/// The picture is cut into tiles of equal size; the last ones may reach beyond it.
 cpu::TileSize tile_size(const Model& model, int height, int width) {
-  const bool cells = model.architecture == Architecture::cells;
-  const auto side = [&](int length) {
-    const int most = cells ? 384 : 192;
-    const int tiles = (length + most - 1) / most, least = (length + tiles - 1) / tiles;
-    return cells ? (least + cell - 1) / cell * cell : least;
-  };
-  return {side(height), side(width)};
+  const int most = model.architecture == Architecture::cells ? 384 : 192;
+  return {tile_side(model, height, most), tile_side(model, width, most)};
 }
 
 const Model& check_evaluation(const Model& model, Evaluation evaluation) {
@@ -119,19 +119,81 @@ struct SharedNetworks {
 }  // namespace
 
 struct Estimator::Impl {
-  Impl(int height_, int width_, const Options& options_)
+  Impl(int height_, int width_, const Options& options_, const char* device_)
       : height(height_),
         width(width_),
         options(check(height_, width_, options_)),
+        device(device_),
         kernels(select_kernels(options.kernels.c_str())),
         workers(options.num_threads),
         model(check_evaluation(load_model(options.model), options.evaluation)),
-        depth_threshold(options.depth_threshold.value_or(options.labels == Labels::hard ? 0.5 : model.depth_threshold)),
+        depth_threshold(
+            options.depth_threshold.value_or(options.labels == Labels::hard ? 0.5 : model.depth_threshold)) {}
+  virtual ~Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  /// Checks the arguments, and runs the frame.
+  void estimate(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
+                const Wanted& wanted) {
+    cpu::check_layout(image, "image");
+    check_size(image, "image", height, width);
+    if (edges.data) check_size(edges, "edges", height, width);
+    check_out(out, "out", height, width);
+    cpu::check_range(image, workers);
+    result.height = height;
+    result.width = width;
+    result.stage_ms.fill(0);
+    run(image, edges, out, result, wanted);
+  }
+  virtual void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
+                   const Wanted& wanted) = 0;
+  virtual Device& on_device() {
+    throw BackendUnavailable("device: views of device memory need device cuda, this estimator's is " + device);
+  }
+
+  const int height, width;
+  const Options options;
+  const std::string device;
+  const Kernels& kernels;
+  Workers workers;
+  const Model model;
+  const double depth_threshold;
+  Precision precision = Precision::float32;
+  BlurMap scratch;  // what estimate_into finds on the way
+  std::mutex mutex;
+};
+
+/// Frames on the device; the stages are in cuda/estimator.cu.
+struct Estimator::Cuda : Impl {
+  Cuda(int height_, int width_, const Options& options_) : Impl(height_, width_, options_, "cuda") {
+    if (options.precision == Precision::bfloat16)
+      throw BackendUnavailable("precision: bfloat16 needs device cpu; accepted on device cuda: float32, float16, auto");
+    if (options.evaluation == Evaluation::patch)
+      throw InvalidArgument("evaluation: patch needs device cpu; accepted on device cuda: auto, shared");
+    if (options.precision == Precision::float16) precision = Precision::float16;
+    DeviceSetup setup{height, width, options, model, depth_threshold, network_shapes(model, height, width, options)};
+    setup.options.canny.smoothing = cpu::smoothing_kernel(options.canny);
+    gpu = make_device(setup);
+  }
+
+  void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
+           const Wanted& wanted) override {
+    gpu->estimate(image, edges, out, result, wanted);
+  }
+  Device& on_device() override { return *gpu; }
+
+  std::unique_ptr<Device> gpu;
+};
+
+struct Estimator::Cpu : Impl {
+  Cpu(int height_, int width_, const Options& options_)
+      : Impl(height_, width_, options_, "cpu"),
         tile(tile_size(model, height_, width_)),
         edge_detector(height_, width_, options.canny, kernels, workers),
-        precision(choose(options.precision, bf16_networks(kernels) != nullptr)),
         domain_transform(height_, width_, kernels, workers),
         row_start(std::size_t(height_) + 1) {
+    precision = choose(options.precision, bf16_networks(kernels) != nullptr);
     if (options.evaluation != Evaluation::shared && model.architecture == Architecture::tip22)
       patches.emplace(model, precision, workers.count());
     if (options.evaluation == Evaluation::patch) return;
@@ -141,7 +203,8 @@ struct Estimator::Impl {
       shared.emplace<SharedNetworks<float>>(model, *kernels.networks_float, kernels, workers, tile);
   }
 
-  void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result, const Wanted& wanted);
+  void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
+           const Wanted& wanted) override;
 
   void detect_edges(const ImageView& image, const MaskView& edges, BlurMap& result, const Wanted& wanted);
   void list_edges(BlurMap& result);
@@ -163,44 +226,26 @@ struct Estimator::Impl {
       use(std::get<SharedNetworks<float>>(shared));
   }
 
-  const int height, width;
-  const Options options;
-  const Kernels& kernels;
-  Workers workers;
-  const Model model;
-  const double depth_threshold;
   const cpu::TileSize tile;
   cpu::EdgeDetector edge_detector;
-  const Precision precision;
   std::variant<std::monostate, SharedNetworks<float>, SharedNetworks<std::uint16_t>> shared;
   std::optional<cpu::PatchNetworks> patches;
   cpu::DomainTransform domain_transform;
-  const std::string device = "cpu";
   std::vector<std::size_t> row_start;   // index of each row's first edge
   std::vector<std::int32_t> selection;  // edges of the tile at hand that a network is asked about
   std::vector<cpu::Pixel> in_tile;      // and where they are in it
-  BlurMap scratch;                      // what estimate_into finds on the way
-  std::mutex mutex;
 };
 
-void Estimator::Impl::run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
-                          const Wanted& wanted) {
-  cpu::check_layout(image, "image");
-  check_size(image, "image", height, width);
-  if (edges.data) check_size(edges, "edges", height, width);
-  check_out(out, height, width);
-  cpu::check_range(image, workers);
-  result.height = height;
-  result.width = width;
-  result.stage_ms.fill(0);
+void Estimator::Cpu::run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
+                         const Wanted& wanted) {
   detect_edges(image, edges, result, wanted);
   for (int y = 0; y < height; y += tile.height)
     for (int x = 0; x < width; x += tile.width) read_tile(image, y, x, result, wanted);
   propagate(image, result, out, wanted);
 }
 
-void Estimator::Impl::detect_edges(const ImageView& image, const MaskView& edges, BlurMap& result,
-                                   const Wanted& wanted) {
+void Estimator::Cpu::detect_edges(const ImageView& image, const MaskView& edges, BlurMap& result,
+                                  const Wanted& wanted) {
   StageTimer timer(result, Stage::detect_edges);
   // Until the edges are classified, all of them stand in the mask of pattern edges.
   result.pattern_edges.resize(std::size_t(height) * std::size_t(width));
@@ -216,7 +261,7 @@ void Estimator::Impl::detect_edges(const ImageView& image, const MaskView& edges
   result.level_probabilities.assign(wanted.level_probabilities ? result.radii.size() * model.levels.size() : 0, 0.0f);
 }
 
-void Estimator::Impl::list_edges(BlurMap& result) {
+void Estimator::Cpu::list_edges(BlurMap& result) {
   const auto row = [&](int y) { return result.pattern_edges.data() + std::ptrdiff_t(y) * width; };
   workers.for_ranges(height, 64, [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y)
@@ -241,7 +286,7 @@ void Estimator::Impl::list_edges(BlurMap& result) {
   result.radius_probability.assign(count, 0.0f);
 }
 
-void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap& result, const Wanted& wanted) {
+void Estimator::Cpu::read_tile(const ImageView& image, int y0, int x0, BlurMap& result, const Wanted& wanted) {
   const auto column = [&](std::size_t edge) { return result.edges[2 * edge + 1]; };
   selection.clear();
   for (int y = y0; y < std::min(y0 + tile.height, height); ++y) {
@@ -300,8 +345,8 @@ void Estimator::Impl::read_tile(const ImageView& image, int y0, int x0, BlurMap&
 /// Asks a network about the selected edges, a batch at a time, and calls use(edge, probabilities), for several edges at
 /// once.
 template <class Use>
-void Estimator::Impl::evaluate(Head head, bool by_patch, const ImageView& image, int y0, int x0, const BlurMap& result,
-                               const Use& use) {
+void Estimator::Cpu::evaluate(Head head, bool by_patch, const ImageView& image, int y0, int x0, const BlurMap& result,
+                              const Use& use) {
   const int total = int(selection.size());
   if (!by_patch) {
     visit_shared([&]<class T>(SharedNetworks<T>& networks) {
@@ -335,7 +380,7 @@ void Estimator::Impl::evaluate(Head head, bool by_patch, const ImageView& image,
   }
 }
 
-void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const MapView& out, const Wanted& wanted) {
+void Estimator::Cpu::propagate(const ImageView& image, BlurMap& result, const MapView& out, const Wanted& wanted) {
   StageTimer timer(result, Stage::propagate);
   result.expected_error.resize(wanted.expected_error ? result.depth_edges.size() : 0);
   const auto weight = [&](std::size_t i) {
@@ -361,29 +406,60 @@ void Estimator::Impl::propagate(const ImageView& image, BlurMap& result, const M
   for (float& error : result.expected_error) error = std::hypot(floor, slope * error);
 }
 
-Estimator::Estimator(int height, int width, const Options& options)
-    : impl_(std::make_unique<Impl>(height, width, options)) {}
+cuda::NetworkShapes cuda::network_shapes(int height, int width, const Options& options) {
+  return defocus_fast::network_shapes(load_model(options.model), height, width, check(height, width, options));
+}
+
+Estimator::Estimator(int height, int width, const Options& options) {
+  if (options.device != "cpu") try {
+      // What only the CPU has is not asked of a GPU that nobody asked for.
+      const bool only_cpu = options.precision == Precision::bfloat16 || options.evaluation == Evaluation::patch;
+      if (options.device == "cuda" || !only_cpu) impl_ = std::make_unique<Cuda>(height, width, options);
+    } catch (const BackendUnavailable&) {
+      if (options.device == "cuda") throw;
+    }
+  if (!impl_) impl_ = std::make_unique<Cpu>(height, width, options);
+}
 Estimator::~Estimator() = default;
 Estimator::Estimator(Estimator&&) noexcept = default;
 Estimator& Estimator::operator=(Estimator&&) noexcept = default;
 
 void Estimator::estimate_into(const ImageView& image, const MapView& out) {
   const std::lock_guard lock(impl_->mutex);
-  impl_->run(image, {}, out, impl_->scratch, {.expected_error = false});
+  impl_->estimate(image, {}, out, impl_->scratch, {.expected_error = false});
 }
 
 void Estimator::estimate(const ImageView& image, BlurMap& result, const MaskView& edges, const Wanted& wanted) {
   const std::lock_guard lock(impl_->mutex);
   result.map.resize(std::size_t(impl_->height) * std::size_t(impl_->width));
   const MapView out{result.map.data(), impl_->height, impl_->width, impl_->width * std::ptrdiff_t{sizeof(float)}};
-  impl_->run(image, edges, out, result, wanted);
+  impl_->estimate(image, edges, out, result, wanted);
+}
+
+void Estimator::enqueue(const ImageView& image, const MapView& out, cuda::Stream stream,
+                        const MapView& expected_error) {
+  const std::lock_guard lock(impl_->mutex);
+  Device& device = impl_->on_device();
+  cpu::check_layout(image, "image");
+  check_size(image, "image", impl_->height, impl_->width);
+  check_out(out, "out", impl_->height, impl_->width);
+  if (expected_error.data) check_out(expected_error, "expected_error", impl_->height, impl_->width);
+  device.enqueue({image, {}, out, expected_error}, stream);
+}
+
+EdgeCount Estimator::edge_count(cuda::Stream stream) {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->on_device().edge_count(stream);
 }
 
 int Estimator::height() const { return impl_->height; }
 int Estimator::width() const { return impl_->width; }
 int Estimator::num_threads() const { return impl_->workers.count(); }
 const std::string& Estimator::device() const { return impl_->device; }
-const char* Estimator::precision() const { return impl_->precision == Precision::bfloat16 ? "bfloat16" : "float32"; }
+const char* Estimator::precision() const {
+  const Precision precision = impl_->precision;
+  return precision == Precision::bfloat16 ? "bfloat16" : precision == Precision::float16 ? "float16" : "float32";
+}
 const char* Estimator::kernels() const { return impl_->kernels.name; }
 const std::string& Estimator::model() const { return impl_->model.name; }
 const std::vector<float>& Estimator::levels() const { return impl_->model.levels; }
@@ -425,7 +501,7 @@ void propagate(const ImageView& image, const RadiiView& radii, const MaskView& p
   check_size(radii, "radii", image.height, image.width);
   check_size(pattern, "pattern_edges", image.height, image.width);
   check_size(depth, "depth_edges", image.height, image.width);
-  check_out(out, image.height, image.width);
+  check_out(out, "out", image.height, image.width);
   cpu::check_range(image, workers);
   std::vector<std::uint8_t> barrier(std::size_t(image.height) * std::size_t(image.width));
   for (int y = 0; y < image.height; ++y)
@@ -454,7 +530,7 @@ std::vector<std::pair<std::string, std::string>> build_config() {
   return {{"version", DEFOCUS_FAST_VERSION},
           {"compiler", DEFOCUS_FAST_COMPILER},
           {"openvino", DEFOCUS_FAST_OPENVINO},
-          {"cuda", "not built in"},
+          {"cuda", DEFOCUS_FAST_CUDA_PART},
           {"kernels", kernels}};
 }
 

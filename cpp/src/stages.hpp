@@ -15,26 +15,10 @@
 
 #include "defocus_fast/estimator.hpp"
 #include "kernels.hpp"
+#include "model.hpp"
 #include "workers.hpp"
 
 namespace defocus_fast {
-
-/// tip22: the paper's networks. cells: one network that answers per cell of 3 x 3 pixels.
-enum class Architecture : std::uint8_t { tip22, cells };
-inline constexpr int cell = 3;  // px
-
-/// A model folder's metadata (python/defocus_fast/model_io.py writes it).
-struct Model {
-  std::filesystem::path folder;
-  std::string name;
-  int width = 0;  // channels of every convolution
-  Architecture architecture = Architecture::tip22;
-  int depth = 0;              // cells: 3 x 3 convolutions after the first
-  int crop_offset = 0;        // tip22: px that the 27 and 15 px crops lie down and right of the 41 px crop's centre
-  std::vector<float> levels;  // px, ascending
-  double depth_threshold = 0.5;
-  double error_floor = 0, error_slope = 1;  // a and b of BlurMap::expected_error
-};
 
 /// Reads a model by name or folder. Throws ModelError.
 Model load_model(const std::string& name_or_folder);
@@ -73,6 +57,9 @@ void load_value_row(const ImageView& image, int y, const CannyKernels<T>& kernel
 int reflect(int i, int n);
 
 // ---- canny.cpp
+
+/// The symmetric smoothing kernel that these options ask for. Throws InvalidArgument if any of them is out of range.
+std::vector<double> smoothing_kernel(const CannyOptions& options);
 
 class EdgeDetector {
  public:

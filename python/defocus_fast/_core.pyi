@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ class BackendUnavailable(Error):
 
 class ModelError(Error):
     """A model folder is missing, incomplete or of another format."""
+
+_DeviceArray: TypeAlias = tuple[int, bool, Sequence[int], Sequence[int]]  # pointer, float32 or uint8, shape, strides
 
 class BlurMap:
     """One picture's answer. Arrays over edges have one entry per edge pixel, in row-major order."""
@@ -52,7 +55,7 @@ class BlurMap:
         """(n, levels) probability of every radius; (0, 0) unless asked for."""
     @property
     def stage_ms(self) -> dict[str, float]:
-        """Milliseconds of each stage, in the order in which they run."""
+        """Milliseconds of each stage, in the order in which they run; 0 on a GPU, where no stage is waited for."""
 
 class Estimator:
     def __init__(
@@ -78,11 +81,18 @@ class Estimator:
         iterations: int,
         labels: str,
         depth_threshold: float | None,
+        max_edges: int,
+        networks: Callable[[str, list[int], int], object] | None,
     ) -> None: ...
     def estimate(
         self, image: NDArray[Any], edges: NDArray[Any] | None, expected_error: bool, level_probabilities: bool
     ) -> BlurMap: ...
     def estimate_into(self, image: NDArray[Any], out: NDArray[np.float32]) -> None: ...
+    def enqueue(
+        self, image: _DeviceArray, out: _DeviceArray, stream: int, expected_error: _DeviceArray | None
+    ) -> None: ...
+    def edge_count(self, stream: int) -> tuple[int, int]:
+        """Edges found and kept in the last frame enqueued; waits for the stream."""
     @property
     def height(self) -> int: ...
     @property
@@ -132,5 +142,8 @@ def propagate(
     num_threads: int,
     kernels: str,
 ) -> NDArray[np.float32]: ...
+def network_shapes(model: str, height: int, width: int, max_edges: int) -> tuple[int, int, int]:
+    """Height and width of the trunk's image, and the heads' batch, that an estimator on device "cuda" asks for."""
+
 def available_kernels() -> list[str]: ...
 def build_config() -> dict[str, str]: ...

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -40,8 +41,8 @@ class Estimator:
         height, width: size of the pictures in px; at most 2**31 - 1 pixels.
         model: name of a shipped model (:func:`shipped_models`) or a model folder: a path object, or a text with a "/".
         device: "cpu", "cuda", or "auto", which takes a GPU only if everything that it needs is there.
-        precision: of the networks: "float32", "bfloat16", or "auto": bfloat16 where the CPU has
-            AVX512-BF16.
+        precision: of the networks: "float32", "bfloat16" (CPU), "float16" (GPU), or "auto": bfloat16 where the CPU has
+            AVX512-BF16, else float32.
         evaluation: "shared" (features once per picture), "patch" (three crops per edge through the whole networks,
             as in the paper), or "auto", which takes whichever costs fewer operations in each part of the picture.
         num_threads: threads of this estimator; None means all cores.
@@ -56,6 +57,11 @@ class Estimator:
             to for posterior ones.
         sigma_r: see :func:`propagate`; None means 3.75 for hard labels, as in the paper, and 0.75 for posterior ones.
         psi, sigma_s, guide_sigma_s, guide_sigma_r, iterations: see :func:`propagate`.
+        max_edges: device "cuda" only: edges for which there is memory, and for which networks are evaluated; None means
+            a quarter of the pixels, but at least 4096. A frame with more raises :class:`Error`.
+        networks: device "cuda" only: enqueues one evaluation of a graph of the model folder, called as
+            ``networks(graph, tensors, stream)`` with the graph's name, the pointers of its inputs and outputs in device
+            memory and the CUDA stream, see cuda/networks.hpp. None means TensorRT.
 
     Raises:
         ValueError: an argument is out of range.
@@ -70,7 +76,7 @@ class Estimator:
         *,
         model: str | os.PathLike[str] = "fast",
         device: Literal["auto", "cpu", "cuda"] = "auto",
-        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         evaluation: Literal["auto", "shared", "patch"] = "auto",
         num_threads: int | None = None,
         kernels: str = "auto",
@@ -85,6 +91,8 @@ class Estimator:
         guide_sigma_s: float = 7.0,
         guide_sigma_r: float = 0.5,
         iterations: int = 5,
+        max_edges: int | None = None,
+        networks: Callable[[str, list[int], int], object] | None = None,
     ) -> None:
         self._core = _core.Estimator(
             _integer("height", height),
@@ -108,6 +116,8 @@ class Estimator:
             guide_sigma_s=guide_sigma_s,
             guide_sigma_r=guide_sigma_r,
             iterations=_integer("iterations", iterations),
+            max_edges=_edges(max_edges),
+            networks=networks,
         )
 
     @classmethod
@@ -351,6 +361,15 @@ def _threads(num_threads: int | None) -> int:
     if not 1 <= _integer("num_threads", num_threads) <= 1024:
         raise ValueError(f"num_threads: expected at least 1 and at most 1024, or None for all cores, got {num_threads}")
     return num_threads
+
+
+def _edges(max_edges: int | None) -> int:
+    """The core's form of None, which stands for a default, is 0."""
+    if max_edges is None:
+        return 0
+    if _integer("max_edges", max_edges) < 1:
+        raise ValueError(f"max_edges: expected at least 1, or None for the default, got {max_edges}")
+    return max_edges
 
 
 def _default_to_zero(name: str, sigma: float | None) -> float:

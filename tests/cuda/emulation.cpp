@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#define DEFOCUS_FAST_WAITS_FOR_DEVICE
 #include "emulation.hpp"
 
 #include <sys/mman.h>
@@ -359,5 +360,26 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
 
 cudaError_t cudaFree(void* memory) {
   std::free(memory);
+  return cudaSuccess;
+}
+
+namespace {
+std::string device_name() {
+  const char* name = std::getenv("EMULATION_DEVICE");
+  return name ? name : "9.0";
+}
+}  // namespace
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 0;
+  if (device_name() == "no driver") return cudaErrorInsufficientDriver;
+  if (device_name() == "no device") return cudaErrorNoDevice;
+  *count = 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const std::string name = device_name();
+  *value = std::stoi(attribute == cudaDevAttrComputeCapabilityMajor ? name : name.substr(name.find('.') + 1));
   return cudaSuccess;
 }

@@ -100,8 +100,12 @@ inline __half __float2half_rn(float value) { return __half(value); }
 // The part of the runtime that the library may call in a frame or to make its memory. There is no call that waits for
 // the device, so a stage that did would not compile here.
 using cudaError_t = int;
-enum : int { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
-enum cudaMemcpyKind : int { cudaMemcpyDeviceToDevice = 3 };
+enum : int {
+  cudaSuccess = 0,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorNoDevice = 100
+};
 using cudaStream_t = struct CUstream_st*;
 cudaError_t cudaMalloc(void** memory, std::size_t bytes);
 cudaError_t cudaFree(void* memory);
@@ -116,7 +120,22 @@ inline cudaError_t cudaMemset(void* memory, int value, std::size_t bytes) {
 inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
   return cudaMemset(memory, value, bytes);
 }
+
+// For the file that may.
+#ifdef DEFOCUS_FAST_WAITS_FOR_DEVICE
+enum cudaMemcpyKind : int { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+enum cudaDeviceAttr : int { cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
   std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+/// The environment variable EMULATION_DEVICE is "major.minor" of the device (default 9.0), or "no driver" or "no
+/// device".
+cudaError_t cudaGetDeviceCount(int* count);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+#endif

@@ -65,15 +65,20 @@ def resources(log: str) -> dict[str, dict[str, list[tuple[int, int, int]]]]:
     return found
 
 
-def contracted(build: Path, source: str) -> list[str]:
-    """Floating-point instructions of the PTX that may be fused, with the options of the real compilation."""
+def ptx(build: Path, source: str) -> str:
+    """PTX of a source with the options of the real compilation."""
     entries = json.loads((build / "compile_commands.json").read_text())
     words = shlex.split(next(e["command"] for e in entries if e["file"].endswith(source)))
     kept = [w for w in words if "--generate-code" not in w and w != "-c"]
     kept[kept.index("-o") + 1] = f"{source}.ptx"
     run(*kept, "-arch=compute_75", "-ptx", cwd=build)
+    return (build / f"{source}.ptx").read_text()
+
+
+def contracted(build: Path, source: str) -> list[str]:
+    """Floating-point instructions of the PTX that may be fused."""
     operation = re.compile(r"^\s*((?:fma|mad|mul|add|sub)\.f(?:32|64)|(?:fma|mad)\.\S*f(?:32|64))\s", re.MULTILINE)
-    return operation.findall((build / f"{source}.ptx").read_text())
+    return operation.findall(ptx(build, source))
 
 
 def main() -> int:

@@ -15,6 +15,8 @@ namespace {
 
 // FILTER and PROPAGATED of tests/tolerances.py, with their reasons.
 constexpr float filter_tolerance = 2e-6f, propagated_tolerance = 2e-5f;
+// px; a square root of a difference of squares of up to 36 px^2, each good to 1e-6 of itself, near a deviation of 0.
+constexpr float error_tolerance = 2e-2f;
 
 struct Device {
   Device(int height, int width) : transform(height, width, arena) { arena.allocate(); }
@@ -70,8 +72,8 @@ struct Seeds {
       const std::int32_t* edge = detector.edges().edges + 2 * i;
       const bool depth = random_int(0, 9) < 3;
       depth_probability.push_back(depth ? 0.9f : random_float(0, 0.5f));
-      radii.push_back(depth ? 0.0f : random_float(0.5f, 6));
-      deviation.push_back(depth ? 0.0f : random_float(0, 2));
+      radii.push_back(random_float(0.5f, 6));
+      deviation.push_back(random_float(0, 2));
       (depth ? depth_edges : pattern)[std::size_t(edge[0] * width + edge[1])] = 1;
     }
   }
@@ -86,7 +88,9 @@ struct Seeds {
   }
   float weight(Labels labels, std::size_t i) const {
     const float certainty = 0.15f / (0.15f + deviation[i]);
-    return labels == Labels::hard ? 1.0f : (1.0f - depth_probability[i]) * certainty * certainty;
+    const bool depth = depth_probability[i] > 0.5f;
+    if (labels == Labels::hard) return depth ? 0.0f : 1.0f;
+    return (depth ? 0.02f : 1.0f - depth_probability[i]) * certainty * certainty;
   }
 
   cuda::Arena arena;
@@ -103,26 +107,30 @@ struct Map {
   MapView view;
 };
 
-void check_propagation(const ImageView& image, Seeds& seeds, Labels labels, const PropagationOptions& options) {
+void check_propagation(const ImageView& image, Seeds& seeds, Labels labels, const PropagationOptions& options,
+                       bool with_error) {
   const int height = image.height, width = image.width;
   Workers workers(1);
   cpu::DomainTransform transform(height, width, select_kernels("portable"), workers);
-  Map expected(height, width, 1, width), got(height, width, 2, 2 * width + 3);
+  Map expected(height, width, 1, width), got(height, width, 2, 2 * width + 3), error(height, width, 3, 3 * width);
+  std::vector<float> deviations(std::size_t(height * width));
   cpu::propagate(
       transform, image, seeds.depth_edges.data(), options,
       [&](int y, const cpu::SeedRows& rows) {
         for (int i = 0; i < seeds.edges().count->kept; ++i) {
           const std::int32_t* edge = seeds.edges().edges + 2 * i;
-          const float radius = seeds.radii[std::size_t(i)];
-          if (edge[0] != y || !(radius > 0)) continue;
+          const float radius = seeds.radii[std::size_t(i)], deviation = seeds.deviation[std::size_t(i)];
+          if (edge[0] != y) continue;
           rows.weights[edge[1]] = seeds.weight(labels, std::size_t(i));
           rows.radii[edge[1]] = rows.weights[edge[1]] * radius;
+          if (rows.squares) rows.squares[edge[1]] = rows.weights[edge[1]] * (radius * radius + deviation * deviation);
         }
       },
-      expected.view);
+      expected.view, with_error ? deviations.data() : nullptr, 6);
   Device device(height, width);
   const int before = emulation::allocations();
-  cuda::propagate(device.transform, image, options, seeds.edges(), seeds.answers(), labels, got.view, nullptr);
+  cuda::propagate(device.transform, image, options, seeds.edges(), seeds.answers(), labels, got.view,
+                  {with_error ? error.view : MapView{}, 0.25f, 2, 6}, nullptr);
   CHECK(emulation::allocations() == before);
   float largest = 0;
   for (int y = 0; y < height; ++y)
@@ -130,6 +138,8 @@ void check_propagation(const ImageView& image, Seeds& seeds, Labels labels, cons
       const float difference = std::abs(*expected.view.at(y, x) - *got.view.at(y, x));
       largest = difference <= largest ? largest : difference;
       if (x + 1 < width) CHECK(got.view.at(y, x)[1] == -7.0f);  // what lies between the map's pixels
+      const float deviation = deviations[std::size_t(y * width + x)];
+      if (with_error) CHECK(std::abs(*error.view.at(y, x) - std::hypot(0.25f, 2 * deviation)) <= error_tolerance);
     }
   CHECK(largest <= propagated_tolerance);
 }
@@ -212,7 +222,7 @@ TEST_CASE("radii are spread as on the CPU") {
         for (const int percent : {0, 15, 100}) {
           CAPTURE(percent);
           Seeds seeds(height, width, percent);
-          check_propagation(image.view, seeds, labels, {});
+          check_propagation(image.view, seeds, labels, {}, percent != 15 || labels == Labels::posterior);
         }
       }
 }
@@ -227,15 +237,17 @@ TEST_CASE("where no pattern edge is in reach the map is the mean radius") {
   mask[std::size_t(3 * width)] = 1;
   seeds.detector.list_edges(mask.data(), nullptr);
   seeds.radii = {2.75f};
-  seeds.deviation = seeds.depth_probability = {0.0f};
+  seeds.deviation = {0.2f};
+  seeds.depth_probability = {0.0f};
   PropagationOptions options;
   options.sigma_s = 1;
   options.sigma_r = 0.01;
   Device device(height, width);
-  Map out(height, width, 1, width);
+  Map out(height, width, 1, width), error(height, width, 1, width);
   cuda::propagate(device.transform, image.view, options, seeds.edges(), seeds.answers(), Labels::hard, out.view,
-                  nullptr);
+                  {error.view, 0.3f, 2, 6}, nullptr);
   for (const float value : out.values) CHECK(value == doctest::Approx(2.75).epsilon(1e-6));
+  CHECK(error.values.back() == doctest::Approx(std::hypot(0.3, 2 * 0.2)).epsilon(1e-5));
   float weight = 0;
   for (int y = 0; y < height; ++y) weight += device.transform.signal(1)[y * width + width - 1];
   CHECK(weight == 0.0f);

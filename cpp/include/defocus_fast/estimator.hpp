@@ -12,9 +12,17 @@
 #include "defocus_fast/export.hpp"
 #include "defocus_fast/image.hpp"
 
+struct CUstream_st;
+
 namespace defocus_fast {
 
-enum class Precision : std::uint8_t { automatic, float32, bfloat16 };
+namespace cuda {
+class Networks;
+using Stream = CUstream_st*;  // cudaStream_t, for callers without CUDA's headers
+}  // namespace cuda
+
+/// bfloat16 is for device "cpu", float16 for "cuda".
+enum class Precision : std::uint8_t { automatic, float32, bfloat16, float16 };
 
 /// How the networks are evaluated; both forms give the same probabilities up to rounding.
 enum class Evaluation : std::uint8_t {
@@ -60,7 +68,7 @@ struct PropagationOptions {
 struct Options {
   std::string model = "fast";                  // a shipped model's name, or a model folder if it has a '/' in it
   std::string device = "auto";                 // "auto", "cpu" or "cuda"
-  Precision precision = Precision::automatic;  // automatic: bfloat16 where the CPU has AVX512-BF16
+  Precision precision = Precision::automatic;  // automatic: bfloat16 where the CPU has AVX512-BF16, else float32
   Evaluation evaluation = Evaluation::automatic;
   int num_threads = 0;           // 0: all cores
   std::string kernels = "auto";  // one of available_kernels(), or "auto" for the widest
@@ -71,6 +79,10 @@ struct Options {
   /// Edges of a higher depth probability are depth edges; 1: none is. Nothing: 0.5 for hard labels, as in the paper,
   /// and what the model was tuned to for posterior ones.
   std::optional<double> depth_threshold;
+  /// Device "cuda": edges for which there is memory; 0: a quarter of the pixels, but at least 4096.
+  std::int32_t max_edges = 0;
+  /// Device "cuda": evaluates the networks (cuda/networks.hpp); null: TensorRT.
+  std::shared_ptr<cuda::Networks> networks;
 };
 
 /// The stages in the order in which a frame passes through them.
@@ -103,6 +115,12 @@ struct Wanted {
   bool level_probabilities = false;
 };
 
+/// Edges of a frame on a device: those found, and those for which there was memory. The others were left out.
+struct EdgeCount {
+  std::int32_t found;
+  std::int32_t kept;
+};
+
 /// Estimates blur maps of pictures of one size. Everything that a frame needs is made by the constructor.
 /// A picture without any pattern edge gives a map of 0.
 ///
@@ -121,20 +139,31 @@ class DEFOCUS_FAST_API Estimator {
   void estimate_into(const ImageView& image, const MapView& out);
 
   /// As above with everything that was found on the way. `edges` replaces the edge detector if its data is not null.
-  /// The answer is written into `result`, whose memory is used again.
+  /// The answer is written into `result`, whose memory is used again. Throws Error on device "cuda" if there were more
+  /// than max_edges edges, and so does estimate_into.
   void estimate(const ImageView& image, BlurMap& result, const MaskView& edges = {}, const Wanted& wanted = {});
+
+  /// Device "cuda": enqueues a frame on `stream` and returns. All views are device memory and are used until the stream
+  /// has done the frame; nothing is allocated, and the next frame on another stream must wait for this one. Float
+  /// pictures are not checked: the caller sees to it that they are in [0, 1]. `expected_error` may be left out.
+  /// Throws InvalidArgument for views of another size, BackendUnavailable on another device.
+  void enqueue(const ImageView& image, const MapView& out, cuda::Stream stream, const MapView& expected_error = {});
+  /// Device "cuda": waits for `stream` and tells the edges of the last frame enqueued.
+  EdgeCount edge_count(cuda::Stream stream);
 
   int height() const;
   int width() const;
   int num_threads() const;
-  const std::string& device() const;         // "cpu"
-  const char* precision() const;             // "float32" or "bfloat16"
+  const std::string& device() const;         // "cpu" or "cuda"
+  const char* precision() const;             // "float32", "bfloat16" or "float16"
   const char* kernels() const;               // one of available_kernels()
   const std::string& model() const;          // name stored in the model folder
   const std::vector<float>& levels() const;  // px, ascending
 
  private:
   struct Impl;
+  struct Cpu;
+  struct Cuda;
   std::unique_ptr<Impl> impl_;
 };
 

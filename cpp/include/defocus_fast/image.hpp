@@ -27,6 +27,9 @@ struct ImageView {
     const std::ptrdiff_t element = type == PixelType::uint8 ? 1 : 4;
     return {data, type, height, width, channels, pitch_bytes, channels * element, element};
   }
+
+  /// The same memory.
+  bool operator==(const ImageView&) const = default;
 };
 
 /// One value per pixel in the caller's memory; strides are in bytes and may be negative.
@@ -42,6 +45,9 @@ struct View {
     using Byte = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
     return reinterpret_cast<T*>(reinterpret_cast<Byte*>(data) + y * pitch_bytes + x * pixel_stride_bytes);
   }
+
+  /// The same memory.
+  bool operator==(const View&) const = default;
 };
 
 using MapView = View<float>;                // a blur map to be written, px

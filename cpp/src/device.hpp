@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the library and its CUDA part (cuda/, a library of its own, loaded when it is asked for) know of each other.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "../../cuda/networks.hpp"
+#include "defocus_fast/estimator.hpp"
+#include "model.hpp"
+
+namespace defocus_fast {
+
+/// One frame in device memory.
+struct DeviceFrame {
+  ImageView image;
+  MaskView edges;                        // replaces the edge detector if its data is not null
+  MapView out;                           // px
+  MapView expected_error = {};           // px, if its data is not null
+  float* level_probabilities = nullptr;  // (max_edges, levels), may be null
+
+  bool operator==(const DeviceFrame&) const = default;
+};
+
+/// Everything that a device needs to know, checked and with the defaults filled in.
+struct DeviceSetup {
+  int height, width;
+  Options options;
+  Model model;
+  double depth_threshold;
+  cuda::NetworkShapes shapes;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  /// Enqueues a frame on `stream` and returns. Arguments are valid.
+  virtual void enqueue(const DeviceFrame& frame, cuda::Stream stream) = 0;
+  /// Waits for `stream`. Of the frame before.
+  virtual EdgeCount edge_count(cuda::Stream stream) = 0;
+  /// The same from and to host memory; waits for the answer. Fills all of `result` that `wanted` names but the map.
+  virtual void estimate(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
+                        const Wanted& wanted) = 0;
+};
+
+/// The CUDA part's only symbol. Throws BackendUnavailable, which says what is missing.
+extern "C" Device* defocus_fast_make_device(const char* version, const DeviceSetup& setup);
+
+/// What the networks are asked for by an estimator of this size.
+cuda::NetworkShapes network_shapes(const Model& model, int height, int width, const Options& options);
+
+/// Loads the CUDA part from beside this library. Throws BackendUnavailable, which says what is missing.
+std::unique_ptr<Device> make_device(const DeviceSetup& setup);
+
+}  // namespace defocus_fast

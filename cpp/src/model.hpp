@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace defocus_fast {
+
+/// tip22: the paper's networks. cells: one network that answers per cell of 3 x 3 pixels.
+enum class Architecture : std::uint8_t { tip22, cells };
+inline constexpr int cell = 3;  // px
+
+/// A model folder's metadata (python/defocus_fast/model_io.py writes it).
+struct Model {
+  std::filesystem::path folder;
+  std::string name;
+  int width = 0;  // channels of every convolution
+  Architecture architecture = Architecture::tip22;
+  int depth = 0;              // cells: 3 x 3 convolutions after the first
+  int crop_offset = 0;        // tip22: px that the 27 and 15 px crops lie down and right of the 41 px crop's centre
+  std::vector<float> levels;  // px, ascending
+  double depth_threshold = 0.5;
+  double error_floor = 0, error_slope = 1;  // a and b of BlurMap::expected_error
+};
+
+/// px that the trunk reads around what it is asked about.
+inline int network_margin(const Model& model) {
+  return model.architecture == Architecture::cells ? cell * (model.depth + 1) : 20;
+}
+
+/// Of tiles of equal size and at most `most` px that cover `length`; the last one may reach beyond it.
+inline int tile_side(const Model& model, int length, int most) {
+  const int tiles = (length + most - 1) / most, least = (length + tiles - 1) / tiles;
+  return model.architecture == Architecture::cells ? (least + cell - 1) / cell * cell : least;
+}
+
+}  // namespace defocus_fast

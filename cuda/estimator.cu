@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// The stages of a frame, as Estimator::Cpu::run calls them.
+#include "estimator.hpp"
+
+#include "launch.hpp"
+
+namespace defocus_fast::cuda {
+
+namespace {
+
+std::size_t element(TensorType type) { return type == TensorType::float32 ? 4 : 2; }
+
+Tiling tile(const Model& model, int height, int width, const NetworkShapes& shapes) {
+  const bool cells = model.architecture == Architecture::cells;
+  const int margin = network_margin(model);
+  const int tile_height = shapes.image_height - 2 * margin, tile_width = shapes.image_width - 2 * margin;
+  const int rows = cells ? tile_height / cell : tile_height + 12, columns = cells ? tile_width / cell : tile_width + 12;
+  const int down = (height - 1) / tile_height + 1, across = (width - 1) / tile_width + 1;
+  return {down,
+          across,
+          margin,
+          cells ? std::size_t{1} : std::size_t{4},
+          cells ? std::size_t{1} : std::size_t{25},
+          {nullptr, nullptr, across, tile_height, tile_width, model.width, rows, columns}};
+}
+
+}  // namespace
+
+Estimator::Estimator(const DeviceSetup& setup)
+    : height_(setup.height),
+      width_(setup.width),
+      options_(setup.options),
+      model_(setup.model),
+      depth_threshold_(setup.depth_threshold),
+      shapes_(setup.shapes),
+      networks_(setup.options.networks),
+      tiling_(tile(setup.model, setup.height, setup.width, setup.shapes)),
+      edge_detector_(height_, width_, options_.canny, options_.max_edges, arena_),
+      domain_transform_(height_, width_, arena_) {
+  if (model_.levels.size() > most_levels)
+    throw ModelError("model: device cuda reads at most " + std::to_string(most_levels) + " levels, got " +
+                     std::to_string(model_.levels.size()));
+  const std::size_t pixels = std::size_t(height_) * std::size_t(width_), edges = std::size_t(options_.max_edges);
+  const std::size_t size = element(shapes_.type), batch = std::size_t(shapes_.head_batch);
+  for (float** values :
+       {&answers_.depth_probability, &answers_.radii, &answers_.radius_deviation, &answers_.radius_probability})
+    arena_.reserve(*values, edges);
+  for (std::uint8_t** mask : {&answers_.pattern_edges, &answers_.depth_edges}) arena_.reserve(*mask, pixels);
+  arena_.reserve(image_, 3 * std::size_t(shapes_.image_height) * std::size_t(shapes_.image_width) * size);
+  for (std::size_t i = 0; i < tiling_.outputs; ++i)
+    arena_.reserve(trunk_outputs_[i], std::size_t(tiling_.down * tiling_.across) * tiling_.tile_elements() * size);
+  arena_.reserve(features_, batch * std::size_t(tiling_.features.channels) * tiling_.positions * size);
+  arena_.reserve(probabilities_, batch * std::max(model_.levels.size(), std::size_t{2}) * size);
+  arena_.allocate();
+}
+
+void Estimator::run(const DeviceFrame& frame, Stream stream) {
+  answers_.level_probabilities = frame.level_probabilities;
+  detect_edges(frame, stream);
+  extract_features(frame.image, stream);
+  if (depth_threshold_ < 1) classify(stream);
+  estimate(stream);
+  propagate(frame, stream);
+}
+
+void Estimator::detect_edges(const DeviceFrame& frame, Stream stream) {
+  clear_answers(height_, width_, edges(), answers_, stream);
+  if (frame.edges.data)
+    edge_detector_.copy_edges(frame.edges, answers_.pattern_edges, stream);
+  else
+    edge_detector_.detect_edges(frame.image, answers_.pattern_edges, stream);
+  edge_detector_.list_edges(answers_.pattern_edges, stream);
+}
+
+void Estimator::extract_features(const ImageView& image, Stream stream) {
+  const std::size_t bytes = tiling_.tile_elements() * element(shapes_.type);
+  for (int i = 0; i < tiling_.down * tiling_.across; ++i) {
+    const int y = i / tiling_.across * tiling_.features.tile_height,
+              x = i % tiling_.across * tiling_.features.tile_width;
+    extract_tile(image, y - tiling_.margin, x - tiling_.margin, shapes_.image_height, shapes_.image_width, shapes_.type,
+                 image_, stream);
+    std::array<void*, 5> tensors{image_};
+    for (std::size_t k = 0; k < tiling_.outputs; ++k) tensors[k + 1] = trunk_outputs_[k] + std::size_t(i) * bytes;
+    networks_->enqueue(Graph::trunk, std::span(tensors).first(1 + tiling_.outputs), stream);
+  }
+}
+
+template <class Use>
+void Estimator::evaluate(Graph head, Stream stream, const Use& use) {
+  Features features = tiling_.features;
+  // tip22: blur_u, blur_v, edge_u, edge_v. cells: one for both.
+  const std::size_t first_output = tiling_.outputs == 1 || head == Graph::blur_head ? 0 : 2;
+  features.u = trunk_outputs_[first_output];
+  features.v = trunk_outputs_[first_output + 1];
+  for (int first = 0; first < edges().capacity; first += shapes_.head_batch) {
+    gather(model_.architecture, features, edges(), first, shapes_.head_batch, shapes_.type, features_, stream);
+    networks_->enqueue(head, std::array<void*, 2>{features_, probabilities_}, stream);
+    use(first);
+  }
+}
+
+void Estimator::classify(Stream stream) {
+  evaluate(Graph::edge_head, stream, [&](int first) {
+    cuda::classify(probabilities_, shapes_.type, width_, depth_threshold_, edges(), first, shapes_.head_batch, answers_,
+                   stream);
+  });
+}
+
+void Estimator::estimate(Stream stream) {
+  evaluate(Graph::blur_head, stream, [&](int first) {
+    cuda::estimate(probabilities_, shapes_.type, model_.levels, options_.labels, edges(), first, shapes_.head_batch,
+                   answers_, stream);
+  });
+}
+
+void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
+  const ExpectedError error{frame.expected_error, float(model_.error_floor), float(model_.error_slope),
+                            model_.levels.back()};
+  cuda::propagate(domain_transform_, frame.image, options_.propagation, edges(), answers_, options_.labels, frame.out,
+                  error, stream);
+}
+
+}  // namespace defocus_fast::cuda

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <memory>
+
+#include "../cpp/src/device.hpp"
+#include "networks.hpp"
+#include "stages.hpp"
+
+namespace defocus_fast::cuda {
+
+/// How the trunk's fixed image size cuts a picture into tiles.
+struct Tiling {
+  int down, across;       // tiles; the last ones may reach beyond the picture
+  int margin;             // px that the trunk reads around a tile
+  std::size_t outputs;    // of the trunk
+  std::size_t positions;  // of features that a head reads per edge
+  Features features;      // without the pointers
+
+  std::size_t tile_elements() const {  // of one output
+    return std::size_t(features.channels) * std::size_t(features.rows) * std::size_t(features.columns);
+  }
+};
+
+/// Frames of one size on the device: the stages in order, on one stream, without allocation or any wait for the device.
+/// One frame at a time: the next one on another stream must wait for the stream of this one.
+class Estimator {
+ public:
+  explicit Estimator(const DeviceSetup& setup);
+
+  /// Enqueues a frame. Its pointers are used until the stream has done it.
+  void run(const DeviceFrame& frame, Stream stream);
+
+  /// Device memory, of the last frame.
+  const EdgeList& edges() const { return edge_detector_.edges(); }
+  const Answers& answers() const { return answers_; }
+
+ private:
+  void detect_edges(const DeviceFrame& frame, Stream stream);
+  void extract_features(const ImageView& image, Stream stream);
+  void classify(Stream stream);
+  void estimate(Stream stream);
+  void propagate(const DeviceFrame& frame, Stream stream);
+  /// Asks a head about all edges, a batch at a time, and calls use(first edge of the batch).
+  template <class Use>
+  void evaluate(Graph head, Stream stream, const Use& use);
+
+  const int height_, width_;
+  const Options options_;
+  const Model model_;
+  const double depth_threshold_;
+  const NetworkShapes shapes_;
+  const std::shared_ptr<Networks> networks_;
+  const Tiling tiling_;
+  Arena arena_;
+  EdgeDetector edge_detector_;
+  DomainTransform domain_transform_;
+  Answers answers_;
+  // Elements of the networks' type.
+  std::byte *image_ = nullptr, *features_ = nullptr, *probabilities_ = nullptr;
+  std::array<std::byte*, 4> trunk_outputs_{};  // of all tiles, in the order of the trunk's outputs
+};
+
+}  // namespace defocus_fast::cuda

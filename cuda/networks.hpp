@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a frame on the device asks the networks; what evaluates them (TensorRT, or a stand-in in the tests) is behind it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "defocus_fast/estimator.hpp"  // Stream
+
+namespace defocus_fast::cuda {
+
+/// The graphs of a model folder that the device evaluates: files graph_names[int(graph)] + ".onnx".
+enum class Graph : std::uint8_t { trunk, edge_head, blur_head };
+inline constexpr std::array<const char*, 3> graph_names{"trunk", "edge_head", "blur_head"};
+
+/// Type of the elements of every input and output of every graph.
+enum class TensorType : std::uint8_t { float32, float16 };
+
+/// What the graphs' free dimensions are, in every evaluation: the trunk's image is (1, 3, image_height, image_width),
+/// a head's features are (head_batch, ...). What a last batch does not fill is evaluated too and never read.
+struct NetworkShapes {
+  TensorType type = TensorType::float32;
+  int image_height = 0, image_width = 0;  // px, what the trunk reads around the tile included
+  int head_batch = 0;
+};
+
+/// What an estimator of this size and these options will ask for. Throws as Estimator's constructor.
+DEFOCUS_FAST_API NetworkShapes network_shapes(int height, int width, const Options& options);
+
+class Networks {
+ public:
+  virtual ~Networks() = default;
+  /// Enqueues one evaluation of a graph; tensors are device pointers in the order of the ONNX file's inputs, then
+  /// outputs, each laid out as the ONNX file says, without gaps. Never waits for the stream and allocates nothing: a
+  /// frame is captured into a CUDA graph. `stream` is null in an emulated build.
+  virtual void enqueue(Graph graph, std::span<void* const> tensors, Stream stream) = 0;
+};
+
+}  // namespace defocus_fast::cuda

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA part of the library as its core sees it: finds out whether a GPU can be used, and takes frames from and to
+// host memory. The only file that waits for the device.
+#define DEFOCUS_FAST_WAITS_FOR_DEVICE
+#include <cstring>
+#include <optional>
+
+#include "defocus_fast/version.hpp"
+#include "estimator.hpp"
+#include "graphs.hpp"
+
+namespace defocus_fast::cuda {
+
+namespace {
+
+void check_gpu() {
+  int devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status == cudaErrorInsufficientDriver)
+    throw BackendUnavailable("device: no NVIDIA driver, or one older than CUDA 13 needs: install driver 580 or newer");
+  if (status == cudaErrorNoDevice) throw BackendUnavailable("device: the NVIDIA driver is there, but it sees no GPU");
+  check(status, "cudaGetDeviceCount");
+  int major = 0, minor = 0, device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
+  if (10 * major + minor < 75)
+    throw BackendUnavailable("device: expected a GPU of compute capability 7.5 or newer, got " + std::to_string(major) +
+                             '.' + std::to_string(minor));
+}
+
+class Plugin : public Device {
+ public:
+  explicit Plugin(const DeviceSetup& setup)
+      : height_(setup.height), width_(setup.width), levels_(setup.model.levels.size()), estimator_(setup) {
+    const std::size_t pixels = std::size_t(height_) * std::size_t(width_);
+    buffers_.reserve(image_, pixels * 3 * sizeof(float));
+    buffers_.reserve(edges_, pixels);
+    buffers_.reserve(map_, pixels);
+    buffers_.reserve(error_, pixels);
+    buffers_.allocate();
+  }
+
+  void enqueue(const DeviceFrame& frame, Stream stream) override {
+    graphs_.launch(frame, stream, [this](const DeviceFrame& of, Stream on) { estimator_.run(of, on); });
+  }
+
+  EdgeCount edge_count(Stream stream) override {
+    EdgeCount count{};
+    check(cudaMemcpyAsync(&count, estimator_.edges().count, sizeof count, cudaMemcpyDeviceToHost, stream),
+          "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    return count;
+  }
+
+  void estimate(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
+                const Wanted& wanted) override {
+    DeviceFrame frame{upload(image), upload(edges), view(map_)};
+    if (wanted.expected_error) frame.expected_error = view(error_);
+    if (wanted.level_probabilities) frame.level_probabilities = level_probabilities();
+    enqueue(frame, stream);
+
+    const EdgeCount count = edge_count(stream);
+    if (count.found > count.kept)
+      throw Error("edges: found " + std::to_string(count.found) + ", but there is memory for " +
+                  std::to_string(count.kept) + ": set max_edges");
+    const std::size_t pixels = std::size_t(height_) * std::size_t(width_), n = std::size_t(count.kept);
+    const Answers& answers = estimator_.answers();
+    download(map_, pixels, host_map_);
+    download(error_, wanted.expected_error ? pixels : 0, result.expected_error);
+    download(answers.pattern_edges, pixels, result.pattern_edges);
+    download(answers.depth_edges, pixels, result.depth_edges);
+    download(estimator_.edges().edges, 2 * n, result.edges);
+    download(answers.depth_probability, n, result.depth_probability);
+    download(answers.radii, n, result.radii);
+    download(answers.radius_deviation, n, result.radius_deviation);
+    download(answers.radius_probability, n, result.radius_probability);
+    download(answers.level_probabilities, wanted.level_probabilities ? n * levels_ : 0, result.level_probabilities);
+    check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    for (int y = 0; y < height_; ++y)
+      for (int x = 0; x < width_; ++x) *out.at(y, x) = host_map_[std::size_t(y) * std::size_t(width_) + std::size_t(x)];
+  }
+
+ private:
+  static constexpr Stream stream = nullptr;  // of frames from host memory
+
+  MapView view(float* data) const { return {data, height_, width_, width_ * std::ptrdiff_t{sizeof(float)}}; }
+
+  /// The caller's picture without gaps.
+  ImageView upload(const ImageView& image) {
+    const std::size_t size = image.type == PixelType::uint8 ? 1 : sizeof(float);
+    std::byte* to = pack(std::size_t(image.channels) * size);
+    for (int y = 0; y < height_; ++y)
+      for (int x = 0; x < width_; ++x)
+        for (int c = 0; c < image.channels; ++c, to += size)
+          std::memcpy(to,
+                      static_cast<const std::byte*>(image.data) + y * image.pitch_bytes + x * image.pixel_stride_bytes +
+                          c * image.channel_stride_bytes,
+                      size);
+    send(image_);
+    return ImageView::interleaved(image_, image.type, height_, width_, image.channels,
+                                  std::ptrdiff_t(packed_.size()) / height_);
+  }
+
+  MaskView upload(const MaskView& edges) {
+    if (!edges.data) return {};
+    std::byte* to = pack(1);
+    for (int y = 0; y < height_; ++y)
+      for (int x = 0; x < width_; ++x) *to++ = std::byte{*edges.at(y, x)};
+    send(edges_);
+    return {edges_, height_, width_, width_};
+  }
+
+  std::byte* pack(std::size_t bytes_per_pixel) {
+    packed_.resize(std::size_t(height_) * std::size_t(width_) * bytes_per_pixel);
+    return packed_.data();
+  }
+  /// Pageable memory is copied away before the call returns, so `packed_` may be used again.
+  void send(void* to) {
+    check(cudaMemcpyAsync(to, packed_.data(), packed_.size(), cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
+  }
+
+  template <class T>
+  void download(const T* from, std::size_t count, std::vector<T>& to) {
+    to.resize(count);
+    if (count > 0)
+      check(cudaMemcpyAsync(to.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync");
+  }
+
+  /// Allocated when first wanted: 23 values per edge that few want.
+  float* level_probabilities() {
+    if (!level_memory_) {
+      level_memory_.emplace();
+      level_memory_->reserve(level_probabilities_, std::size_t(estimator_.edges().capacity) * levels_);
+      level_memory_->allocate();
+    }
+    return level_probabilities_;
+  }
+
+  const int height_, width_;
+  const std::size_t levels_;
+  Estimator estimator_;
+  FrameGraphs graphs_;
+  Arena buffers_;  // of frames from host memory
+  std::byte* image_ = nullptr;
+  std::uint8_t* edges_ = nullptr;
+  float *map_ = nullptr, *error_ = nullptr, *level_probabilities_ = nullptr;
+  std::optional<Arena> level_memory_;
+  std::vector<std::byte> packed_;
+  std::vector<float> host_map_;
+};
+
+}  // namespace
+
+}  // namespace defocus_fast::cuda
+
+__attribute__((visibility("default"))) defocus_fast::Device* defocus_fast::defocus_fast_make_device(
+    const char* version, const DeviceSetup& setup) {
+  if (std::strcmp(version, DEFOCUS_FAST_VERSION) != 0)
+    throw BackendUnavailable(
+        std::string("device: the CUDA part is of version " DEFOCUS_FAST_VERSION ", the library beside it of version ") +
+        version);
+  cuda::check_gpu();
+  if (!setup.options.networks)
+    throw BackendUnavailable(
+        "device: TensorRT is missing: this build has nothing that evaluates the networks but what `networks` is given");
+  return new cuda::Plugin(setup);
+}

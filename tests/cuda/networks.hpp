@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small networks of random weights, evaluated layer by layer as the ONNX files say (model_io.py), in place of both
+// TensorRT and the files that the CPU stages read.
+#pragma once
+
+#include "../../cpp/src/stages.hpp"
+#include "../../cuda/networks.hpp"
+
+namespace defocus_fast::test {
+
+class HostNetworks : public cuda::Networks {
+ public:
+  HostNetworks(const Model& model, const cuda::NetworkShapes& shapes) : model_(model), shapes_(shapes) {}
+  void enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream stream) override;
+
+ private:
+  const Model model_;
+  const cuda::NetworkShapes shapes_;
+};
+
+}  // namespace defocus_fast::test

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole frames on the device against the CPU's estimator.
+#include <doctest/doctest.h>
+
+#include "../../cpp/src/device.hpp"
+#include "defocus_fast/error.hpp"
+#include "defocus_fast/version.hpp"
+#include "emulation.hpp"
+#include "networks.hpp"
+#include "pictures.hpp"
+
+using namespace defocus_fast;
+using namespace defocus_fast::test;
+
+namespace {
+
+// PROBABILITY_DEVICE, RADIUS_DEVICE, DEVIATION_DEVICE and ERROR_DEVICE of tests/tolerances.py, with their reasons.
+constexpr float probability_tolerance = 1e-5f, radius_tolerance = 1e-4f, deviation_tolerance = 1e-3f,
+                error_tolerance = 2e-3f;
+
+struct Case {
+  std::string model = "tip22";
+  PixelType type = PixelType::uint8;
+  int height = 1, width = 1, channels = 3;
+  Layout layout = Layout::packed;
+  int percent = -1;  // of the pixels are edges; -1: those that the detector finds
+  Labels labels = Labels::posterior;
+  int tile = 24;  // px
+  int batch = 7;
+  int max_edges = 0;  // 0: all pixels
+  Precision precision = Precision::float32;
+};
+
+float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  REQUIRE(a.size() == b.size());
+  float largest = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const float difference = std::abs(a[i] - b[i]);
+    largest = difference <= largest ? largest : difference;  // NaN is larger
+  }
+  return largest;
+}
+
+/// A threshold that splits the edges far from each one's probability, so that rounding decides nothing.
+double threshold_between(std::vector<float> probabilities) {
+  std::sort(probabilities.begin(), probabilities.end());
+  double threshold = 0.5, widest = 0;
+  for (std::size_t i = probabilities.size() / 4; i + 1 < probabilities.size() - probabilities.size() / 4; ++i)
+    if (const double gap = double(probabilities[i + 1]) - probabilities[i]; gap > widest) {
+      widest = gap;
+      threshold = (double(probabilities[i]) + probabilities[i + 1]) / 2;
+    }
+  return threshold;
+}
+
+struct Answer {
+  BlurMap expected, got;
+};
+
+Answer run(const Case& c) {
+  const Picture image = scene(c.type, c.height, c.width, c.channels, c.layout);
+  const std::size_t pixels = std::size_t(c.height) * std::size_t(c.width);
+  std::vector<std::uint8_t> mask(2 * pixels);  // a gap after each
+  for (std::size_t i = 0; i < pixels; ++i) mask[2 * i] = random_int(0, 99) < c.percent ? 7 : 0;
+  const MaskView edges{c.percent < 0 ? nullptr : mask.data(), c.height, c.width, 2 * std::ptrdiff_t(c.width), 2};
+
+  Options options;
+  options.model = c.model;
+  options.device = "cpu";
+  options.precision = Precision::float32;
+  options.evaluation = Evaluation::shared;
+  options.num_threads = 1;
+  options.kernels = "portable";
+  options.canny.smoothing = smoothing(options.canny.sigma);
+  options.labels = c.labels;
+  options.propagation.sigma_r = 0.75;
+  options.max_edges = c.max_edges == 0 ? int(pixels) : c.max_edges;
+  Answer answer;
+  Estimator(c.height, c.width, options).estimate(image.view, answer.expected, edges);
+  options.depth_threshold = threshold_between(answer.expected.depth_probability);
+  Estimator(c.height, c.width, options).estimate(image.view, answer.expected, edges, {true, true});
+
+  const Model model = load_model(c.model);
+  options.precision = c.precision;
+  DeviceSetup setup{
+      c.height, c.width, options, model, *options.depth_threshold, network_shapes(model, c.height, c.width, options)};
+  // Smaller ones than the library's, so that small pictures have several of both.
+  setup.shapes.image_height = tile_side(model, c.height, c.tile) + 2 * network_margin(model);
+  setup.shapes.image_width = tile_side(model, c.width, c.tile) + 2 * network_margin(model);
+  setup.shapes.head_batch = c.batch;
+  setup.options.networks = std::make_shared<HostNetworks>(model, setup.shapes);
+  const std::unique_ptr<Device> device(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup));
+  answer.got.map.resize(pixels);
+  const MapView out{answer.got.map.data(), c.height, c.width, c.width * 4};
+  device->estimate(image.view, edges, out, answer.got, {true, true});
+
+  // In device memory, without allocation, with what the first frame left.
+  std::vector<float> map(2 * pixels, -7.0f), error(pixels);
+  const int before = emulation::allocations();
+  device->enqueue({image.view,
+                   edges,
+                   {map.data(), c.height, c.width, 8 * c.width, 8},
+                   {error.data(), c.height, c.width, 4 * c.width}},
+                  nullptr);
+  CHECK(emulation::allocations() == before);
+  CHECK(error == answer.got.expected_error);
+  bool equal = true;  // and nothing is written between the map's pixels
+  for (std::size_t i = 0; i < pixels; ++i) equal &= map[2 * i] == answer.got.map[i] && map[2 * i + 1] == -7.0f;
+  CHECK(equal);
+  const EdgeCount count = device->edge_count(nullptr);
+  CHECK(std::size_t(count.found) == answer.expected.radii.size());
+  CHECK(count.kept == count.found);
+  return answer;
+}
+
+void check(const Case& c) {
+  CAPTURE(c.model);
+  CAPTURE(c.height);
+  CAPTURE(c.width);
+  CAPTURE(c.percent);
+  const auto [expected, got] = run(c);
+  CHECK(got.edges == expected.edges);
+  CHECK(got.pattern_edges == expected.pattern_edges);
+  CHECK(got.depth_edges == expected.depth_edges);
+  CHECK(largest_difference(got.depth_probability, expected.depth_probability) <= probability_tolerance);
+  CHECK(largest_difference(got.level_probabilities, expected.level_probabilities) <= probability_tolerance);
+  CHECK(largest_difference(got.radius_probability, expected.radius_probability) <= probability_tolerance);
+  CHECK(largest_difference(got.radii, expected.radii) <= radius_tolerance);
+  CHECK(largest_difference(got.radius_deviation, expected.radius_deviation) <= deviation_tolerance);
+  CHECK(largest_difference(got.map, expected.map) <= radius_tolerance);
+  CHECK(largest_difference(got.expected_error, expected.expected_error) <= error_tolerance);
+}
+
+}  // namespace
+
+TEST_CASE("whole frames equal the CPU's on pictures of awkward sizes") {
+  for (const char* model : {"tip22", "cells"})
+    for (const auto& [height, width] : std::vector<std::pair<int, int>>{{1, 1}, {1, 30}, {31, 1}, {7, 5}, {26, 49}})
+      for (const int percent : {-1, 0, 10, 100}) {
+        if (height > 20 && width > 1 && (percent == 0 || percent == (small_pictures ? 10 : 100))) continue;
+        if (small_pictures && percent == 100) continue;
+        const Labels labels = percent == 10 ? Labels::hard : Labels::posterior;
+        check({model, random_int(0, 1) ? PixelType::uint8 : PixelType::float32, height, width, random_int(0, 1) ? 1 : 3,
+               Layout(random_int(0, 3)), percent, labels});
+      }
+}
+
+TEST_CASE("networks in half precision agree to what half precision holds") {
+  for (const char* model : {"tip22", "cells"}) {
+    Case c{model, PixelType::uint8, 20, 23, 3, Layout::packed, 20};
+    c.precision = Precision::float16;
+    const auto [expected, got] = run(c);
+    // 11 bits: features and probabilities are off by 5e-4 of themselves, which the layers between multiply.
+    CHECK(largest_difference(got.level_probabilities, expected.level_probabilities) <= 2e-2f);
+    CHECK(largest_difference(got.level_probabilities, expected.level_probabilities) > 0);
+  }
+}
+
+TEST_CASE("more edges than there is memory for are an error from host memory and counted on the device") {
+  const int height = 9, width = 11;
+  const Picture image = scene(PixelType::uint8, height, width, 1);
+  Options options;
+  options.model = "cells";
+  options.canny.smoothing = smoothing(options.canny.sigma);
+  options.propagation.sigma_r = 0.75;
+  options.max_edges = 10;
+  const Model model = load_model(options.model);
+  DeviceSetup setup{height, width, options, model, 0.5, network_shapes(model, height, width, options)};
+  setup.options.networks = std::make_shared<HostNetworks>(model, setup.shapes);
+  const std::unique_ptr<Device> device(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup));
+  const std::vector<std::uint8_t> all(height * width, 1);
+  std::vector<float> map(height * width);
+  const MaskView edges{all.data(), height, width, width};
+  const MapView out{map.data(), height, width, width * 4};
+  BlurMap result;
+  CHECK_THROWS_WITH_AS(device->estimate(image.view, edges, out, result, {}),
+                       "edges: found 99, but there is memory for 10: set max_edges", Error);
+  device->enqueue({image.view, edges, out}, nullptr);
+  const EdgeCount count = device->edge_count(nullptr);
+  CHECK(count.found == 99);
+  CHECK(count.kept == 10);
+  CHECK(std::all_of(map.begin(), map.end(), [](float radius) { return radius >= 0 && radius <= 6.001f; }));
+}
+
+TEST_CASE("a CUDA part of another version, or without networks, is refused") {
+  const Model model = load_model("cells");
+  const DeviceSetup setup{1, 1, {}, model, 0.5, {}};
+  CHECK_THROWS_AS(defocus_fast_make_device("0.0.0", setup), BackendUnavailable);
+  CHECK_THROWS_AS(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup), BackendUnavailable);
+}

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole frames on the emulated device against the CPU, and what is said where something is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tolerances
+from emulated import device_options
+from pictures import texture
+
+import defocus_fast
+
+SIZES = [(1, 1), (1, 50), (50, 1), (7, 5), (63, 65)]
+
+
+def pair(model: str, height: int, width: int, **options: Any) -> tuple[defocus_fast.Estimator, defocus_fast.Estimator]:
+    """The same estimator on the CPU and on the device."""
+    device = device_options(model, height, width, options.pop("max_edges", height * width))
+    cpu = defocus_fast.Estimator(
+        height, width, model=model, device="cpu", precision="float32", evaluation="shared", **options
+    )
+    return cpu, defocus_fast.Estimator(height, width, model=model, **device, **options)
+
+
+def check(expected: defocus_fast.BlurMap, got: defocus_fast.BlurMap) -> None:
+    np.testing.assert_array_equal(got.edges, expected.edges)
+    np.testing.assert_array_equal(got.pattern_edges, expected.pattern_edges)
+    np.testing.assert_array_equal(got.depth_edges, expected.depth_edges)
+    for name in ("depth_probability", "radius_probability", "level_probabilities"):
+        close(got, expected, name, tolerances.PROBABILITY_DEVICE)
+    close(got, expected, "radii", tolerances.RADIUS_DEVICE)
+    close(got, expected, "radius_deviation", tolerances.DEVIATION_DEVICE)
+    close(got, expected, "map", tolerances.RADIUS_DEVICE + tolerances.PROPAGATED)
+    close(got, expected, "expected_error", tolerances.ERROR_DEVICE)
+
+
+def close(got: defocus_fast.BlurMap, expected: defocus_fast.BlurMap, name: str, tolerance: float) -> None:
+    np.testing.assert_allclose(getattr(got, name), getattr(expected, name), rtol=0, atol=tolerance, err_msg=name)
+
+
+def threshold_between(cpu: defocus_fast.Estimator, picture: np.ndarray, edges: np.ndarray | None) -> float:
+    """A depth threshold that splits the edges far from all of them: rounding decides nothing."""
+    found = np.unique(cpu.estimate(picture, edges=edges).depth_probability)
+    if len(found) < 2:
+        return 0.5
+    middle = found[len(found) // 4 : 3 * len(found) // 4 + 2]
+    gap = int(np.diff(middle).argmax())
+    return float(middle[gap] + middle[gap + 1]) / 2
+
+
+@pytest.mark.parametrize("labels", ["posterior", "hard"])
+@pytest.mark.parametrize("architecture", ["random_model", "random_cells"])
+def test_frames_equal_the_cpu_s(architecture: str, labels: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(architecture)
+    rng = np.random.default_rng(0)
+    for size in SIZES:
+        picture = texture(*size, seed=1)
+        masks = [None, np.zeros(size, bool), np.ones(size, bool), rng.random(size) < 0.1]
+        for i, edges in enumerate(masks):
+            cpu, _ = pair(model, *size, labels=labels)
+            cpu, device = pair(model, *size, labels=labels, depth_threshold=threshold_between(cpu, picture, edges))
+            shown = [picture, picture[..., 1].astype(np.float32) / 255, picture[..., ::-1], picture[::-1, ::-1]][i]
+            mask = edges if edges is None else edges.astype(np.uint8) * 7
+            expected = cpu.estimate(shown, edges=mask, level_probabilities=True)
+            check(expected, device.estimate(shown, edges=mask, level_probabilities=True))
+            out = np.zeros((size[0], 2 * size[1]), np.float32)[:, ::2]
+            device.estimate_into(shown, out)
+            cpu.estimate_into(shown, again := np.zeros(size, np.float32))
+            np.testing.assert_allclose(out, again, rtol=0, atol=tolerances.RADIUS_DEVICE + tolerances.PROPAGATED)
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("random_model", (30, 1030)), ("random_cells", (1550, 20))])
+def test_pictures_of_several_tiles(architecture: str, size: tuple[int, int], request: pytest.FixtureRequest) -> None:
+    """A tile has at most 512 px (tip22) or 1536 px (cells)."""
+    picture = texture(*size, seed=2)
+    edges = np.random.default_rng(1).random(size) < 0.05
+    cpu, device = pair(request.getfixturevalue(architecture), *size, depth_threshold=1, max_edges=5000)
+    check(
+        cpu.estimate(picture, edges=edges, level_probabilities=True),
+        device.estimate(picture, edges=edges, level_probabilities=True),
+    )
+
+
+def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:
+    picture = texture(20, 30, seed=1)
+    estimator = defocus_fast.Estimator(20, 30, model=random_cells, **device_options(random_cells, 20, 30, 100))
+    with pytest.raises(defocus_fast.Error, match="edges: found 600, but there is memory for 100: set max_edges"):
+        estimator.estimate(picture, edges=np.ones((20, 30), bool))
+    edges = np.zeros((20, 30), bool)
+    edges[3, :] = True
+    assert len(estimator.estimate(picture, edges=edges).radii) == 30
+
+
+def test_frames_in_device_memory(random_cells: str) -> None:
+    """As a camera program calls it: pointers, strides, a stream."""
+    picture = texture(20, 30, seed=1)
+    cpu, device = pair(random_cells, 20, 30)
+    expected = cpu.estimate(picture)
+    out, error = np.zeros((20, 40), np.float32), np.zeros((20, 30), np.float32)
+
+    def pointer(array: np.ndarray, shape: tuple[int, ...]) -> tuple[int, bool, tuple[int, ...], tuple[int, ...]]:
+        return array.ctypes.data, array.dtype == np.float32, shape, array.strides
+
+    core = device._core
+    arguments = pointer(picture, picture.shape), pointer(out, (20, 30)), 0, pointer(error, (20, 30))
+    core.enqueue(*arguments)
+    assert core.edge_count(0) == (len(expected.edges), len(expected.edges))
+    assert len(expected.edges) > 10
+    close_to = tolerances.RADIUS_DEVICE + tolerances.PROPAGATED
+    np.testing.assert_allclose(out[:, :30], expected.map, rtol=0, atol=close_to)
+    np.testing.assert_allclose(error, expected.expected_error, rtol=0, atol=tolerances.ERROR_DEVICE)
+    assert not out[:, 30:].any()
+    with pytest.raises(ValueError, match="image: expected height x width 20 x 30, got 19 x 30"):
+        core.enqueue(pointer(picture, (19, 30, 3)), *arguments[1:])
+    with pytest.raises(ValueError, match="out: expected float32 of shape"):
+        core.enqueue(arguments[0], pointer(picture, (20, 30, 3)), 0, None)
+    with pytest.raises(defocus_fast.BackendUnavailable, match="views of device memory need device cuda"):
+        cpu._core.enqueue(*arguments)
+    _, small = pair(random_cells, 20, 30, max_edges=10)
+    small._core.enqueue(*arguments)
+    assert small._core.edge_count(0) == (len(expected.edges), 10)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ("no driver", "device: no NVIDIA driver, or one older than CUDA 13 needs: install driver 580 or newer"),
+        ("no device", "device: the NVIDIA driver is there, but it sees no GPU"),
+        ("7.0", "device: expected a GPU of compute capability 7.5 or newer, got 7.0"),
+    ],
+)
+def test_what_is_missing_is_named(
+    random_cells: str, monkeypatch: pytest.MonkeyPatch, environment: str, message: str
+) -> None:
+    options = device_options(random_cells, 9, 9)
+    monkeypatch.setenv("EMULATION_DEVICE", environment)
+    with pytest.raises(defocus_fast.BackendUnavailable, match=message):
+        defocus_fast.Estimator(9, 9, model=random_cells, **options)
+    options["device"] = "auto"
+    assert defocus_fast.Estimator(9, 9, model=random_cells, **options).device == "cpu"
+
+
+def test_missing_tensorrt_is_named(random_cells: str) -> None:
+    device_options(random_cells, 9, 9)
+    with pytest.raises(defocus_fast.BackendUnavailable, match="device: TensorRT is missing"):
+        defocus_fast.Estimator(9, 9, model=random_cells, device="cuda")
+    assert defocus_fast.Estimator(9, 9, model=random_cells).device == "cpu"
+
+
+def test_auto_takes_a_device_that_is_complete(random_cells: str) -> None:
+    options = device_options(random_cells, 9, 9) | {"device": "auto"}
+    assert defocus_fast.Estimator(9, 9, model=random_cells, **options).device == "cuda"
+    assert defocus_fast.Estimator(9, 9, model=random_cells, **options, precision="float16").precision == "float16"
+
+
+def test_options_that_only_the_other_device_has(random_model: str) -> None:
+    with pytest.raises(defocus_fast.BackendUnavailable, match="precision: float16 needs device cuda"):
+        defocus_fast.Estimator(9, 9, model=random_model, device="cpu", precision="float16")
+    with pytest.raises(defocus_fast.BackendUnavailable, match="precision: bfloat16 needs device cpu"):
+        defocus_fast.Estimator(9, 9, model=random_model, device="cuda", precision="bfloat16")
+    with pytest.raises(ValueError, match="evaluation: patch needs device cpu"):
+        defocus_fast.Estimator(9, 9, model=random_model, device="cuda", evaluation="patch")
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="max_edges: expected at least 1"):
+            defocus_fast.Estimator(9, 9, model=random_model, max_edges=wrong)
+
+
+def test_networks_that_fail(random_cells: str) -> None:
+    """Their exception reaches the caller, and the estimator can be used again."""
+    options = device_options(random_cells, 9, 9)
+    evaluate, fails = options["networks"], [True]
+
+    def networks(graph: str, tensors: list[int], stream: int) -> None:
+        if fails[0]:
+            raise KeyError(graph)
+        evaluate(graph, tensors, stream)
+
+    estimator = defocus_fast.Estimator(9, 9, model=random_cells, **options | {"networks": networks})
+    picture = texture(9, 9, seed=1)
+    with pytest.raises(KeyError, match="trunk"):
+        estimator.estimate(picture)
+    fails[0] = False
+    assert np.isfinite(estimator.estimate(picture).map).all()
+
+
+def test_a_build_without_the_cuda_part(random_cells: str) -> None:
+    if defocus_fast.build_config()["cuda"] != "not built":
+        pytest.skip("the CUDA part is built")
+    library = Path(defocus_fast.__file__).parent / "lib" / "libdefocus_fast_cuda.so"
+    with pytest.raises(defocus_fast.BackendUnavailable, match="DEFOCUS_FAST_CUDA=ON") as error:
+        defocus_fast.Estimator(9, 9, model=random_cells, device="cuda")
+    assert str(library) in str(error.value)
