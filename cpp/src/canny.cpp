@@ -109,7 +109,12 @@ EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, c
       kernels_(kernels),
       workers_(workers),
       weights_(smoothing_kernel(options)),
-      stacks_(std::size_t(workers.count())) {}
+      stacks_(std::size_t(workers.count())) {
+  // Room for the longest chains, which costs memory only as far as it is used. Those from strip to strip take the
+  // first.
+  for (auto& stack : stacks_) stack.reserve(std::size_t(std::min(height, rows_per_strip)) * std::size_t(width));
+  stacks_[0].reserve(std::size_t(height) * std::size_t(width));
+}
 
 EdgeDetector::~EdgeDetector() = default;
 

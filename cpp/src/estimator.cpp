@@ -389,21 +389,25 @@ void Estimator::Cpu::propagate(const ImageView& image, BlurMap& result, const Ma
     const float certainty = deviation_floor_px / (deviation_floor_px + result.radius_deviation[i]);
     return (depth ? depth_edge_weight : 1.0f - result.depth_probability[i]) * certainty * certainty;
   };
-  cpu::propagate(
-      domain_transform, image, result.depth_edges.data(), options.propagation,
-      [&](int y, const cpu::SeedRows& rows) {
-        for (std::size_t i = row_start[std::size_t(y)]; i < row_start[std::size_t(y) + 1]; ++i)
-          if (const float of_edge = weight(i); of_edge > 0) {
-            const float radius = result.radii[i], deviation = result.radius_deviation[i];
-            const std::int32_t x = result.edges[2 * i + 1];
-            rows.weights[x] = of_edge;
-            rows.radii[x] = rows.weights[x] * radius;
-            if (rows.squares) rows.squares[x] = rows.weights[x] * (radius * radius + deviation * deviation);
-          }
-      },
-      out, wanted.expected_error ? result.expected_error.data() : nullptr, model.levels.back());
+  const auto seed = [&](int y, const cpu::SeedRows& rows) {
+    for (std::size_t i = row_start[std::size_t(y)]; i < row_start[std::size_t(y) + 1]; ++i)
+      if (const float of_edge = weight(i); of_edge > 0) {
+        const float radius = result.radii[i], deviation = result.radius_deviation[i];
+        const std::int32_t x = result.edges[2 * i + 1];
+        rows.weights[x] = of_edge;
+        rows.radii[x] = rows.weights[x] * radius;
+        if (rows.squares) rows.squares[x] = rows.weights[x] * (radius * radius + deviation * deviation);
+      }
+  };
+  float* const errors = wanted.expected_error ? result.expected_error.data() : nullptr;
+  // By reference: a copy of what it captures would be allocated.
+  cpu::propagate(domain_transform, image, result.depth_edges.data(), options.propagation, std::ref(seed), out, errors,
+                 model.levels.back());
+  if (!errors) return;
   const float floor = float(model.error_floor), slope = float(model.error_slope);
-  for (float& error : result.expected_error) error = std::hypot(floor, slope * error);
+  workers.for_ranges(height * width, 1 << 16, [&](int begin, int end, int) {
+    for (int i = begin; i < end; ++i) errors[i] = std::sqrt(floor * floor + slope * errors[i] * (slope * errors[i]));
+  });
 }
 
 cuda::NetworkShapes cuda::network_shapes(int height, int width, const Options& options) {
