@@ -131,8 +131,8 @@ def peers(results: Results) -> list[list[str]]:
     rows.append(("1920x1080, fast", results.ms(f"frame[fast-{hd}]"), "tip22", results.ms(f"frame[tip22-{hd}]"), "8x"))
     ours = results.ms(f"frame[fast-{hd}]", "detect_edges")
     for peer, name in (
-        ("OpenCV, max of channels + GaussianBlur + Canny", "canny_opencv"),
-        ("OpenCV, GaussianBlur + Canny of one channel", "canny_opencv_grey"),
+        ("OpenCV, max of channels + GaussianBlur + Canny", "canny_opencv[3]"),
+        ("OpenCV, GaussianBlur + Canny of one channel", "canny_opencv[1]"),
         ("scikit-image canny", "canny_scikit_image"),
     ):
         rows.append(("detect_edges, 1920x1080", ours, peer, results.ms(name), "2x" if "OpenCV" in peer else ""))
