@@ -179,12 +179,12 @@ class Estimator:
 
     @property
     def device(self) -> str:
-        """The device that "auto" became: "cpu"."""
+        """The device that "auto" became: "cpu" or "cuda"."""
         return self._core.device
 
     @property
     def precision(self) -> str:
-        """What "auto" became: "float32" or "bfloat16"."""
+        """What "auto" became: "float32", "bfloat16" or, on the GPU, "float16"."""
         return self._core.precision
 
     @property
