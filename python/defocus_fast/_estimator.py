@@ -61,7 +61,7 @@ class Estimator:
             a quarter of the pixels, but at least 4096. A frame with more raises :class:`Error`.
         networks: device "cuda" only: enqueues one evaluation of a graph of the model folder, called as
             ``networks(graph, tensors, stream)`` with the graph's name, the pointers of its inputs and outputs in device
-            memory and the CUDA stream, see cuda/networks.hpp. None means TensorRT.
+            memory and the CUDA stream, see cuda/networks.hpp. Must be given as yet.
 
     Raises:
         ValueError: an argument is out of range.
