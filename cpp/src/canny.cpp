@@ -2,7 +2,9 @@
 // Canny's detector as scikit-image computes it (skimage.feature.canny with its default constant border): Gaussian
 // smoothing that ignores what lies outside, Sobel gradients, interpolated non-maximum suppression, hysteresis over
 // 8-connected pixels. Edges are equal pixel for pixel, so every rounding happens where it happens there.
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -14,6 +16,9 @@ namespace defocus_fast::cpu {
 namespace {
 
 constexpr int rows_per_strip = 64;
+// Classes of pixels: 0 no edge, 1 weak, and these two.
+constexpr std::uint8_t strong = 2;   // at least the high threshold
+constexpr std::uint8_t reached = 4;  // weak, but a chain leads to a strong one
 
 /// numpy.sum's order (pairwise in blocks of 128, eight partial sums in a block).
 double numpy_sum(const double* values, std::ptrdiff_t n) {
@@ -42,6 +47,13 @@ std::vector<double> gaussian(double sigma) {
   return weights;
 }
 
+template <class Word>
+Word load(const std::uint8_t* from) {
+  Word word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
+
 int padded(int n) { return (n + row_padding - 1) / row_padding * row_padding; }
 
 }  // namespace
@@ -50,36 +62,42 @@ int padded(int n) { return (n + row_padding - 1) / row_padding * row_padding; }
 /// that the next one reads are kept, few enough to stay in the second-level cache.
 template <class T>
 struct EdgeDetector::Strip {
-  /// The last `count` rows of T, with `margin` readable elements on both sides.
+  /// The last `count` rows of T, with at least `margin` readable elements on both sides; rows begin on cache lines.
   struct Rows {
     Rows(int count_, int width, int margin_)
         : count(count_),
-          margin(margin_),
-          pitch(padded(width) + 2 * margin_),
-          data(std::size_t(count) * std::size_t(pitch)) {}
-    T* row(int y) { return data.data() + std::ptrdiff_t(y % count) * pitch + margin; }
+          margin(padded(margin_)),
+          pitch(padded(width) + 2 * margin),
+          data(std::size_t(count) * std::size_t(pitch) / line) {}
+    T* row(int y) { return reinterpret_cast<T*>(data.data()) + std::ptrdiff_t(y % count) * pitch + margin; }
+
+    static constexpr std::size_t line = 64 / sizeof(T);
+    struct alignas(64) CacheLine {
+      std::array<T, line> values;
+    };
+    static_assert(row_padding % line == 0);
     int count, margin;
     std::ptrdiff_t pitch;
-    std::vector<T> data;
+    std::vector<CacheLine> data;
   };
 
   Strip(int width, int radius)
-      : value(2 * radius + 1, width, 0),
+      : value(2 * radius + 2, width, 0),
         outside(1, width, 0),
-        columns(1, width, std::max(radius, row_padding)),
+        columns(3, width, radius),
         bleed(2, width, 0),
         ones(1, width, 0),
-        smooth(3, width, 1),
+        smooth(4, width, 1),
         gy(2, width, 0),
         gx(2, width, 0),
         magnitude(3, width, 1),
-        taps(std::size_t(2 * radius + 1)) {
-    std::fill(ones.data.begin(), ones.data.end(), T(1));
+        taps(std::size_t(2 * radius + 2)) {
+    std::fill_n(ones.row(0), ones.pitch, T(1));
   }
 
   Rows value;    // max(R, G, B)
   Rows outside;  // zeros
-  Rows columns;  // one row smoothed along y
+  Rows columns;  // two rows smoothed along y, and one for `bleed`
   Rows bleed;    // how much of the kernel lies inside the picture: of this row, of any row away from the border
   Rows ones;
   Rows smooth, gy, gx, magnitude;
@@ -112,22 +130,24 @@ EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, c
       stacks_(std::size_t(workers.count())) {
   // Room for the longest chains, which costs memory only as far as it is used. Those from strip to strip take the
   // first.
-  for (auto& stack : stacks_) stack.reserve(std::size_t(std::min(height, rows_per_strip)) * std::size_t(width));
-  stacks_[0].reserve(std::size_t(height) * std::size_t(width));
+  for (auto& stack : stacks_) {
+    const int rows = &stack == &stacks_.front() ? height : std::min(height, rows_per_strip);
+    stack = std::make_unique_for_overwrite<std::int32_t[]>(std::size_t(rows) * std::size_t(width));
+  }
 }
 
 EdgeDetector::~EdgeDetector() = default;
 
 void EdgeDetector::detect_edges(const ImageView& image, std::uint8_t* mask) {
   if (image.type == PixelType::uint8)
-    thin<double>(image, double_strips_, mask);
+    find_chains<double>(image, double_strips_, mask);
   else
-    thin<float>(image, float_strips_, mask);
-  trace(mask);
+    find_chains<float>(image, float_strips_, mask);
+  join_strips(mask);
 }
 
 template <class T>
-void EdgeDetector::thin(const ImageView& image, std::vector<Strip<T>>& strips, std::uint8_t* classes) {
+void EdgeDetector::find_chains(const ImageView& image, std::vector<Strip<T>>& strips, std::uint8_t* classes) {
   const int radius = int(weights_.size() / 2);
   const CannyKernels<T>& kernel = *[&] {
     if constexpr (std::is_same_v<T, double>)
@@ -149,7 +169,7 @@ void EdgeDetector::thin(const ImageView& image, std::vector<Strip<T>>& strips, s
         const double before = y - radius + j >= 0 ? 1.0 : 0.0, after = y + radius - j < height_ ? 1.0 : 0.0;
         sum += (before + after) * weights_[std::size_t(j)];
       }
-      T* columns = s.columns.row(0);
+      T* columns = s.columns.row(2);
       std::fill_n(columns, width_, T(sum));
       std::fill(columns + width_, columns + padded(width_), T(0));
       kernel.smooth_row(columns, weights_.data(), radius, s.ones.row(0), width_, out);
@@ -160,25 +180,30 @@ void EdgeDetector::thin(const ImageView& image, std::vector<Strip<T>>& strips, s
       T* bleed = s.bleed.row(interior ? 1 : 0);
       if (!interior || !s.interior_bleed_known) smooth_bleed(y, bleed);
       s.interior_bleed_known |= interior;
-      for (int j = -radius; j <= radius; ++j)
-        s.taps[std::size_t(j + radius)] = y + j < 0 || y + j >= height_ ? s.outside.row(0) : s.value.row(y + j);
-      T* columns = s.columns.row(0);
-      kernel.smooth_columns(s.taps.data(), weights_.data(), radius, width_, columns);
+      T* columns = s.columns.row(y % 2);
       std::fill(columns + width_, columns + padded(width_), T(0));
       T* smooth = s.smooth.row(y);
       kernel.smooth_row(columns, weights_.data(), radius, bleed, width_, smooth);
       smooth[-1] = smooth[0];  // ndimage's "reflect" for the Sobel operators
       smooth[width_] = smooth[width_ - 1];
     };
+    const auto smooth_two_rows = [&](int y) {
+      for (int j = -radius; j <= radius + 1; ++j)
+        s.taps[std::size_t(j + radius)] = y + j < 0 || y + j >= height_ ? s.outside.row(0) : s.value.row(y + j);
+      kernel.smooth_columns(s.taps.data(), weights_.data(), radius, width_,
+                            {s.columns.row(y % 2), s.columns.row((y + 1) % 2)});
+      smooth_row(y);
+      if (y + 1 < height_) smooth_row(y + 1);
+    };
 
     int next_value = std::max(0, begin - 2 - radius), next_smooth = std::max(0, begin - 2),
         next_gradient = std::max(0, begin - 1);
     for (int y = begin; y < end; ++y) {
       for (; next_gradient < std::min(height_, y + 2); ++next_gradient) {
-        for (; next_smooth < std::min(height_, next_gradient + 2); ++next_smooth) {
-          for (; next_value < std::min(height_, next_smooth + radius + 1); ++next_value)
+        for (; next_smooth < std::min(height_, next_gradient + 2); next_smooth += 2) {
+          for (; next_value < std::min(height_, next_smooth + radius + 2); ++next_value)
             load_value_row(image, next_value, kernel, s.value.row(next_value));
-          smooth_row(next_smooth);
+          smooth_two_rows(next_smooth);
         }
         const auto smooth = [&](int row) { return s.smooth.row(std::clamp(row, 0, height_ - 1)); };
         const int g = next_gradient;
@@ -193,46 +218,65 @@ void EdgeDetector::thin(const ImageView& image, std::vector<Strip<T>>& strips, s
                   high, width_, out);
       out[0] = out[width_ - 1] = 0;
     }
+    for (int y = begin; y < end; ++y) trace_row(classes, y, begin, end, stacks_[std::size_t(slot)].get());
   });
 }
 
-/// Hysteresis: pixels of class 1 stay if a chain of neighbours leads to one of class 2. Chains are followed inside
-/// strips at once, then from strip to strip.
-void EdgeDetector::trace(std::uint8_t* classes) {
-  constexpr std::uint8_t reached = 3;
-  const std::array<std::int32_t, 8> neighbours{-width_ - 1, -width_,    -width_ + 1, -1,
-                                               1,           width_ - 1, width_,      width_ + 1};
-  /// Follows the chains from `seed` inside [first, last).
-  const auto follow = [&](std::int32_t seed, std::int32_t first, std::int32_t last, std::vector<std::int32_t>& stack) {
-    classes[seed] = reached;
-    stack.push_back(seed);
-    while (!stack.empty()) {
-      const std::int32_t at = stack.back();
-      stack.pop_back();
-      for (const std::int32_t step : neighbours) {  // border pixels are never edges, so every neighbour exists
-        const std::int32_t to = at + step;
-        if (to >= first && to < last && (classes[to] == 1 || classes[to] == 2)) {
-          classes[to] = reached;
-          stack.push_back(to);
-        }
+/// Hysteresis: weak pixels are edges if a chain of them leads to a strong one. This follows the chains from the weak
+/// pixel `seed` inside [first, last); `stack` has room for as many pixels.
+void EdgeDetector::follow(std::uint8_t* classes, std::int32_t seed, std::int32_t first, std::int32_t last,
+                          std::int32_t* stack) const {
+  std::int32_t* top = stack;
+  classes[seed] = reached;
+  *top++ = seed;
+  while (top != stack) {
+    const std::int32_t at = *--top;
+    // Border pixels are never edges, so every neighbour exists: three at a time, with one that is not asked.
+    const auto visit = [&](std::int32_t from, std::uint32_t asked) {
+      for (auto found = load<std::uint32_t>(classes + from) & asked; found != 0; found &= found - 1) {
+        const std::int32_t to = from + std::countr_zero(found) / 8;
+        classes[to] = reached;
+        *top++ = to;
       }
+    };
+    if (at - width_ >= first) visit(at - width_ - 1, 0x00010101);
+    visit(at - 1, 0x00010001);
+    if (at + width_ < last) visit(at + width_ - 2, 0x01010100);
+  }
+}
+
+/// Follows the chains that begin in row y at an edge of the rows [first, last), inside these.
+void EdgeDetector::trace_row(std::uint8_t* classes, int y, int first, int last, std::int32_t* stack) const {
+  const auto trace = [&]<class Word>(int x, Word ones) {
+    const std::int32_t at = y * width_ + x;
+    const Word weak = load<Word>(classes + at) & ones;
+    if (weak == 0) return;
+    Word near{};
+    for (int row = std::max({y - 1, first, 1}); row < std::min({y + 2, last, height_ - 1}); ++row)
+      for (int i = -1; i <= 1; ++i) near |= load<Word>(classes + row * width_ + x + i);
+    for (Word seeds = weak & (near / strong | near / reached); seeds != 0; seeds &= seeds - 1) {
+      const std::int32_t seed = at + std::countr_zero(seeds) / 8;
+      if (classes[seed] == 1) follow(classes, seed, first * width_, last * width_, stack);
     }
   };
-  const std::int32_t pixels = height_ * width_;
-  workers_.for_ranges(height_, rows_per_strip, [&](int begin, int end, int slot) {
-    const std::int32_t first = begin * width_, last = end * width_;
-    for (std::int32_t at = first; at < last; ++at)
-      if (classes[at] == 2) follow(at, first, last, stacks_[std::size_t(slot)]);
-  });
+  int x = 0;
+  for (; x < width_ - 7; x += 8) trace(x, std::uint64_t{0x0101010101010101});
+  for (; x < width_; ++x) trace(x, std::uint8_t{1});
+}
+
+/// Chains from strip to strip; then the classes become the mask.
+void EdgeDetector::join_strips(std::uint8_t* classes) {
   for (int y = rows_per_strip; y < height_; y += rows_per_strip)
-    for (std::int32_t at = (y - 1) * width_; at < (y + 1) * width_; ++at) {
-      if (classes[at] != reached) continue;
-      const std::int32_t across = at < y * width_ ? width_ : -width_;
-      for (std::int32_t to = at + across - 1; to <= at + across + 1; ++to)
-        if (classes[to] == 1) follow(to, 0, pixels, stacks_[0]);
-    }
-  workers_.for_ranges(pixels, 1 << 18, [&](int begin, int end, int) {
-    for (int i = begin; i < end; ++i) classes[i] = classes[i] == reached;
+    for (const int row : {y - 1, y}) trace_row(classes, row, 0, height_, stacks_[0].get());
+  workers_.for_ranges(height_ * width_, 1 << 18, [&](int begin, int end, int) {
+    const auto finish = [&]<class Word>(int i, Word ones) {
+      const auto word = load<Word>(classes + i);
+      const Word edges = (word / strong | word / reached) & ones;
+      std::memcpy(classes + i, &edges, sizeof edges);
+    };
+    int i = begin;
+    for (; i < end - 7; i += 8) finish(i, std::uint64_t{0x0101010101010101});
+    for (; i < end; ++i) finish(i, std::uint8_t{1});
   });
 }
 

@@ -86,10 +86,11 @@ void load_row(const ImageView& image, int y, int x0, int n, float* const* channe
 
 template <class T>
 void load_value_row(const ImageView& image, int y, const CannyKernels<T>& kernels, T* out) {
-  const bool packed = image.type == PixelType::uint8 && image.channels == 3 && image.pixel_stride_bytes == 3;
-  if (packed && std::abs(image.channel_stride_bytes) == 1) {
+  const bool packed = image.type == PixelType::uint8 && image.pixel_stride_bytes == image.channels;
+  if (packed && (image.channels == 1 || std::abs(image.channel_stride_bytes) == 1)) {
     const auto* row = static_cast<const std::uint8_t*>(image.data) + y * image.pitch_bytes;
-    kernels.brightest(row + std::min<std::ptrdiff_t>(0, 2 * image.channel_stride_bytes), image.width, out);
+    const std::ptrdiff_t last = (image.channels - 1) * image.channel_stride_bytes;
+    kernels.brightest(row + std::min<std::ptrdiff_t>(0, last), image.channels, image.width, out);
     return;
   }
   const auto brightest = [&](auto pixel, T scale) {

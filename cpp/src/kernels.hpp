@@ -3,6 +3,7 @@
 // include nothing but this header, so no inline function of another library is ever emitted with wide instructions.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -18,10 +19,11 @@ inline constexpr int lanes = 32;
 /// Every intermediate is rounded to T exactly where ndimage stores an array of T; sums run in double, in its order.
 template <class T>
 struct CannyKernels {
-  /// out[x] = max of rgb[3 * x], rgb[3 * x + 1], rgb[3 * x + 2], divided by 255.
-  void (*brightest)(const std::uint8_t* rgb, int n, T* out);
-  /// out[x] = sum of weights[j] * rows[j][x], j in [0, 2 * radius]; weights are symmetric.
-  void (*smooth_columns)(const T* const* rows, const double* weights, int radius, int n, T* out);
+  /// out[x] = the largest of the 1 or 3 channels of pixel x, divided by 255.
+  void (*brightest)(const std::uint8_t* pixels, int channels, int n, T* out);
+  /// out[k][x] = sum of weights[j] * rows[k + j][x], j in [0, 2 * radius], of two rows k, which share what they read;
+  /// weights are symmetric.
+  void (*smooth_columns)(const T* const* rows, const double* weights, int radius, int n, const std::array<T*, 2>& out);
   /// out[x] = (sum of weights[j] * row[x + j - radius]) / bleed[x]; row[-radius .. n + radius) must be readable.
   void (*smooth_row)(const T* row, const double* weights, int radius, const T* bleed, int n, T* out);
   /// Sobel gradients along y and x and their magnitude. Entries [-1, n] of the three rows must be readable.

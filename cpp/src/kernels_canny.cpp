@@ -9,45 +9,86 @@ namespace {
 constexpr int block = 32;  // doubles whose sums stay in registers; rows are padded to it
 static_assert(row_padding % block == 0);
 
-template <class T>
-void brightest(const std::uint8_t* __restrict rgb, int n, T* __restrict out) {
+template <int channels, class T>
+void brightest_of(const std::uint8_t* __restrict pixels, int n, T* __restrict out) {
   for (int begin = 0; begin < n; begin += block) {
     const int count = begin + block < n ? block : n - begin;
     std::uint8_t most[block];
     for (int i = 0; i < count; ++i) {
-      const std::uint8_t* pixel = rgb + 3 * (begin + i);
-      const std::uint8_t more = pixel[0] > pixel[1] ? pixel[0] : pixel[1];
-      most[i] = more > pixel[2] ? more : pixel[2];
+      const std::uint8_t* pixel = pixels + channels * (begin + i);
+      most[i] = pixel[0];
+      for (int c = 1; c < channels; ++c) most[i] = pixel[c] > most[i] ? pixel[c] : most[i];
     }
     for (int i = 0; i < count; ++i) out[begin + i] = T(most[i]) / T(255);
   }
 }
 
 template <class T>
-void smooth_columns(const T* const* rows, const double* weights, int radius, int n, T* out) {
+void brightest(const std::uint8_t* pixels, int channels, int n, T* out) {
+  (channels == 1 ? brightest_of<1, T> : brightest_of<3, T>)(pixels, n, out);
+}
+
+// What follows is written in vectors: the compiler finds none of it by itself.
+constexpr int width = 8;
+template <class T>
+struct Vectors;
+template <>
+struct Vectors<float> {
+  using type = float __attribute__((vector_size(width * 4), aligned(4), may_alias));
+  using mask = std::int32_t __attribute__((vector_size(width * 4)));
+};
+template <>
+struct Vectors<double> {
+  using type = double __attribute__((vector_size(width * 8), aligned(8), may_alias));
+  using mask = std::int64_t __attribute__((vector_size(width * 8)));
+};
+
+template <class T>
+inline const typename Vectors<T>::type& vector_at(const T* from) {
+  return *reinterpret_cast<const typename Vectors<T>::type*>(from);
+}
+template <class T>
+inline typename Vectors<T>::type& vector_at(T* at) {
+  return *reinterpret_cast<typename Vectors<T>::type*>(at);
+}
+
+using Doubles = Vectors<double>::type;
+using Bytes = std::int8_t __attribute__((vector_size(width)));
+/// Weighted sums of a block of pixels; tap(j) is where tap j of the first of them is read.
+template <class Tap>
+inline void weigh(const Tap& tap, const double* weights, int radius, Doubles (&sum)[block / width]) {
+  for (int v = 0; v < block / width; ++v)
+    sum[v] = __builtin_convertvector(vector_at(tap(radius) + v * width), Doubles) * weights[radius];
+  for (int j = 0; j < radius; ++j) {
+    const auto *before = tap(j), *after = tap(2 * radius - j);
+    for (int v = 0; v < block / width; ++v)
+      sum[v] += (__builtin_convertvector(vector_at(before + v * width), Doubles) +
+                 __builtin_convertvector(vector_at(after + v * width), Doubles)) *
+                weights[j];
+  }
+}
+
+template <class T>
+void smooth_columns(const T* const* rows, const double* weights, int radius, int n, const std::array<T*, 2>& out) {
   for (int x = 0; x < n; x += block) {
-    double sum[block];
-    for (int i = 0; i < block; ++i) sum[i] = rows[radius][x + i] * weights[radius];
-    for (int j = 0; j < radius; ++j) {
-      const T* before = rows[j] + x;
-      const T* after = rows[2 * radius - j] + x;
-      for (int i = 0; i < block; ++i) sum[i] += (double(before[i]) + double(after[i])) * weights[j];
+    for (int k = 0; k < 2; ++k) {
+      Doubles sum[block / width];
+      weigh([&](int j) { return rows[k + j] + x; }, weights, radius, sum);
+      for (int v = 0; v < block / width; ++v)
+        vector_at(out[k] + x + v * width) = __builtin_convertvector(sum[v], typename Vectors<T>::type);
     }
-    for (int i = 0; i < block; ++i) out[x + i] = T(sum[i]);
   }
 }
 
 template <class T>
 void smooth_row(const T* row, const double* weights, int radius, const T* bleed, int n, T* out) {
   for (int x = 0; x < n; x += block) {
-    double sum[block];
-    for (int i = 0; i < block; ++i) sum[i] = row[x + i] * weights[radius];
-    for (int j = 0; j < radius; ++j) {
-      const T* before = row + x + j - radius;
-      const T* after = row + x + radius - j;
-      for (int i = 0; i < block; ++i) sum[i] += (double(before[i]) + double(after[i])) * weights[j];
+    Doubles sum[block / width];
+    weigh([&](int j) { return row + x + j - radius; }, weights, radius, sum);
+    for (int v = 0; v < block / width; ++v) {
+      const int at = x + v * width;
+      vector_at(out + at) = __builtin_convertvector(sum[v], typename Vectors<T>::type) / vector_at(bleed + at);
     }
-    for (int i = 0; i < block; ++i) out[x + i] = T(sum[i]) / bleed[x + i];
   }
 }
 
@@ -67,39 +108,17 @@ void gradient(const T* above, const T* row, const T* below, int n, T* __restrict
   }
 }
 
-// Written in vectors: the compiler makes none of these choices by itself.
-constexpr int width = 8;
-template <class T>
-struct Vectors;
-template <>
-struct Vectors<float> {
-  using type = float __attribute__((vector_size(width * 4), aligned(4), may_alias));
-  using mask = std::int32_t __attribute__((vector_size(width * 4)));
-};
-template <>
-struct Vectors<double> {
-  using type = double __attribute__((vector_size(width * 8), aligned(8), may_alias));
-  using mask = std::int64_t __attribute__((vector_size(width * 8)));
-};
-
-template <class T>
-inline const typename Vectors<T>::type& vector_at(const T* from) {
-  return *reinterpret_cast<const typename Vectors<T>::type*>(from);
-}
-
 template <class T>
 void thin(const T* above, const T* magnitude, const T* below, const T* gy, const T* gx, float low, T high, int n,
           std::uint8_t* out) {
   using Values = typename Vectors<T>::type;
   using Mask = typename Vectors<T>::mask;
-  using Doubles = Vectors<double>::type;
   using DoubleMask = Vectors<double>::mask;
   for (int x = 0; x < n; x += width) {
     const Values m = vector_at(magnitude + x);
-    std::uint8_t classes[width] = {};
-    bool any = false;
-    for (int i = 0; i < width; ++i) any |= m[i] >= low;
-    if (any) {
+    const Bytes is_low = __builtin_convertvector(m >= T(low), Bytes);
+    Bytes classes{};
+    if (std::uint64_t any; __builtin_memcpy(&any, &is_low, width), any != 0) {
       const Values y = vector_at(gy + x), x_gradient = vector_at(gx + x), zero{};
       const Values ay = y < zero ? -y : y, ax = x_gradient < zero ? -x_gradient : x_gradient;
       // The gradient points into one of eight octants; its two opposite neighbours are interpolated between the
@@ -116,16 +135,14 @@ void thin(const T* above, const T* magnitude, const T* below, const T* gy, const
       const DoubleMask peak =
           (__builtin_convertvector(diagonal1 * w, Doubles) + __builtin_convertvector(axis1, Doubles) * rest <= most) &
           (__builtin_convertvector(diagonal2 * w, Doubles) + __builtin_convertvector(axis2, Doubles) * rest <= most);
-      const DoubleMask is_low = __builtin_convertvector(Mask(m >= T(low)), DoubleMask);
-      const DoubleMask is_high = __builtin_convertvector(Mask(m >= high), DoubleMask);
-      const DoubleMask found = peak & is_low & (1 - is_high);  // true is -1
-      for (int i = 0; i < width; ++i) classes[i] = std::uint8_t(found[i]);
+      const Bytes is_high = __builtin_convertvector(m >= high, Bytes);
+      classes = __builtin_convertvector(peak, Bytes) & is_low & (1 - is_high);  // true is -1
     }
     const int count = n - x < width ? n - x : width;
     if (count == width)
-      __builtin_memcpy(out + x, classes, width);
+      __builtin_memcpy(out + x, &classes, width);
     else
-      __builtin_memcpy(out + x, classes, std::size_t(count));
+      __builtin_memcpy(out + x, &classes, std::size_t(count));
   }
 }
 

@@ -72,8 +72,11 @@ class EdgeDetector {
   template <class T>
   struct Strip;
   template <class T>
-  void thin(const ImageView& image, std::vector<Strip<T>>& strips, std::uint8_t* classes);
-  void trace(std::uint8_t* classes);
+  void find_chains(const ImageView& image, std::vector<Strip<T>>& strips, std::uint8_t* classes);
+  void trace_row(std::uint8_t* classes, int y, int first, int last, std::int32_t* stack) const;
+  void join_strips(std::uint8_t* classes);
+  void follow(std::uint8_t* classes, std::int32_t seed, std::int32_t first, std::int32_t last,
+              std::int32_t* stack) const;
 
   int height_, width_;
   CannyOptions options_;
@@ -82,7 +85,7 @@ class EdgeDetector {
   std::vector<double> weights_;
   std::vector<Strip<float>> float_strips_;  // one per worker, made when the first picture of the type comes
   std::vector<Strip<double>> double_strips_;
-  std::vector<std::vector<std::int32_t>> stacks_;  // one per worker
+  std::vector<std::unique_ptr<std::int32_t[]>> stacks_;  // one per worker
 };
 
 // ---- patches.cpp: from the picture to the networks' inputs

@@ -296,26 +296,28 @@ TEST_CASE("lines are transposed there and back, missing ones are 0") {
   });
 }
 
-TEST_CASE_TEMPLATE("the brightest of three channels is the same in every variant", T, float, double) {
-  for (const int n : {1, 31, 64, 77}) {
-    std::vector<std::uint8_t> rgb;
-    for (const float value : random_values<float>(std::size_t(3 * n), 0, 255)) rgb.push_back(std::uint8_t(value));
-    for_variants([&](const Kernels& kernels) {
-      std::vector<T> found(std::size_t(n + 1), T(-1));
-      if constexpr (std::is_same_v<T, float>)
-        kernels.canny_float->brightest(rgb.data(), n, found.data());
-      else
-        kernels.canny_double->brightest(rgb.data(), n, found.data());
-      for (std::size_t i = 0; i < std::size_t(n); ++i)
-        CHECK(found[i] == T(std::max({rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2]})) / T(255));
-      CHECK(found.back() == T(-1));
-    });
-  }
+TEST_CASE_TEMPLATE("the brightest channel is the same in every variant", T, float, double) {
+  for (const std::size_t channels : {1, 3})
+    for (const int n : {1, 31, 64, 77}) {
+      std::vector<std::uint8_t> pixels;
+      for (const float value : random_values<float>(channels * std::size_t(n), 0, 255))
+        pixels.push_back(std::uint8_t(value));
+      for_variants([&](const Kernels& kernels) {
+        std::vector<T> found(std::size_t(n + 1), T(-1));
+        if constexpr (std::is_same_v<T, float>)
+          kernels.canny_float->brightest(pixels.data(), int(channels), n, found.data());
+        else
+          kernels.canny_double->brightest(pixels.data(), int(channels), n, found.data());
+        for (std::size_t i = 0; i < std::size_t(n); ++i)
+          CHECK(found[i] == T(*std::max_element(&pixels[channels * i], &pixels[channels * i] + channels)) / T(255));
+        CHECK(found.back() == T(-1));
+      });
+    }
 }
 
 TEST_CASE_TEMPLATE("Canny's kernels give the same bits in every variant", T, float, double) {
   const int n = 64, radius = 6;
-  const auto pixels = random_values<T>(std::size_t((2 * radius + 1) * n), 0, 1);
+  const auto pixels = random_values<T>(std::size_t((2 * radius + 2) * n), 0, 1);
   const auto padded = random_values<T>(std::size_t(n + 2 * radius), 0, 1), bleed = random_values<T>(n, T(0.5), 1);
   auto weights = random_values<double>(2 * radius + 1, 0, 1);
   for (int j = 0; j < radius; ++j) weights[std::size_t(2 * radius - j)] = weights[std::size_t(j)];
@@ -327,15 +329,15 @@ TEST_CASE_TEMPLATE("Canny's kernels give the same bits in every variant", T, flo
         return kernels.canny_double;
     }();
     std::vector<const T*> rows;
-    for (int j = 0; j <= 2 * radius; ++j) rows.push_back(pixels.data() + j * n);
-    std::vector<T> columns(n), smooth(n), gy(n), gx(n), magnitude(n);
-    canny.smooth_columns(rows.data(), weights.data(), radius, n, columns.data());
+    for (int j = 0; j <= 2 * radius + 1; ++j) rows.push_back(pixels.data() + j * n);
+    std::vector<T> columns(n), below(n), smooth(n), gy(n), gx(n), magnitude(n);
+    canny.smooth_columns(rows.data(), weights.data(), radius, n, {columns.data(), below.data()});
     canny.smooth_row(padded.data() + radius, weights.data(), radius, bleed.data(), n, smooth.data());
     canny.gradient(rows[0] + 1, rows[1] + 1, rows[2] + 1, n - 2, gy.data(), gx.data(), magnitude.data());
     std::vector<std::uint8_t> classes(n);
     canny.thin(rows[3] + 1, rows[4] + 1, rows[5] + 1, gy.data(), gx.data(), 0.1f, T(0.6), n - 2, classes.data());
     std::vector<double> all;
-    for (const auto* part : {&columns, &smooth, &gy, &gx, &magnitude})
+    for (const auto* part : {&columns, &below, &smooth, &gy, &gx, &magnitude})
       all.insert(all.end(), part->begin(), part->end());
     all.insert(all.end(), classes.begin(), classes.end());
     return all;
