@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,52 @@ def test_bfloat16_is_close(random_cells: str) -> None:
     # Four layers of values kept to 8 bits: each moves a logit of about 1 by less than 2 ** -8.
     np.testing.assert_allclose(found, reference, rtol=0, atol=4 * 2**-8)
     assert not np.array_equal(found, reference)
+
+
+RANGES = {"stem": 0.7, "convs.0": 0.5}  # many values lie above and are cut
+
+
+def in_integers(folder: str, picture: np.ndarray) -> np.ndarray:
+    """Probabilities of every cell's levels by the trunk as precision "int8" is to compute it, (rows, columns, 23)."""
+    onnx = pytest.importorskip("onnx")
+    tensors = onnx.load(f"{folder}/trunk.onnx").graph.initializer
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}
+    x = np.pad(picture, ((BEYOND, BEYOND), (BEYOND, BEYOND), (0, 0)), mode="symmetric").transpose(2, 0, 1)
+    x = x.astype(np.float64)
+    step = np.float32(1 / np.float32(255))
+    for name in ("stem", "convs.0", "convs.1"):
+        real = weights[name] * step
+        largest = np.abs(real).max(axis=(1, 2, 3), keepdims=True)
+        integers = np.rint(real / largest * np.float32(127))
+        stride = 3 if name == "stem" else 1
+        windows = np.lib.stride_tricks.sliding_window_view(x, integers.shape[2:], axis=(1, 2))
+        sums = np.einsum("chwij,ocij->ohw", windows[:, ::stride, ::stride], integers, optimize=True)
+        x = np.maximum(sums, 0) * largest[:, :, 0] / 127
+        if name in RANGES:
+            step = np.float32(RANGES[name]) / np.float32(255)
+            assert x.max() > RANGES[name]
+            x = np.clip(np.rint(x / step), 0, 255)
+    session = onnxruntime.InferenceSession(f"{folder}/blur_head.onnx", providers=["CPUExecutionProvider"])
+    flat = x.transpose(1, 2, 0).reshape(-1, x.shape[0], 1, 1).astype(np.float32)
+    return np.asarray(session.run(None, {"features": flat})[0]).reshape(*x.shape[1:], -1)
+
+
+def test_int8(random_cells: str, tmp_path: Path) -> None:
+    folder = tmp_path / "cells"
+    shutil.copytree(random_cells, folder)
+    with open(folder / "model.txt", "a", encoding="utf-8") as file:
+        file.write("int8_ranges: " + " ".join(f"{name} {value}" for name, value in RANGES.items()) + "\n")
+    picture = texture(60, 90, seed=4)
+    try:
+        estimator = defocus_fast.Estimator(60, 90, model=folder, precision="int8")
+    except defocus_fast.BackendUnavailable as error:
+        pytest.skip(str(error))
+    result = estimator.estimate(picture, level_probabilities=True)
+    y, x = result.edges.T // 3
+    # The heads' two layers are in bfloat16 where the CPU has it.
+    np.testing.assert_allclose(result.level_probabilities, in_integers(str(folder), picture)[y, x], rtol=0, atol=2**-10)
+    exact = expected(random_cells, picture)[0][y, x]
+    assert np.abs(result.level_probabilities - exact).max() > 2**-6  # the reference is not just the float network
 
 
 def test_there_are_no_patch_networks(random_cells: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import reference
 from pictures import SIZES, texture
+from PIL import Image
 from tolerances import PROPAGATED
 
 import defocus_fast
@@ -358,7 +359,7 @@ def test_unfit_out(estimator: Estimator, picture: np.ndarray, out: Any, error: t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, 'precision: expected one of auto, float32, bfloat16, float16, got "int8"'),
+        ({"precision": "int4"}, 'precision: expected one of auto, float32, bfloat16, float16, int8, got "int4"'),
         ({"evaluation": "fast"}, 'evaluation: expected one of auto, shared, patch, got "fast"'),
         ({"labels": "soft"}, 'labels: expected one of posterior, hard, got "soft"'),
         ({"device": "tpu"}, 'device: expected auto, cpu or cuda, got "tpu"'),
@@ -416,6 +417,35 @@ def test_bfloat16_is_not_silently_replaced(random_model: str) -> None:
     with pytest.raises(defocus_fast.BackendUnavailable, match="precision: bfloat16 needs a CPU with AVX512-BF16"):
         make(random_model, 20, 20, precision="bfloat16", kernels="portable")
     assert make(random_model, 20, 20, precision="auto", kernels="portable").precision == "float32"
+
+
+def test_int8_needs_its_instructions_ranges_and_shared_features(random_model: str) -> None:
+    with pytest.raises(defocus_fast.BackendUnavailable, match="precision: int8 needs a CPU with AVX512-VNNI"):
+        make("fast", 20, 20, precision="int8", kernels="portable")
+    with pytest.raises(defocus_fast.ModelError, match='model: "random" has no int8_ranges, which precision int8 needs'):
+        make(random_model, 20, 20, precision="int8")
+    try:
+        make("tip22", 20, 20, precision="int8")
+    except defocus_fast.BackendUnavailable as error:
+        pytest.skip(str(error))
+    with pytest.raises(ValueError, match="evaluation: patch has no precision int8; accepted: auto, shared"):
+        make("tip22", 20, 20, precision="int8", evaluation="patch")
+
+
+@pytest.mark.parametrize("model", ["fast", "tip22"])
+def test_int8_is_near_float32(model: str) -> None:
+    """The shipped models on a photograph: edges change by less than half of the 0.25 px between two levels."""
+    photo = np.asarray(Image.open(Path(__file__).parents[1] / "examples" / "otters.jpg"))[100:228, 100:260]
+    try:
+        found = make(model, 128, 160, precision="int8").estimate(photo)
+    except defocus_fast.BackendUnavailable as error:
+        pytest.skip(str(error))
+    expected = make(model, 128, 160).estimate(photo)
+    difference = np.abs(found.radii - expected.radii)
+    assert 0 < difference.mean() < 0.125
+    assert np.mean(found.depth_edges != expected.depth_edges) < 0.01
+    again = make(model, 128, 160, precision="int8", num_threads=1).estimate(photo)
+    np.testing.assert_array_equal(again.map, found.map)
 
 
 def test_missing_and_broken_models(tmp_path: Any, random_model: str) -> None:

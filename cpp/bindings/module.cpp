@@ -118,7 +118,8 @@ Enum parse(const char* name, const std::string& value, const std::vector<std::pa
 const std::vector<std::pair<const char*, Precision>> precisions{{"auto", Precision::automatic},
                                                                 {"float32", Precision::float32},
                                                                 {"bfloat16", Precision::bfloat16},
-                                                                {"float16", Precision::float16}};
+                                                                {"float16", Precision::float16},
+                                                                {"int8", Precision::int8}};
 
 /// Networks that a Python function evaluates: enqueue(graph, pointers, stream).
 class PythonNetworks : public cuda::Networks {

@@ -35,6 +35,11 @@ class StageTimer {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+const char* precision_name(Precision precision) {
+  constexpr std::array names{"auto", "float32", "bfloat16", "float16", "int8"};
+  return names[std::size_t(precision)];
+}
+
 std::string size_text(int height, int width) { return std::to_string(height) + " x " + std::to_string(width); }
 
 template <class View>
@@ -84,9 +89,13 @@ Options check(int height, int width, Options options) {
   return options;
 }
 
-Precision choose(Precision precision, bool bfloat16) {
+Precision choose(Precision precision, bool bfloat16, bool int8) {
   if (precision == Precision::float16)
-    throw BackendUnavailable("precision: float16 needs device cuda; accepted on the CPU: float32, bfloat16, auto");
+    throw BackendUnavailable(
+        "precision: float16 needs device cuda; accepted on the CPU: float32, bfloat16, int8, auto");
+  if (precision == Precision::int8 && !int8)
+    throw BackendUnavailable("precision: int8 needs a CPU with AVX512-VNNI and the avx512 kernels; accepted here: " +
+                             std::string(bfloat16 ? "float32, bfloat16, auto" : "float32, auto"));
   if (precision == Precision::bfloat16 && !bfloat16)
     throw BackendUnavailable(
         "precision: bfloat16 needs a CPU with AVX512-BF16 and the avx512 kernels; accepted here: float32, auto");
@@ -98,9 +107,12 @@ cpu::TileSize tile_size(const Model& model, int height, int width) {
   return {tile_side(model, height, most), tile_side(model, width, most)};
 }
 
-const Model& check_evaluation(const Model& model, Evaluation evaluation) {
-  if (model.architecture == Architecture::cells && evaluation == Evaluation::patch)
+const Model& check_model(const Model& model, const Options& options) {
+  if (model.architecture == Architecture::cells && options.evaluation == Evaluation::patch)
     throw InvalidArgument("evaluation: model \"" + model.name + "\" has no patch networks; accepted: auto, shared");
+  if (options.precision == Precision::int8 && model.ranges.empty())
+    throw ModelError("model: \"" + model.name +
+                     "\" has no int8_ranges, which precision int8 needs; see training/README.md");
   return model;
 }
 
@@ -110,10 +122,11 @@ struct SharedNetworks {
   std::unique_ptr<cpu::Trunk<T>> trunk;
   cpu::Heads<T> heads;
 
-  SharedNetworks(const Model& model, const NetworkKernels<T>& network_kernels, const Kernels& kernels, Workers& workers,
-                 const cpu::TileSize& tile)
-      : trunk(cpu::make_trunk(model, network_kernels, kernels, workers, tile)),
-        heads(model, network_kernels, kernels, workers.count()) {}
+  template <class Hidden>
+  SharedNetworks(const Model& model, const NetworkKernels<Hidden>& trunk_kernels, const NetworkKernels<T>& head_kernels,
+                 const Kernels& kernels, Workers& workers, const cpu::TileSize& tile)
+      : trunk(cpu::make_trunk<T>(model, trunk_kernels, kernels, workers, tile)),
+        heads(model, head_kernels, kernels, workers.count()) {}
 };
 
 }  // namespace
@@ -126,7 +139,7 @@ struct Estimator::Impl {
         device(device_),
         kernels(select_kernels(options.kernels.c_str())),
         workers(options.num_threads),
-        model(check_evaluation(load_model(options.model), options.evaluation)),
+        model(check_model(load_model(options.model), options)),
         depth_threshold(
             options.depth_threshold.value_or(options.labels == Labels::hard ? 0.5 : model.depth_threshold)) {}
   virtual ~Impl() = default;
@@ -167,8 +180,9 @@ struct Estimator::Impl {
 /// Frames on the device; the stages are in cuda/estimator.cu.
 struct Estimator::Cuda : Impl {
   Cuda(int height_, int width_, const Options& options_) : Impl(height_, width_, options_, "cuda") {
-    if (options.precision == Precision::bfloat16)
-      throw BackendUnavailable("precision: bfloat16 needs device cpu; accepted on device cuda: float32, float16, auto");
+    if (options.precision == Precision::bfloat16 || options.precision == Precision::int8)
+      throw BackendUnavailable(std::string("precision: ") + precision_name(options.precision) +
+                               " needs device cpu; accepted on device cuda: float32, float16, auto");
     if (options.evaluation == Evaluation::patch)
       throw InvalidArgument("evaluation: patch needs device cpu; accepted on device cuda: auto, shared");
     if (options.precision == Precision::float16) precision = Precision::float16;
@@ -193,14 +207,24 @@ struct Estimator::Cpu : Impl {
         edge_detector(height_, width_, options.canny, kernels, workers),
         domain_transform(height_, width_, kernels, workers),
         row_start(std::size_t(height_) + 1) {
-    precision = choose(options.precision, bf16_networks(kernels) != nullptr);
-    if (options.evaluation != Evaluation::shared && model.architecture == Architecture::tip22)
+    const auto* const bf16 = bf16_networks(kernels);
+    const auto* const int8 = int8_networks(kernels);
+    precision = choose(options.precision, bf16 != nullptr, int8 != nullptr);
+    if (precision == Precision::int8 && options.evaluation == Evaluation::patch)
+      throw InvalidArgument("evaluation: patch has no precision int8; accepted: auto, shared");
+    if (options.evaluation != Evaluation::shared && model.architecture == Architecture::tip22 &&
+        precision != Precision::int8)
       patches.emplace(model, precision, workers.count());
     if (options.evaluation == Evaluation::patch) return;
-    if (precision == Precision::bfloat16)
-      shared.emplace<SharedNetworks<std::uint16_t>>(model, *bf16_networks(kernels), kernels, workers, tile);
+    const auto share = [&]<class T>(const auto& trunk_kernels, const NetworkKernels<T>& head_kernels) {
+      shared.emplace<SharedNetworks<T>>(model, trunk_kernels, head_kernels, kernels, workers, tile);
+    };
+    if (precision == Precision::int8)
+      bf16 ? share(*int8, *bf16) : share(*int8, *kernels.networks_float);
+    else if (precision == Precision::bfloat16)
+      share(*bf16, *bf16);
     else
-      shared.emplace<SharedNetworks<float>>(model, *kernels.networks_float, kernels, workers, tile);
+      share(*kernels.networks_float, *kernels.networks_float);
   }
 
   void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
@@ -417,7 +441,8 @@ cuda::NetworkShapes cuda::network_shapes(int height, int width, const Options& o
 Estimator::Estimator(int height, int width, const Options& options) {
   if (options.device != "cpu") try {
       // What only the CPU has is not asked of a GPU that nobody asked for.
-      const bool only_cpu = options.precision == Precision::bfloat16 || options.evaluation == Evaluation::patch;
+      const bool only_cpu = options.precision == Precision::bfloat16 || options.precision == Precision::int8 ||
+                            options.evaluation == Evaluation::patch;
       if (options.device == "cuda" || !only_cpu) impl_ = std::make_unique<Cuda>(height, width, options);
     } catch (const BackendUnavailable&) {
       if (options.device == "cuda") throw;
@@ -460,10 +485,7 @@ int Estimator::height() const { return impl_->height; }
 int Estimator::width() const { return impl_->width; }
 int Estimator::num_threads() const { return impl_->workers.count(); }
 const std::string& Estimator::device() const { return impl_->device; }
-const char* Estimator::precision() const {
-  const Precision precision = impl_->precision;
-  return precision == Precision::bfloat16 ? "bfloat16" : precision == Precision::float16 ? "float16" : "float32";
-}
+const char* Estimator::precision() const { return precision_name(impl_->precision); }
 const char* Estimator::kernels() const { return impl_->kernels.name; }
 const std::string& Estimator::model() const { return impl_->model.name; }
 const std::vector<float>& Estimator::levels() const { return impl_->model.levels; }

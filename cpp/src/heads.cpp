@@ -54,7 +54,7 @@ Heads<T>::Heads(const Model& model, const NetworkKernels<T>& network_kernels, co
                          const auto& value) -> Layer& {
       Layer& layer = layers.emplace_back();
       for (const std::ptrdiff_t position : positions) layer.taps.push_back(position * pitch);
-      layer.inputs = (channels + 1) / 2 * 2;
+      layer.inputs = (channels + group<T> - 1) / group<T> * group<T>;
       layer.outputs = padded_features(outputs);
       layer.pitch = pixel_pitch * pitch;
       layer.pixels = &one_per_edge_;

@@ -23,6 +23,9 @@ extern const Kernels kernels;
 namespace avx512bf16 {
 extern const NetworkKernels<std::uint16_t> networks_bf16;
 }
+namespace avx512vnni {
+extern const NetworkKernels<std::uint8_t> networks_int8;
+}
 #endif
 
 namespace {
@@ -64,6 +67,13 @@ const Kernels& select_kernels(const char* name) {
 const NetworkKernels<std::uint16_t>* bf16_networks([[maybe_unused]] const Kernels& kernels) {
 #ifdef DEFOCUS_FAST_X86
   if (&kernels == &avx512::kernels && __builtin_cpu_supports("avx512bf16")) return &avx512bf16::networks_bf16;
+#endif
+  return nullptr;
+}
+
+const NetworkKernels<std::uint8_t>* int8_networks([[maybe_unused]] const Kernels& kernels) {
+#ifdef DEFOCUS_FAST_X86
+  if (&kernels == &avx512::kernels && __builtin_cpu_supports("avx512vnni")) return &avx512vnni::networks_int8;
 #endif
   return nullptr;
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace defocus_fast {
 
@@ -37,18 +38,27 @@ struct CannyKernels {
 /// Features of a pixel are padded with zeros to a multiple of this many channels.
 inline constexpr int feature_block = 16;
 
+/// How the values of a convolution are stored: float, bf16 in uint16_t, or, with int8 weights, integers in uint8_t.
+template <class T>
+using Weight = std::conditional_t<std::is_same_v<T, std::uint8_t>, std::int8_t, T>;
+
+/// So many values of T lie side by side where the kernels read weights.
+template <class T>
+inline constexpr int group = 4 / int(sizeof(T));
+
 /// One convolution at listed pixels p:
 /// out[p * outputs + k] = bias[k] + sum of taps[t][p * pitch + c] * weight(t, c, k).
 template <class T>
 struct Convolution {
   const T* const* taps;  // (tap_count) where each tap reads, seen from pixel 0
   int tap_count;
-  int inputs;            // channels of every tap; even
-  std::ptrdiff_t pitch;  // values from pixel to pixel
-  const T* weights;      // (outputs / 16, tap_count, inputs, 16); bf16: (..., inputs / 2, 16, 2)
-  const float* bias;     // (outputs); may be null
-  int outputs;           // a multiple of feature_block
+  int inputs;                // channels of every tap; a multiple of group<T>
+  std::ptrdiff_t pitch;      // values from pixel to pixel
+  const Weight<T>* weights;  // (outputs / 16, tap_count, inputs / group<T>, 16, group<T>)
+  const float* bias;         // (outputs); may be null
+  int outputs;               // a multiple of feature_block
   bool relu;
+  const float* scales = nullptr;  // (outputs) of integers only: what 1 in the sum, which has no bias, is in the output
 };
 
 /// T is float, or uint16_t for bf16.
@@ -59,6 +69,17 @@ struct NetworkKernels {
   void (*convolve_to_float)(const Convolution<T>& layer, const std::int32_t* pixels, int n, float* out);
   /// Maximum over the 3 x 3 pixels around each listed one; values are not negative; `row` elements from row to row.
   void (*pool)(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* pixels, int n, T* out);
+};
+
+/// Integers; outputs of convolve are rounded to the nearest in [0, 255].
+template <>
+struct NetworkKernels<std::uint8_t> {
+  void (*convolve)(const Convolution<std::uint8_t>& layer, const std::int32_t* pixels, int n, std::uint8_t* out);
+  void (*convolve_to_float)(const Convolution<std::uint8_t>& layer, const std::int32_t* pixels, int n, float* out);
+  void (*convolve_to_bf16)(const Convolution<std::uint8_t>& layer, const std::int32_t* pixels, int n,
+                           std::uint16_t* out);
+  void (*pool)(const std::uint8_t* in, std::ptrdiff_t row, int channels, const std::int32_t* pixels, int n,
+               std::uint8_t* out);
 };
 
 struct Kernels {
@@ -97,5 +118,7 @@ const Kernels& select_kernels(const char* name);
 
 /// The networks in bf16, or null if these kernels or this CPU have no instruction for it.
 const NetworkKernels<std::uint16_t>* bf16_networks(const Kernels& kernels);
+/// The trunk in integers, or null as above.
+const NetworkKernels<std::uint8_t>* int8_networks(const Kernels& kernels);
 
 }  // namespace defocus_fast

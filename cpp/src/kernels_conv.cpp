@@ -3,7 +3,10 @@
 // sum runs over taps and channels in the same order, so that its bits do not depend on which pixels stand beside it.
 #include "kernels_variant.hpp"
 
-#ifdef __AVX512BF16__
+// What is narrower than float is multiplied and added in pairs or fours, by instructions that GCC has no vector type
+// for.
+#if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
+#define DEFOCUS_FAST_NARROW
 #include <immintrin.h>
 #endif
 
@@ -21,7 +24,7 @@ constexpr int vector_floats = 4, tile_pixels = 3, tile_blocks = 1;
 using Floats = float __attribute__((vector_size(vector_floats * sizeof(float)), aligned(4), may_alias));
 constexpr int vectors_per_block = feature_block / vector_floats;
 
-#ifndef __AVX512BF16__
+#ifndef DEFOCUS_FAST_NARROW
 template <int pixels, int blocks>
 void convolve_tile(const Convolution<float>& layer, int first_block, const std::int32_t* at, float* out) {
   constexpr int vectors = blocks * vectors_per_block;
@@ -54,36 +57,66 @@ void convolve_tile(const Convolution<float>& layer, int first_block, const std::
 }
 
 #else
-inline void store(__m512 values, float* out) { _mm512_storeu_ps(out, values); }
+#ifdef __AVX512BF16__
+using Value = std::uint16_t;
+using Sum = __m512;
+inline Sum start(const Convolution<Value>& layer, int output) {
+  return layer.bias ? _mm512_loadu_ps(layer.bias + output) : _mm512_setzero_ps();
+}
+inline Sum add_products(Sum sum, __m512i values, __m512i weights) {
+  return _mm512_dpbf16_ps(sum, __m512bh(values), __m512bh(weights));
+}
+inline __m512 finish(Sum sum, const Convolution<Value>&, int) { return sum; }
 inline void store(__m512 values, std::uint16_t* out) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), __m256i(_mm512_cvtneps_pbh(values)));
 }
+#else
+using Value = std::uint8_t;
+using Sum = int __attribute__((vector_size(64)));
+inline Sum start(const Convolution<Value>&, int) { return Sum{}; }
+inline Sum add_products(Sum sum, __m512i values, __m512i weights) {
+  return Sum(_mm512_dpbusd_epi32(__m512i(sum), values, weights));
+}
+inline __m512 finish(Sum sum, const Convolution<Value>& layer, int output) {
+  return __builtin_convertvector(sum, __m512) * _mm512_loadu_ps(layer.scales + output);
+}
+inline void store(__m512 values, std::uint8_t* out) {
+  const __m512i integers = _mm512_maskz_cvtps_epi32(0xffff, values);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_maskz_cvtusepi32_epi8(0xffff, integers));
+}
+inline void store(__m512 values, std::uint16_t* out) {  // the nearest bf16, ties to even
+  using Bits = std::uint32_t __attribute__((vector_size(64)));
+  const Bits bits = Bits(values);
+  const Bits rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_maskz_cvtepi32_epi16(0xffff, __m512i(rounded)));
+}
+#endif
+inline void store(__m512 values, float* out) { _mm512_storeu_ps(out, values); }
 
 template <int pixels, int blocks, class Out>
-void convolve_tile(const Convolution<std::uint16_t>& layer, int first_block, const std::int32_t* at, Out* out) {
-  __m512 sum[pixels][blocks];
+void convolve_tile(const Convolution<Value>& layer, int first_block, const std::int32_t* at, Out* out) {
+  Sum sum[pixels][blocks];
 #pragma GCC unroll 8
   for (int p = 0; p < pixels; ++p)
 #pragma GCC unroll 4
-    for (int b = 0; b < blocks; ++b)
-      sum[p][b] = layer.bias ? _mm512_loadu_ps(layer.bias + (first_block + b) * feature_block) : _mm512_setzero_ps();
+    for (int b = 0; b < blocks; ++b) sum[p][b] = start(layer, (first_block + b) * feature_block);
   const std::ptrdiff_t block_size = std::ptrdiff_t(layer.tap_count) * layer.inputs * feature_block;
-  const std::uint16_t* weights = layer.weights + first_block * block_size;
+  const Weight<Value>* weights = layer.weights + first_block * block_size;
   for (int t = 0; t < layer.tap_count; ++t) {
-    const std::uint16_t* in[pixels];
+    const Value* in[pixels];
 #pragma GCC unroll 8
     for (int p = 0; p < pixels; ++p) in[p] = layer.taps[t] + at[p] * layer.pitch;
-    for (int c = 0; c < layer.inputs; c += 2, weights += 2 * feature_block) {
-      __m512bh w[blocks];
+    for (int c = 0; c < layer.inputs; c += group<Value>, weights += group<Value> * feature_block) {
+      __m512i w[blocks];
 #pragma GCC unroll 4
-      for (int b = 0; b < blocks; ++b) w[b] = __m512bh(_mm512_loadu_si512(weights + b * block_size));
+      for (int b = 0; b < blocks; ++b) w[b] = _mm512_loadu_si512(weights + b * block_size);
 #pragma GCC unroll 8
       for (int p = 0; p < pixels; ++p) {
-        int pair;
-        __builtin_memcpy(&pair, in[p] + c, sizeof pair);
-        const __m512bh values = __m512bh(_mm512_set1_epi32(pair));
+        int few;
+        __builtin_memcpy(&few, in[p] + c, sizeof few);
+        const __m512i values = _mm512_set1_epi32(few);
 #pragma GCC unroll 4
-        for (int b = 0; b < blocks; ++b) sum[p][b] = _mm512_dpbf16_ps(sum[p][b], values, w[b]);
+        for (int b = 0; b < blocks; ++b) sum[p][b] = add_products(sum[p][b], values, w[b]);
       }
     }
   }
@@ -91,9 +124,10 @@ void convolve_tile(const Convolution<std::uint16_t>& layer, int first_block, con
   for (int p = 0; p < pixels; ++p)
 #pragma GCC unroll 4
     for (int b = 0; b < blocks; ++b) {
-      __m512 value = sum[p][b];
+      const int output = (first_block + b) * feature_block;
+      __m512 value = finish(sum[p][b], layer, output);
       if (layer.relu) value = value > 0 ? value : __m512{};  // _mm512_max_ps warns in GCC 12
-      store(value, out + std::ptrdiff_t(at[p]) * layer.outputs + (first_block + b) * feature_block);
+      store(value, out + std::ptrdiff_t(at[p]) * layer.outputs + output);
     }
 }
 #endif
@@ -124,6 +158,10 @@ template <>
 struct Block<std::uint16_t> {
   using type = std::uint16_t __attribute__((vector_size(feature_block * sizeof(std::uint16_t)), aligned(2), may_alias));
 };
+template <>
+struct Block<std::uint8_t> {
+  using type = std::uint8_t __attribute__((vector_size(feature_block), aligned(1), may_alias));
+};
 
 /// bf16 features after ReLU are not negative, and such numbers are ordered as their bits are.
 template <class T>
@@ -144,9 +182,13 @@ void pool(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* at,
 
 }  // namespace
 
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__)
 extern constinit const NetworkKernels<std::uint16_t> networks_bf16{convolve<std::uint16_t, std::uint16_t>,
                                                                    convolve<std::uint16_t, float>, pool<std::uint16_t>};
+#elif defined(__AVX512VNNI__)
+extern constinit const NetworkKernels<std::uint8_t> networks_int8{
+    convolve<std::uint8_t, std::uint8_t>, convolve<std::uint8_t, float>, convolve<std::uint8_t, std::uint16_t>,
+    pool<std::uint8_t>};
 #else
 extern constinit const NetworkKernels<float> networks_float{convolve<float, float>, convolve<float, float>,
                                                             pool<float>};

@@ -68,6 +68,9 @@ Model load_model(const std::string& name_or_folder) {
   model.error_slope = parse<double>(values, "error_slope", file);
   std::istringstream levels(values["levels"]);
   for (float level; levels >> level;) model.levels.push_back(level);
+  std::istringstream ranges(values["int8_ranges"]);
+  std::string layer;
+  for (float range; ranges >> layer >> range;) model.ranges[layer] = range;
   if (model.width < 1 || model.crop_offset < 0 || model.crop_offset > 1 || model.depth < 0 || model.depth > 64 ||
       model.levels.empty() ||
       !(model.depth_threshold >= 0 && model.depth_threshold <= 1 && model.error_floor >= 0 && model.error_slope >= 0))

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,9 @@ struct Model {
   std::vector<float> levels;  // px, ascending
   double depth_threshold = 0.5;
   double error_floor = 0, error_slope = 1;  // a and b of BlurMap::expected_error
+  /// What the outputs of the trunk's layers, but for its last ones, reach after ReLU; for Precision::int8. May be
+  /// empty.
+  std::map<std::string, float> ranges;
 };
 
 /// px that the trunk reads around what it is asked about.

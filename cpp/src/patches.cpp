@@ -34,6 +34,7 @@ void extract_pixels(const ImageView& image, int y0, int x0, int rows, int n, int
 }
 template void extract_pixels(const ImageView&, int, int, int, int, int, float*);
 template void extract_pixels(const ImageView&, int, int, int, int, int, std::uint16_t*);
+template void extract_pixels(const ImageView&, int, int, int, int, int, std::uint8_t*);
 
 template <class T>
 void extract_cells(const ImageView& image, int y0, int x0, int n, int stride, T* out) {
@@ -45,6 +46,7 @@ void extract_cells(const ImageView& image, int y0, int x0, int n, int stride, T*
 }
 template void extract_cells(const ImageView&, int, int, int, int, float*);
 template void extract_cells(const ImageView&, int, int, int, int, std::uint16_t*);
+template void extract_cells(const ImageView&, int, int, int, int, std::uint8_t*);
 
 void extract_patches(const ImageView& image, int y, int x, int crop_offset, const std::array<float*, 3>& crops) {
   constexpr std::array<int, 3> sizes{41, 27, 15};

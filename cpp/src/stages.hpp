@@ -4,6 +4,7 @@
 
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -26,10 +27,13 @@ Model load_model(const std::string& name_or_folder);
 /// The named float constants of one of the model's graphs. Throws ModelError.
 std::map<std::string, std::vector<float>> read_weights(const std::filesystem::path& onnx_file);
 
-/// A float as it is stored: itself, or the nearest bf16 (ties to even) in uint16_t.
+/// A float as it is stored: itself, or the nearest bf16 (ties to even) in uint16_t; in [0, 1] in 255 steps in uint8_t;
+/// or the nearest integer in int8_t.
 template <class T>
 T stored(float value) {
   if constexpr (std::is_same_v<T, float>) return value;
+  if constexpr (std::is_same_v<T, std::uint8_t>) return T(value * 255 + 0.5f);
+  if constexpr (std::is_same_v<T, std::int8_t>) return T(std::lrint(value));
   const auto bits = std::bit_cast<std::uint32_t>(value);
   return T((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
@@ -90,8 +94,7 @@ class EdgeDetector {
 
 // ---- patches.cpp: from the picture to the networks' inputs
 
-/// `rows` rows of `n` pixels from (y0, x0) on, red, green, blue at the start of every `stride` values of T: float, or
-/// uint16_t for bf16.
+/// `rows` rows of `n` pixels from (y0, x0) on, red, green, blue at the start of every `stride` values of T, as stored.
 template <class T>
 void extract_pixels(const ImageView& image, int y0, int x0, int rows, int n, int stride, T* out);
 /// A row of `n` cells from the pixel (y0, x0) on: the 27 values of a cell at the start of every `stride`.
@@ -125,8 +128,9 @@ class Trunk {
   virtual void gather(Head head, Pixel edge, T* out) const = 0;
 };
 
-template <class T>
-std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const NetworkKernels<T>& network_kernels,
+/// Layers inside the trunk hold values of Hidden: T, or uint8_t, for which the model must have ranges.
+template <class T, class Hidden>
+std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const NetworkKernels<Hidden>& network_kernels,
                                      const Kernels& kernels, Workers& workers, const TileSize& tile);
 
 // ---- heads.cpp

@@ -18,27 +18,35 @@ struct Needed {
   std::vector<std::int32_t> pixels;
 };
 
-/// Convolutions at listed pixels of one grid: a tile with a margin around it, rows `pitch` pixels apart.
-template <class T>
+/// What a layer writes: values for the layers after it, or features, which are of the heads' type, with ReLU or
+/// without.
+enum class Output : std::uint8_t { hidden, features, sums };
+
+/// Convolutions at listed pixels of one grid: a tile with a margin around it, rows `pitch` pixels apart. Hidden is what
+/// the planes of all layers hold but the last ones, whose hold T.
+template <class T, class Hidden>
 class ListedConvolutions : public Trunk<T> {
  protected:
-  using Plane = std::vector<T>;
+  using Plane = std::vector<Hidden>;
+  using Features = std::vector<T>;
 
-  /// Features that a convolution reads: `shift` px down and right of the pixel.
+  /// What a convolution reads: the outputs of the layer `from`, `shift` px down and right of the pixel.
   struct Source {
     const Plane& plane;
     int shift;
+    std::string from;
   };
   struct Layer {
-    std::vector<const T*> taps;
-    std::vector<T> weights;
+    std::vector<const Hidden*> taps;
+    std::vector<Weight<Hidden>> weights;
+    std::vector<float> scales;  // of integers
     int inputs;
     bool relu;
   };
 
   /// `image_inputs` values of the picture at every pixel of the grid, stored as `image_channels`, an even number.
-  ListedConvolutions(const Model& model, const NetworkKernels<T>& kernels_, Workers& workers_, int rows, int pitch_,
-                     int guard_, int image_inputs_, int image_channels_)
+  ListedConvolutions(const Model& model, const NetworkKernels<Hidden>& kernels_, Workers& workers_, int rows,
+                     int pitch_, int guard_, int image_inputs_, int image_channels_)
       : kernels(kernels_),
         workers(workers_),
         width(model.width),
@@ -49,12 +57,16 @@ class ListedConvolutions : public Trunk<T> {
         image_inputs(image_inputs_),
         image_channels(image_channels_),
         image(std::size_t(pixel_count) * std::size_t(image_channels_)),
+        ranges(model.ranges),
         weights(read_weights(model.folder / "trunk.onnx")) {}
 
-  Plane plane() const { return Plane(std::size_t(pixel_count) * std::size_t(channels)); }
+  template <class Values>
+  void make(Values& plane) const {
+    plane.resize(std::size_t(pixel_count) * std::size_t(channels));
+  }
 
   Layer layer(const std::string& name, const std::vector<Source>& sources, int kernel, int dilation,
-              bool relu = true) const {
+              Output output = Output::hidden) const {
     const bool first = &sources[0].plane == &image;
     const std::size_t real = std::size_t(first ? image_inputs : width);
     const std::size_t inputs = std::size_t(first ? image_channels : channels);
@@ -62,27 +74,56 @@ class ListedConvolutions : public Trunk<T> {
     const auto found = weights.find(name);
     if (found == weights.end() || found->second.size() != outputs * real * sources.size() * area)
       throw ModelError("model: \"" + name + "\" is missing or of the wrong size");
-    Layer result{{}, {}, int(inputs), relu};
+    Layer result{{}, {}, {}, int(inputs), output != Output::sums};
     for (const Source& source : sources)
       for (int k = 0; k < kernel * kernel; ++k) {
         const int dy = (k / kernel - kernel / 2) * dilation + source.shift;
         const int dx = (k % kernel - kernel / 2) * dilation + source.shift;
         result.taps.push_back(source.plane.data() + std::ptrdiff_t(dy * pitch + dx) * std::ptrdiff_t(inputs));
       }
-    result.weights = pack_weights<T>(width, int(result.taps.size()), int(real), int(inputs),
-                                     [&](std::size_t o, std::size_t tap, std::size_t c) {
-                                       const std::size_t s = tap / area, k = tap % area;
-                                       return found->second[((o * sources.size() + s) * real + c) * area + k];
-                                     });
+    const auto weight = [&](std::size_t o, std::size_t tap, std::size_t c) {
+      const std::size_t s = tap / area, k = tap % area;
+      return found->second[((o * sources.size() + s) * real + c) * area + k];
+    };
+    const int taps = int(result.taps.size());
+    if constexpr (std::is_same_v<Hidden, std::uint8_t>) {
+      // Of every output the largest weight becomes 127; weights hold what 1 in their source stands for.
+      std::vector<float> step;
+      for (const Source& source : sources) step.push_back(range(source.from) / 255);
+      std::vector<float> largest(outputs);
+      for (std::size_t o = 0; o < outputs; ++o)
+        for (std::size_t tap = 0; tap < std::size_t(taps); ++tap)
+          for (std::size_t c = 0; c < real; ++c)
+            largest[o] = std::max(largest[o], std::abs(weight(o, tap, c) * step[tap / area]));
+      result.weights =
+          pack_weights<Hidden>(width, taps, int(real), int(inputs), [&](std::size_t o, std::size_t tap, std::size_t c) {
+            return largest[o] > 0 ? weight(o, tap, c) * step[tap / area] / largest[o] * 127 : 0.0f;
+          });
+      result.scales.resize(std::size_t(channels));
+      const float of_output = output == Output::hidden ? range(name) / 255 : 1.0f;
+      for (std::size_t o = 0; o < outputs; ++o) result.scales[o] = largest[o] / 127 / of_output;
+    } else {
+      result.weights = pack_weights<Hidden>(width, taps, int(real), int(inputs), weight);
+    }
     return result;
   }
 
-  void convolve(const Layer& layer, const Needed& at, Plane& to) {
-    const Convolution<T> convolution{
+  /// To a Plane or to Features.
+  template <class Out>
+  void convolve(const Layer& layer, const Needed& at, std::vector<Out>& to) {
+    const Convolution<Hidden> convolution{
         layer.taps.data(), int(layer.taps.size()), layer.inputs, layer.inputs, layer.weights.data(), nullptr, channels,
-        layer.relu};
+        layer.relu,        layer.scales.data()};
+    const auto run = [&] {
+      if constexpr (std::is_same_v<Out, Hidden>)
+        return kernels.convolve;
+      else if constexpr (std::is_same_v<Out, float>)
+        return kernels.convolve_to_float;
+      else
+        return kernels.convolve_to_bf16;
+    }();
     workers.for_ranges(int(at.pixels.size()), pixels_per_task, [&](int begin, int end, int) {
-      kernels.convolve(convolution, at.pixels.data() + begin, end - begin, to.data());
+      run(convolution, at.pixels.data() + begin, end - begin, to.data());
     });
   }
 
@@ -116,28 +157,38 @@ class ListedConvolutions : public Trunk<T> {
       if (out[i]) to.pixels.push_back(i);
   }
 
-  const NetworkKernels<T>& kernels;
+  float range(const std::string& of_layer) const {
+    if (of_layer == "image") return 1;
+    const auto found = ranges.find(of_layer);
+    if (found == ranges.end() || !(found->second > 0))
+      throw ModelError("model: int8_ranges has no number above 0 for \"" + of_layer + '"');
+    return found->second;
+  }
+
+  const NetworkKernels<Hidden>& kernels;
   Workers& workers;
   const int width, channels, pitch, pixel_count;
   const int guard;  // bytes beyond a mask that shifted reads may touch
   const int image_inputs, image_channels;
   Plane image;
+  const std::map<std::string, float> ranges;
   std::map<std::string, std::vector<float>> weights;  // until the layers are made
 };
 
 /// The paper's networks: features of both at every pixel that a patch around an edge holds.
-template <class T>
-class Tip22Trunk : public ListedConvolutions<T> {
-  using Base = ListedConvolutions<T>;
+template <class T, class Hidden>
+class Tip22Trunk : public ListedConvolutions<T, Hidden> {
+  using Base = ListedConvolutions<T, Hidden>;
   using Base::channels, Base::convolve, Base::image, Base::image_channels, Base::layer, Base::mark, Base::pitch,
       Base::pool, Base::widen, Base::width, Base::workers;
+  using typename Base::Features;
   using typename Base::Layer;
   using typename Base::Plane;
 
   static constexpr int margin = 20;  // px that a patch reaches beyond its centre
 
  public:
-  Tip22Trunk(const Model& model, const NetworkKernels<T>& trunk_kernels, const Kernels& kernels, Workers& workers_,
+  Tip22Trunk(const Model& model, const NetworkKernels<Hidden>& trunk_kernels, const Kernels& kernels, Workers& workers_,
              const TileSize& tile)
       : Base(model, trunk_kernels, workers_, tile.height + 2 * margin, tile.width + 2 * margin,
              6 * (tile.width + 2 * margin + 1), 3, 4),
@@ -147,27 +198,33 @@ class Tip22Trunk : public ListedConvolutions<T> {
       fuse_ = kernels.fuse_float;
     else
       fuse_ = kernels.fuse_bf16;
-    for (Plane* plane : {&even, &odd, &branch1, &branch2, &edge_branch1, &blur_u, &blur_v, &edge_u, &edge_v})
-      *plane = this->plane();
+    for (Plane* plane : {&even, &odd, &branch1, &branch2, &edge_branch1}) this->make(*plane);
+    for (Features* features : {&blur_u, &blur_v, &edge_u, &edge_v}) this->make(*features);
     for (std::size_t p = 0; p < u_offset_.size(); ++p) {
       v_offset_[p] = ((std::ptrdiff_t(p) / 5 - 2) * pitch + std::ptrdiff_t(p) % 5 - 2) * channels;
       u_offset_[p] = 3 * v_offset_[p];
     }
 
-    const auto pooled_branch = [&](const std::string& name) {
-      return std::array{layer(name + ".conv1", {{image, 0}}, 3, 1), layer(name + ".conv2", {{odd, 0}}, 3, 3),
-                        layer(name + ".conv3", {{even, 0}}, 3, 3), layer(name + ".conv4", {{odd, 0}}, 3, 3)};
+    // Layers 2 to 4 read `planes`; a pool keeps the range of what it reads.
+    const auto branch = [&](const std::string& name, const std::array<const Plane*, 3>& planes, int dilation,
+                            int last_kernel) {
+      const auto conv = [&](int i, const Plane& plane, int kernel) {
+        const std::string from = i == 1 ? "image" : name + ".conv" + std::to_string(i - 1);
+        return layer(name + ".conv" + std::to_string(i), {{plane, 0, from}}, kernel, i == 1 ? 1 : dilation);
+      };
+      return std::array{conv(1, image, 3), conv(2, *planes[0], 3), conv(3, *planes[1], 3),
+                        conv(4, *planes[2], last_kernel)};
     };
-    branch1_convs = pooled_branch("branch1");
-    edge_branch1_convs = pooled_branch("edge_branch1");
-    branch2_convs = {layer("branch2.conv1", {{image, 0}}, 3, 1), layer("branch2.conv2", {{even, 0}}, 3, 1),
-                     layer("branch2.conv3", {{odd, 0}}, 3, 1), layer("branch2.conv4", {{odd, 0}}, 1, 1)};
-    branch3_convs = {layer("branch3.conv1", {{image, 0}}, 3, 1), layer("branch3.conv2", {{even, 0}}, 3, 1),
-                     layer("branch3.conv3", {{odd, 0}}, 3, 1), layer("branch3.conv4", {{even, 0}}, 3, 1)};
-    blur_v_conv = layer("blur.conv1.v", {{odd, shift_}}, 3, 1, false);
-    edge_v_conv = layer("edge.conv1.v", {{odd, shift_}}, 3, 1, false);
-    blur_u_conv = layer("blur.conv1.u", {{branch1, 0}, {branch2, shift_}}, 3, 3, false);
-    edge_u_conv = layer("edge.conv1.u", {{edge_branch1, 0}, {branch1, 0}, {branch2, shift_}}, 3, 3, false);
+    branch1_convs = branch("branch1", {&odd, &even, &odd}, 3, 3);
+    edge_branch1_convs = branch("edge_branch1", {&odd, &even, &odd}, 3, 3);
+    branch2_convs = branch("branch2", {&even, &odd, &odd}, 1, 1);
+    branch3_convs = branch("branch3", {&even, &odd, &even}, 1, 3);
+    const typename Base::Source of_branch1{branch1, 0, "branch1.conv4"}, of_branch2{branch2, shift_, "branch2.conv4"},
+        of_branch3{odd, shift_, "branch3.conv4"}, of_edge_branch1{edge_branch1, 0, "edge_branch1.conv4"};
+    blur_v_conv = layer("blur.conv1.v", {of_branch3}, 3, 1, Output::sums);
+    edge_v_conv = layer("edge.conv1.v", {of_branch3}, 3, 1, Output::sums);
+    blur_u_conv = layer("blur.conv1.u", {of_branch1, of_branch2}, 3, 3, Output::sums);
+    edge_u_conv = layer("edge.conv1.u", {of_edge_branch1, of_branch1, of_branch2}, 3, 3, Output::sums);
     this->weights.clear();
   }
 
@@ -241,7 +298,8 @@ class Tip22Trunk : public ListedConvolutions<T> {
   void (*fuse_)(const T* u, const T* v, const std::ptrdiff_t* u_offset, const std::ptrdiff_t* v_offset, int channels,
                 T* out);
   std::array<std::ptrdiff_t, 25> u_offset_, v_offset_;
-  Plane even, odd, branch1, branch2, edge_branch1, blur_u, blur_v, edge_u, edge_v;
+  Plane even, odd, branch1, branch2, edge_branch1;
+  Features blur_u, blur_v, edge_u, edge_v;
   std::array<Layer, 4> branch1_convs, branch2_convs, branch3_convs, edge_branch1_convs;
   Layer blur_u_conv, blur_v_conv, edge_u_conv, edge_v_conv;
   std::vector<std::int32_t> indices_;
@@ -251,26 +309,32 @@ class Tip22Trunk : public ListedConvolutions<T> {
 
 /// One network for both questions, asked once per cell of 3 x 3 pixels: a pixel of the grid is a cell here, its values
 /// those of its pixels.
-template <class T>
-class CellTrunk : public ListedConvolutions<T> {
-  using Base = ListedConvolutions<T>;
+template <class T, class Hidden>
+class CellTrunk : public ListedConvolutions<T, Hidden> {
+  using Base = ListedConvolutions<T, Hidden>;
   using Base::convolve, Base::image, Base::image_channels, Base::layer, Base::mark, Base::pitch, Base::widen,
       Base::width, Base::workers;
+  using typename Base::Features;
   using typename Base::Layer;
   using typename Base::Plane;
 
  public:
-  CellTrunk(const Model& model, const NetworkKernels<T>& kernels, Workers& workers_, const TileSize& tile)
+  CellTrunk(const Model& model, const NetworkKernels<Hidden>& kernels, Workers& workers_, const TileSize& tile)
       : Base(model, kernels, workers_, tile.height / cell + 2 * (model.depth + 1),
              tile.width / cell + 2 * (model.depth + 1), tile.width / cell + 2 * (model.depth + 1) + 1, 27, 28),
         rows_(tile.height / cell + 2 * (model.depth + 1)),
         margin_(model.depth + 1),
-        planes_{this->plane(), this->plane()},
         at_(std::size_t(model.depth + 2)) {
+    for (Plane& plane : planes_) this->make(plane);
+    this->make(features_);
     this->weights["stem"] = by_cell(this->weights["stem"]);
-    layers_.push_back(layer("stem", {{image, 0}}, 3, 1));
-    for (int i = 0; i < model.depth; ++i)
-      layers_.push_back(layer("convs." + std::to_string(i), {{planes_[std::size_t(i % 2)], 0}}, 3, 1));
+    std::string from = "image", name = "stem";
+    for (int i = 0; i <= model.depth; ++i) {
+      const Plane& read = i == 0 ? image : planes_[std::size_t(i + 1) % 2];
+      layers_.push_back(layer(name, {{read, 0, from}}, 3, 1, i == model.depth ? Output::features : Output::hidden));
+      from = name;
+      name = "convs." + std::to_string(i);
+    }
     this->weights.clear();
   }
 
@@ -288,12 +352,12 @@ class CellTrunk : public ListedConvolutions<T> {
     mark(indices_, at_.back());
     widen(at_.back(), 1, 0, 0, at_[at_.size() - 2]);
     for (std::size_t i = at_.size() - 2; i > 0; --i) widen(at_[i], 1, 1, 0, at_[i - 1]);
-    for (std::size_t i = 0; i < layers_.size(); ++i) convolve(layers_[i], at_[i], planes_[i % 2]);
+    for (std::size_t i = 0; i < layers_.size() - 1; ++i) convolve(layers_[i], at_[i], planes_[i % 2]);
+    convolve(layers_.back(), at_[layers_.size() - 1], features_);
   }
 
   void gather(Head, Pixel edge, T* out) const override {
-    const Plane& features = planes_[(layers_.size() - 1) % 2];
-    std::copy_n(features.data() + std::ptrdiff_t{index(edge)} * this->channels, width, out);
+    std::copy_n(features_.data() + std::ptrdiff_t{index(edge)} * this->channels, width, out);
   }
 
  private:
@@ -313,6 +377,7 @@ class CellTrunk : public ListedConvolutions<T> {
 
   const int rows_, margin_;
   std::array<Plane, 2> planes_;
+  Features features_;
   std::vector<Layer> layers_;
   std::vector<std::int32_t> indices_;
   std::vector<Needed> at_;  // by layer; then the edges
@@ -320,16 +385,20 @@ class CellTrunk : public ListedConvolutions<T> {
 
 }  // namespace
 
-template <class T>
-std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const NetworkKernels<T>& trunk_kernels, const Kernels& kernels,
-                                     Workers& workers, const TileSize& tile) {
+template <class T, class Hidden>
+std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const NetworkKernels<Hidden>& trunk_kernels,
+                                     const Kernels& kernels, Workers& workers, const TileSize& tile) {
   if (model.architecture == Architecture::cells)
-    return std::make_unique<CellTrunk<T>>(model, trunk_kernels, workers, tile);
-  return std::make_unique<Tip22Trunk<T>>(model, trunk_kernels, kernels, workers, tile);
+    return std::make_unique<CellTrunk<T, Hidden>>(model, trunk_kernels, workers, tile);
+  return std::make_unique<Tip22Trunk<T, Hidden>>(model, trunk_kernels, kernels, workers, tile);
 }
 template std::unique_ptr<Trunk<float>> make_trunk(const Model&, const NetworkKernels<float>&, const Kernels&, Workers&,
                                                   const TileSize&);
 template std::unique_ptr<Trunk<std::uint16_t>> make_trunk(const Model&, const NetworkKernels<std::uint16_t>&,
+                                                          const Kernels&, Workers&, const TileSize&);
+template std::unique_ptr<Trunk<float>> make_trunk(const Model&, const NetworkKernels<std::uint8_t>&, const Kernels&,
+                                                  Workers&, const TileSize&);
+template std::unique_ptr<Trunk<std::uint16_t>> make_trunk(const Model&, const NetworkKernels<std::uint8_t>&,
                                                           const Kernels&, Workers&, const TileSize&);
 
 }  // namespace defocus_fast::cpu

@@ -42,7 +42,8 @@ class Estimator:
         model: name of a shipped model (:func:`shipped_models`) or a model folder: a path object, or a text with a "/".
         device: "cpu", "cuda", or "auto", which takes a GPU only if everything that it needs is there.
         precision: of the networks: "float32", "bfloat16" (CPU), "float16" (GPU), or "auto": bfloat16 where the CPU has
-            AVX512-BF16, else float32.
+            AVX512-BF16, else float32. "int8" (CPUs with AVX512-VNNI) computes the features that all edges share in
+            integers: faster, at a cost in accuracy that ACCURACY.md states for the shipped models.
         evaluation: "shared" (features once per picture), "patch" (three crops per edge through the whole networks,
             as in the paper), or "auto", which takes whichever costs fewer operations in each part of the picture.
         num_threads: threads of this estimator; None means all cores.
@@ -76,7 +77,7 @@ class Estimator:
         *,
         model: str | os.PathLike[str] = "fast",
         device: Literal["auto", "cpu", "cuda"] = "auto",
-        precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto",
         evaluation: Literal["auto", "shared", "patch"] = "auto",
         num_threads: int | None = None,
         kernels: str = "auto",
@@ -184,7 +185,7 @@ class Estimator:
 
     @property
     def precision(self) -> str:
-        """What "auto" became: "float32", "bfloat16" or, on the GPU, "float16"."""
+        """What "auto" became, or the one asked for."""
         return self._core.precision
 
     @property

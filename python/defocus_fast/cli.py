@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._estimator import Estimator
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+PRECISIONS = ["auto", "float32", "bfloat16", "int8"]  # of the CPU
 OUTPUTS = {"npy": ".blur.npy", "png": ".blur.png", "overlay": ".overlay.jpg"}
 INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 
@@ -52,7 +53,7 @@ def main() -> None:
 @click.option("--model", default="fast", show_default=True, metavar="NAME|DIR", help="A shipped model or a folder.")
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=click.Choice(PRECISIONS),
     default="auto",
     help="Of the networks.  [default: auto, bfloat16 where the CPU has AVX512-BF16]",
 )
@@ -443,9 +444,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     help="The ground truth is masks, and this is what the values above half of the largest stand for.",
 )
 @click.option("--ablations", is_flag=True, help="Also with psi 0, without the edge network, and in the paper's form.")
-@click.option(
-    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", help="Of the networks."
-)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="Of the networks.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures there.")
 def evaluate(
     folder: Path,
@@ -577,7 +576,7 @@ def _size(_context: click.Context, _option: click.Parameter, values: tuple[str, 
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=click.Choice(PRECISIONS),
     multiple=True,
     default=["auto"],
     help="Of the networks; give it once for every one.",

@@ -97,24 +97,27 @@ TEST_CASE("fused features in float are the sum cut at 0") {
 namespace {
 
 /// A layer of random weights on a 12 x 11 plane, by the kernels and by the sums written out. Pixels lie `pitch` values
-/// apart.
+/// apart. What is stored may be off by `rounding` times its value, integers by a half.
 template <class T, class Out>
 void check_convolution(void (*convolve)(const Convolution<T>&, const std::int32_t*, int, Out*), int inputs, int pitch,
                        int outputs, int kernel, int dilation, bool relu, bool with_bias, double rounding) {
+  constexpr bool integers = std::is_same_v<T, std::uint8_t>, integers_out = std::is_same_v<Out, std::uint8_t>;
   const int height = 12, width = 11, reach = kernel / 2 * dilation;
   const auto value_of = [](auto stored_value) {
-    if constexpr (std::is_same_v<decltype(stored_value), float>)
-      return stored_value;
-    else
+    if constexpr (std::is_same_v<decltype(stored_value), std::uint16_t>)
       return widen(stored_value);
+    else
+      return float(stored_value);
   };
-  std::vector<T> in, weights;
+  std::vector<T> in;
+  std::vector<Weight<T>> weights;
   std::vector<Out> out(std::size_t(height * width * outputs), Out(7));
   const auto bias = random_values<float>(std::size_t(outputs), -1, 1);
   for (const float value : random_values<float>(std::size_t(height * width * pitch), 0, 1))
     in.push_back(stored<T>(value));
   for (const float value : random_values<float>(std::size_t(kernel * kernel * inputs * outputs), -1, 1))
-    weights.push_back(stored<T>(value));
+    weights.push_back(stored<Weight<T>>(integers ? 127 * value : value));
+  const auto scales = random_values<float>(std::size_t(outputs), 5e-4f, 2e-3f);  // some sums come out above 255
   std::vector<const T*> taps;
   for (int k = 0; k < kernel * kernel; ++k)
     taps.push_back(in.data() + ((k / kernel - kernel / 2) * width + k % kernel - kernel / 2) * dilation * pitch);
@@ -122,9 +125,9 @@ void check_convolution(void (*convolve)(const Convolution<T>&, const std::int32_
   for (int y = reach; y < height - reach; ++y)
     for (int x = reach; x < width - reach; ++x)
       if ((y * 7 + x * 3) % 4) pixels.push_back(y * width + x);
-  convolve(
-      {taps.data(), int(taps.size()), inputs, pitch, weights.data(), with_bias ? bias.data() : nullptr, outputs, relu},
-      pixels.data(), int(pixels.size()), out.data());
+  convolve({taps.data(), int(taps.size()), inputs, pitch, weights.data(), with_bias ? bias.data() : nullptr, outputs,
+            relu, integers ? scales.data() : nullptr},
+           pixels.data(), int(pixels.size()), out.data());
   std::size_t next = 0;
   for (int p = 0; p < height * width; ++p) {
     const bool listed = next < pixels.size() && pixels[next] == p;
@@ -134,18 +137,24 @@ void check_convolution(void (*convolve)(const Convolution<T>&, const std::int32_
       for (std::size_t t = 0; t < taps.size() && listed; ++t)
         for (int c = 0; c < inputs; ++c) {
           const std::size_t row = (std::size_t(o / feature_block) * taps.size() + t) * std::size_t(inputs);
-          const std::size_t lane = std::size_t(o % feature_block);
-          const std::size_t at = std::is_same_v<T, float>
-                                     ? (row + std::size_t(c)) * feature_block + lane
-                                     : (row + std::size_t(c / 2 * 2)) * feature_block + lane * 2 + std::size_t(c % 2);
+          const std::size_t lane = std::size_t(o % feature_block), together = group<T>;
+          const std::size_t begin = (row + std::size_t(c) / together * together) * feature_block;
+          const std::size_t at = begin + lane * together + std::size_t(c) % together;
           const double term = double(value_of(taps[t][p * pitch + c])) * value_of(weights[at]);
           sum += term;
           magnitude += std::abs(term);
         }
+      if (integers) {
+        sum *= scales[std::size_t(o)];
+        magnitude *= scales[std::size_t(o)];
+      }
+      if (relu) sum = std::max(sum, 0.0);
+      if (integers_out) sum = std::min(sum, 255.0);
       const float got = value_of(out[std::size_t(p * outputs + o)]);
       if (listed)
-        // Some float roundings of partial sums, and the rounding of what is stored.
-        CHECK(std::abs(got - (relu ? std::max(sum, 0.0) : sum)) <= 4 * 0x1p-24 * magnitude + rounding * std::abs(sum));
+        // Up to 576 roundings of partial sums, a random walk of 1.3 units here, of which 2 million sums find 5 standard
+        // deviations; and the rounding of what is stored.
+        CHECK(std::abs(got - sum) <= 8 * 0x1p-24 * magnitude + (integers_out ? 0.5 : rounding * std::abs(sum)));
       else
         CHECK(out[std::size_t(p * outputs + o)] == Out(7));
     }
@@ -166,6 +175,11 @@ TEST_CASE("convolutions at listed pixels are the sums written out and touch no o
           if (const auto* bf16 = bf16_networks(kernels)) {
             check_convolution(bf16->convolve, inputs, pitch, outputs, kernel, dilation, relu, bias, 0x1p-8);
             check_convolution(bf16->convolve_to_float, inputs, pitch, outputs, kernel, dilation, relu, bias, 0x1p-24);
+          }
+          if (const auto* int8 = int8_networks(kernels)) {
+            check_convolution(int8->convolve, inputs, pitch, outputs, kernel, dilation, true, false, 0);
+            check_convolution(int8->convolve_to_float, inputs, pitch, outputs, kernel, dilation, relu, false, 0x1p-24);
+            check_convolution(int8->convolve_to_bf16, inputs, pitch, outputs, kernel, dilation, relu, false, 0x1p-8);
           }
         });
 }
@@ -189,7 +203,7 @@ TEST_CASE("softmax sums to 1, however far the values lie apart") {
   }
 }
 
-TEST_CASE_TEMPLATE("pooling takes the largest of nine", T, float, std::uint16_t) {
+TEST_CASE_TEMPLATE("pooling takes the largest of nine", T, float, std::uint16_t, std::uint8_t) {
   const int height = 5, width = 7, channels = 32;
   std::vector<T> in, out(std::size_t(height * width * channels));
   for (const float value : random_values<float>(out.size(), 0, 1)) in.push_back(stored<T>(value));
@@ -198,8 +212,10 @@ TEST_CASE_TEMPLATE("pooling takes the largest of nine", T, float, std::uint16_t)
     const NetworkKernels<T>* trunk = [&] {
       if constexpr (std::is_same_v<T, float>)
         return kernels.networks_float;
-      else
+      else if constexpr (std::is_same_v<T, std::uint16_t>)
         return bf16_networks(kernels);
+      else
+        return int8_networks(kernels);
     }();
     if (!trunk) return;
     trunk->pool(in.data(), width * channels, channels, pixels.data(), int(pixels.size()), out.data());

@@ -21,8 +21,9 @@ class Networks;
 using Stream = CUstream_st*;  // cudaStream_t, for callers without CUDA's headers
 }  // namespace cuda
 
-/// bfloat16 is for device "cpu", float16 for "cuda".
-enum class Precision : std::uint8_t { automatic, float32, bfloat16, float16 };
+/// bfloat16 and int8 are for device "cpu", float16 for "cuda". int8: the layers that all edges share, in integers,
+/// their heads in bfloat16 or float32; another, slightly less accurate answer.
+enum class Precision : std::uint8_t { automatic, float32, bfloat16, float16, int8 };
 
 /// How the networks are evaluated; both forms give the same probabilities up to rounding.
 enum class Evaluation : std::uint8_t {
@@ -155,7 +156,7 @@ class DEFOCUS_FAST_API Estimator {
   int width() const;
   int num_threads() const;
   const std::string& device() const;         // "cpu" or "cuda"
-  const char* precision() const;             // "float32", "bfloat16" or "float16"
+  const char* precision() const;             // "float32", "bfloat16", "float16" or "int8"
   const char* kernels() const;               // one of available_kernels()
   const std::string& model() const;          // name stored in the model folder
   const std::vector<float>& levels() const;  // px, ascending
