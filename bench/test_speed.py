@@ -39,6 +39,7 @@ PRECISIONS = [
     "float32",
 ]
 FOR_P99 = 30  # rounds
+PAUSE = 0.02  # s; for so long the threads of the library that was called last may spin and take the next one's cores
 
 
 def summary(values: NDArray[np.float64]) -> dict[str, float]:
@@ -68,7 +69,7 @@ class Run:
         Args:
             calls: the first is what the others are compared with.
             peers: functions that make further calls, or skip.
-            stage: compare with this stage of the first call's frames in place of the whole call.
+            stage: of the first call's frames this stage counts, in place of the whole call.
             scale: factors for the times of calls that do a part of the task only.
         """
         calls, missing = dict(calls), {}
@@ -77,18 +78,22 @@ class Run:
                 calls[name] = make()
             except pytest.skip.Exception as reason:
                 missing[name] = str(reason)
-        times: dict[str, list[float]] = {}
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        stages: dict[str, list[float]] = {}
+        first = next(iter(calls))
 
         def play() -> dict[str, Any]:
             answers = {}
             for name, call in calls.items():
+                if len(calls) > 1:
+                    time.sleep(PAUSE)
                 begin = time.perf_counter()
                 answers[name] = call()
                 ms = 1e3 * (time.perf_counter() - begin)
-                times.setdefault(name, []).append(ms * (scale or {}).get(name, 1))
-                if isinstance(answers[name], BlurMap):
-                    for part, part_ms in answers[name].stage_ms.items():
-                        times.setdefault(f"{name}: {part}", []).append(part_ms)
+                times[name].append(ms * (scale or {}).get(name, 1))
+            if isinstance(answers[first], BlurMap):
+                for name, ms in answers[first].stage_ms.items():
+                    stages.setdefault(name, []).append(ms)
             return answers
 
         begin = time.perf_counter()
@@ -101,15 +106,17 @@ class Run:
         self._benchmark.group = group
         self._benchmark.pedantic(play, rounds=max(least, min(300, int(self._seconds / trial))))
 
-        warm = {name: np.array(ms[1 + short :]) for name, ms in times.items()}
-        first = next(iter(calls))
-        base = f"{first}: {stage}" if stage else first
+        cold = 1 + short
+        first_ms = times[first][0]
+        if stage:
+            times[first] = stages[stage]
+        warm = {name: np.array(ms[cold:]) for name, ms in times.items()}
         self.facts.update(
             facts,
-            base=base,
-            first_ms=times[first][0],
+            first_ms=first_ms,
             ms={name: summary(ms) for name, ms in warm.items()},
-            ratio={name: summary(warm[name] / warm[base]) for name in calls if name != first},
+            stages={name: float(np.median(ms[cold:])) for name, ms in stages.items()},
+            ratio={name: summary(ms / warm[first]) for name, ms in warm.items() if name != first},
             missing=missing,
         )
         return answers
