@@ -111,14 +111,14 @@ def ceilings(results: Results) -> str:
 
 
 def overhead(results: Results) -> str:
-    """What a call from Python costs beside one from C++; each round made 100 calls."""
+    """What a call from Python costs beside one from C++; every round times 100 calls."""
     lines = []
     for case in cases(results, "overhead"):
         us = {name: 10 * ms["median"] for name, ms in case["ms"].items()}
         lines.append(
-            f"`estimate_into` on 32x32 pixels without edges: {us['C++']:.1f} us from C++, {us['Python']:.1f} us from "
-            f"Python, {us['Python'] - us['C++']:.1f} us more (asked for: at most 20); {case['ms']['C++']['n']} rounds of "
-            "100 calls each.\n"
+            f"`estimate_into` on 32x32 pixels without edges, {case['ms']['C++']['n']} rounds of 100 calls: "
+            f"{us['C++']:.1f} us from C++, {us['Python']:.1f} us from Python, {us['Python'] - us['C++']:.1f} us more "
+            "(asked for: at most 20).\n"
         )
     return "".join(lines)
 
@@ -146,7 +146,7 @@ def draw(results: Results, into: Path) -> dict[str, Path]:
         axes.set(**axes_settings)
         axes.grid(alpha=0.3, which="both")
         if len(lines) > 1:
-            axes.legend()
+            figure.legend(loc="outside upper center", ncols=2, fontsize="small")
         files[title] = PLOTS / f"bench_{name}.svg"
         figure.savefig(into / files[title], metadata={"Date": None})
         plt.close(figure)
@@ -191,8 +191,9 @@ def draw(results: Results, into: Path) -> dict[str, Path]:
 def machine(results: Results) -> str:
     facts = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    processor = facts["processor"]
     return (
-        f"{facts['threads']} threads on {facts['processor']['model name']} (family {facts['processor']['cpu family']}), "
+        f"{facts['threads']} threads on {processor['model name']} (family {processor['cpu family']}), "
         f"kernels {facts['build']['kernels'].split(',')[0]}; {results['date']}; {versions}."
     )
 
@@ -209,15 +210,15 @@ than {CALLS_FOR["p99"]}. Cases: `bench/test_speed.py`.
 
 ## Against others
 
-Ours and the others' take turns in one process, on the same input. The ratio is the median of the rounds' ratios, with its
-quartiles; "asked for" is the project's own goal. The stages are the public calls of one stage alone, which allocate
+Ours and the others' take turns in one process, on the same input. The ratio is the median of the rounds' ratios, with
+its quartiles; "asked for" is the project's own goal. The stages are the public calls of one stage alone, which allocate
 their answers.
 
 Of the given edges ours are whole frames, the others' the networks alone, of crops that lie ready, in the fastest of the
 batches of 1, 16, 64 and 256 patches; both networks give the same classes as ours at 98 % of the edges or more. The
 published program (github.com/alikaraali/depth-edge-aware-dfe-tip2022 at commit 9ac6753, GPL-3.0, TensorFlow) was not
-run: its 26.0 s on this picture and these edges were measured once, before this project began, on 2 cores of the same kind
-of machine, on which OpenVINO's patches then took 9.5 s in float32 and 4.7 s in bfloat16.
+run: its 26.0 s on this picture and these edges were measured once, before this project began, on 2 cores of the same
+kind of machine, on which OpenVINO's patches then took 9.5 s in float32 and 4.7 s in bfloat16.
 
 scikit-image's edges are ours pixel for pixel, OpenCV's Canny gives others (8-bit gradients); dtFilter gives the same
 values up to rounding. All of this is checked in the run.
@@ -226,8 +227,9 @@ values up to rounding. All of this is checked in the run.
 ## Against the machine
 
 Multiply-adds are those executed when every pixel is an edge, so that nothing is skipped, two operations each; bytes are
-those of the passes alone, each reading and writing its signals once and reading the coefficients. The others are OpenVINO
-and PyTorch (whose convolutions are oneDNN's) with 64, 128, 256 and 512 channels, taking turns with ours.
+those of the passes alone, each reading and writing its signals once and reading the coefficients. The others, taking
+turns with ours, are convolutions by OpenVINO and by PyTorch (whose convolutions are oneDNN's) with 64, 128, 256 and 512
+channels, and a copy by PyTorch.
 
 {ceilings(results)}
 {overhead(results)}

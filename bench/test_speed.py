@@ -129,7 +129,7 @@ def run(benchmark: Any, request: pytest.FixtureRequest) -> Run:
 
 @pytest.fixture
 def quick(request: pytest.FixtureRequest) -> bool:
-    return request.config.getoption("--seconds") == 0
+    return not request.config.getoption("--seconds")
 
 
 def photo(size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -234,9 +234,10 @@ def test_call_overhead(run: Run, tmp_path: Path) -> None:
     """A hundred estimate_into on 32x32 pixels without edges, from C++ (bench/overhead) and from Python."""
     if not (cmake := shutil.which("cmake")):
         pytest.skip("no cmake")
-    folder = f"-Ddefocus_fast_DIR={defocus_fast.get_cmake_path()}"
-    for command in (["-S", ROOT / "bench" / "overhead", "-B", tmp_path, folder], ["--build", tmp_path]):
-        subprocess.run([cmake, *command], check=True, capture_output=True)
+    installed = f"-Ddefocus_fast_DIR={defocus_fast.get_cmake_path()}"
+    configure = [cmake, "-G", "Ninja", "-S", ROOT / "bench" / "overhead", "-B", tmp_path, installed]
+    for command in (configure, [cmake, "--build", tmp_path]):
+        subprocess.run(command, check=True, capture_output=True)
     library = ctypes.CDLL(str(tmp_path / "overhead.so"))
     estimator = Estimator(32, 32, model="fast", num_threads=THREADS)
     frame, out = np.zeros((32, 32, 3), np.uint8), np.empty((32, 32), np.float32)
@@ -274,7 +275,7 @@ def given(quick: bool) -> tuple[NDArray[np.uint8], NDArray[np.bool_], dict[str, 
 
 def crops_of(frame: NDArray[np.uint8], edges: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
     """The networks' three inputs at every edge, (n, 3, side, side) each."""
-    padded = np.pad(frame.astype(np.float32) / 255, [(20, 20), (20, 20), (0, 0)], mode="symmetric")
+    padded = np.pad(frame.astype(np.float32) / np.float32(255), [(20, 20), (20, 20), (0, 0)], mode="symmetric")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (41, 41), axis=(0, 1))
     crops = np.ascontiguousarray(windows[np.nonzero(edges)])
     return [crops, *(np.ascontiguousarray(crops[:, :, cut:-cut, cut:-cut]) for cut in (7, 13))]
@@ -365,7 +366,7 @@ def test_given_edges(run: Run, quick: bool, precision: str) -> None:
     peers = {openvino: openvino_call}
     if precision == "float32":  # ONNX Runtime computes in no other on CPUs
         peers[onnxruntime] = onnxruntime_call
-    options = {"model": "tip22", "precision": precision, "evaluation": "shared"}
+    options: dict[str, Any] = {"model": "tip22", "precision": precision, "evaluation": "shared"}
     answers = run(
         "peers",
         {ours: estimate(frame, edges, **options)},
@@ -405,7 +406,7 @@ def test_detect_edges(run: Run, channels: int) -> None:
     """OpenCV in its fastest form: bytes throughout, of three channels the largest, as ours. It gives other edges."""
     frame = photo(HD)
     value = frame.max(axis=2)
-    ours, scikit_image = "detect_edges, float32", "scikit-image canny of one channel, float64"
+    ours, scikit_image = "detect_edges, uint8", "scikit-image canny of one channel, float64"
     opencv = "OpenCV max, GaussianBlur, Canny, uint8" if channels == 3 else "OpenCV GaussianBlur, Canny, uint8"
 
     def opencv_call() -> Call:
@@ -538,7 +539,8 @@ def torch_trunk(precision: str, tile: NDArray[np.float32]) -> Call:
             values[node.output[0]] = answer
         return [values[item.name] for item in graph.output]
 
-    return torch.inference_mode()(call)
+    inference: Call = torch.inference_mode()(call)
+    return inference
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -590,7 +592,8 @@ def torch_convolution(precision: str, channels: int, side: int) -> Call:
     settings = {"dtype": getattr(torch, precision)}
     picture = torch.rand(1, channels, side, side, **settings).to(memory_format=torch.channels_last)
     layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False, **settings)
-    return torch.inference_mode()(functools.partial(layer.to(memory_format=torch.channels_last), picture))
+    call: Call = torch.inference_mode()(functools.partial(layer.to(memory_format=torch.channels_last), picture))
+    return call
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
