@@ -38,7 +38,6 @@ PRECISIONS = [
     pytest.param("bfloat16", marks=pytest.mark.skipif(BF16 != "bfloat16", reason="this CPU has no AVX512-BF16")),
     "float32",
 ]
-FOR_P99 = 30  # rounds
 PAUSE = 0.02  # s; for so long the threads of the library that was called last may spin and take the next one's cores
 
 
@@ -102,7 +101,8 @@ class Run:
         if short := trial < self._seconds:
             play()
             trial = time.perf_counter() - begin - trial
-        least = (FOR_P99 if FOR_P99 * trial < 5 * self._seconds else 3) if self._seconds else 1
+        # A 99th percentile takes 30 rounds, a 90th 10 (bench/report.py).
+        least = next((n for n in (30, 10) if n * trial < 5 * self._seconds), 3) if self._seconds else 1
         self._benchmark.group = group
         self._benchmark.pedantic(play, rounds=max(least, min(300, int(self._seconds / trial))))
 
@@ -235,9 +235,9 @@ def test_call_overhead(run: Run, tmp_path: Path) -> None:
     if not (cmake := shutil.which("cmake")):
         pytest.skip("no cmake")
     installed = f"-Ddefocus_fast_DIR={defocus_fast.get_cmake_path()}"
-    configure = [cmake, "-G", "Ninja", "-S", ROOT / "bench" / "overhead", "-B", tmp_path, installed]
-    for command in (configure, [cmake, "--build", tmp_path]):
-        subprocess.run(command, check=True, capture_output=True)
+    source, build = str(ROOT / "bench" / "overhead"), str(tmp_path)
+    for command in (["-G", "Ninja", "-S", source, "-B", build, installed], ["--build", build]):
+        subprocess.run([cmake, *command], check=True, capture_output=True)
     library = ctypes.CDLL(str(tmp_path / "overhead.so"))
     estimator = Estimator(32, 32, model="fast", num_threads=THREADS)
     frame, out = np.zeros((32, 32, 3), np.uint8), np.empty((32, 32), np.float32)
@@ -453,34 +453,28 @@ def test_domain_transform_filter(run: Run) -> None:
         np.testing.assert_allclose(answers[ours], answers[opencv], rtol=0, atol=2e-6)  # as in tests/tolerances.py
 
 
-def spread() -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], Call]:
-    """A picture, radii, where they are known, and `propagate` of them. There are no depth edges: dtFilter has none."""
-    frame = photo(HD)
+def test_propagate(run: Run) -> None:
+    """No depth edges: dtFilter has none."""
+    frame, none = photo(HD), np.zeros(HD, bool)
     edges = defocus_fast.detect_edges(frame)
     radii = np.random.default_rng(0).uniform(0.5, 6, HD).astype(np.float32)
-    none = np.zeros(HD, bool)
-    call = functools.partial(defocus_fast.propagate, frame, radii, edges, none, sigma_r=0.75, num_threads=THREADS)
-    return frame, radii, edges, call
-
-
-def test_propagate(run: Run) -> None:
-    frame, radii, edges, call = spread()
     ours, opencv = "propagate, float32", "OpenCV, three dtFilter, float32"
+    call = functools.partial(defocus_fast.propagate, frame, radii, edges, none, sigma_r=0.75, num_threads=THREADS)
 
     def opencv_call() -> Call:
-        filtered = dt_filter()
+        cv2, dt = pytest.importorskip("cv2"), dt_filter()
         guide = frame.astype(np.float32) / 255
         known = edges.astype(np.float32)
 
         def call() -> Any:
-            smooth = filtered(guide, guide, 7.0, 0.5)
-            return filtered(smooth, radii * known, 135.0, 0.75) / filtered(smooth, known, 135.0, 0.75)
+            smooth = dt(guide, guide, 7.0, 0.5)
+            sums = dt(smooth, cv2.multiply(radii, known), 135.0, 0.75)
+            return cv2.divide(sums, dt(smooth, known, 135.0, 0.75))
 
         return call
 
-    answers = run(
-        "peers", {ours: call}, {opencv: opencv_call}, task="map of 1920x1080 from its edges", goals={opencv: "4x"}
-    )
+    task = "map of 1920x1080 from its edges"
+    answers = run("peers", {ours: call}, {opencv: opencv_call}, task=task, goals={opencv: "4x"})
     if opencv in answers:
         np.testing.assert_allclose(answers[ours], answers[opencv], rtol=0, atol=2e-5)  # as in tests/tolerances.py
 
@@ -614,15 +608,17 @@ def test_convolution_ceiling(run: Run, model: str, side: int, precision: str) ->
 
 
 def test_copy_ceiling(run: Run) -> None:
-    """Read and written by the passes of `propagate` alone: in each of the 2 x 5 of both filters, the coefficients and
-    every signal.
+    """Bytes of the passes alone: in each of the 2 x 5 of both filters, the coefficients and every signal are read and
+    written.
     """
-    ours, copy = "propagate, 1920x1080", "PyTorch, copy of 256 MiB"
+    copy = "PyTorch, copy of 256 MiB"
 
     def copy_call() -> Call:
         torch = pytest.importorskip("torch")
         source, target = torch.rand(1 << 26), torch.rand(1 << 26)
         return functools.partial(target.copy_, source)
 
+    ours = "propagate, two signals, 1920x1080"
+    call = functools.partial(Estimator(*HD, num_threads=THREADS).estimate, photo(HD), expected_error=False)
     work = {ours: 1e-9 * 10 * 2 * 4 * HD[0] * HD[1] * ((1 + 3) + (1 + 2)), copy: 1e-9 * 2 * (4 << 26)}
-    run("ceiling", {ours: spread()[-1]}, {copy: copy_call}, work=work, unit="GB")
+    run("ceiling", {ours: call}, {copy: copy_call}, stage="propagate", work=work, unit="GB")
