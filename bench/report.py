@@ -227,9 +227,9 @@ values up to rounding. All of this is checked in the run.
 ## Against the machine
 
 Multiply-adds are those executed when every pixel is an edge, so that nothing is skipped, two operations each; bytes are
-those of the passes alone, each reading and writing its signals and coefficients once. The others, taking turns with ours,
-are convolutions by OpenVINO and by PyTorch (whose convolutions are oneDNN's) with 64, 128, 256 and 512 channels, and a
-copy by PyTorch.
+those of the passes alone, each reading and writing its signals and coefficients once. The others, taking turns with
+ours, are convolutions by OpenVINO and by PyTorch (whose convolutions are oneDNN's) with 64, 128, 256 and 512 channels,
+and a copy by PyTorch.
 
 {ceilings(results)}
 {overhead(results)}
