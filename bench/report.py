@@ -140,6 +140,8 @@ def draw(results: Results, into: Path) -> dict[str, Path]:
     files = {}
 
     def save(name: str, title: str, lines: dict[str, tuple[list[float], list[float]]], **axes_settings: Any) -> None:
+        if not any(x for x, _ in lines.values()):  # not run
+            return
         figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
         for label, (x, y) in lines.items():
             axes.plot(x, y, "o-", label=label)
