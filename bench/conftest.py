@@ -30,8 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    name = report.nodeid.partition("::")[2]
     if report.skipped and isinstance(report.longrepr, tuple):
-        SKIPPED[report.nodeid.partition("::")[2]] = report.longrepr[2].removeprefix("Skipped: ")
+        SKIPPED[name] = report.longrepr[2].removeprefix("Skipped: ")
+    elif report.failed:
+        SKIPPED[name] = "failed"
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

@@ -124,10 +124,13 @@ def overhead(results: Results) -> str:
 
 
 def not_run(results: Results) -> str:
-    reasons = [f"{name}: {reason}" for name, reason in results["skipped"].items()]
+    names: dict[str, list[str]] = {}
+    for name, reason in results["skipped"].items():
+        names.setdefault(reason, []).append(name)
     for case in results["cases"]:
-        reasons += [f"{name}, in {case['name']}: {reason}" for name, reason in case["missing"].items()]
-    return "".join(f"- {reason}\n" for reason in reasons) or "Everything was run.\n"
+        for name, reason in case["missing"].items():
+            names.setdefault(reason, []).append(f"{name} in {case['name']}")
+    return "".join(f"- {reason}: {'; '.join(which)}\n" for reason, which in names.items()) or "Everything was run.\n"
 
 
 def draw(results: Results, into: Path) -> dict[str, Path]:
