@@ -69,7 +69,7 @@ def readme_frames(results: Results) -> str:
 
 
 def times_and_quartiles(ratio: dict[str, float]) -> list[str]:
-    return [f"{ratio['median']:.3g}x", f"{ratio['q1']:.3g} to {ratio['q3']:.3g}"]
+    return [f"{number(ratio['median'])}x", f"{number(ratio['q1'])} to {number(ratio['q3'])}"]
 
 
 def peers(results: Results) -> str:
@@ -85,7 +85,7 @@ def peers(results: Results) -> str:
             ratio = times_and_quartiles(case["ratio"][name])
             rows.append([*head, label, f"{mine['n']}", *medians, *ratio, goals.get(name, "")])
         for name, ms in case.get("recorded", {}).items():
-            times = [number(mine["median"]), number(ms), f"{ms / mine['median']:.3g}x", "-"]
+            times = [number(mine["median"]), number(ms), f"{number(ms / mine['median'])}x", "-"]
             rows.append([*head, f"{name}, recorded", f"{mine['n']}", *times, goals.get(name, "")])
         rows += [[*head, name, "0", "-", "not run", "-", "-", goals.get(name, "")] for name in case["missing"]]
     head = ["task", "ours", "against", "rounds", "ours, ms", "theirs, ms", "ratio", "its quartiles", "asked for"]
