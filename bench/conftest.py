@@ -14,16 +14,27 @@ import pytest
 import defocus_fast
 
 THREADS = len(os.sched_getaffinity(0))
+SKIPPED: dict[str, str] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seconds", type=float, default=1.5, help="of measuring per case, after its first call")
+    text = "of measuring per case, after its first round; 0 for a single round"
+    parser.addoption("--seconds", type=float, default=2, help=text)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "large: not for a quick look")
     for name, module in (("cv2", "setNumThreads"), ("torch", "set_num_threads")):
         with contextlib.suppress(ImportError):
             getattr(__import__(name), module)(THREADS)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    name = report.nodeid.partition("::")[2]
+    if report.skipped and isinstance(report.longrepr, tuple):
+        SKIPPED[name] = report.longrepr[2].removeprefix("Skipped: ")
+    elif report.failed:
+        SKIPPED[name] = "failed"
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
@@ -39,3 +50,12 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         for key in ("model name", "cpu family")
     }
     machine_info.update(threads=THREADS, versions=versions, processor=facts, build=defocus_fast.build_config())
+
+
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:
+    """Keep what the report needs: the summaries, not the samples."""
+    machine = {key: output_json["machine_info"][key] for key in ("threads", "versions", "processor", "build")}
+    cases = [{"name": case["name"], "group": case["group"], **case["extra_info"]} for case in output_json["benchmarks"]]
+    kept = {"machine": machine, "date": output_json["datetime"][:10], "skipped": SKIPPED, "cases": cases}
+    output_json.clear()
+    output_json.update(kept)

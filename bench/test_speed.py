@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmarks of record: ``bench/run``. Each group holds one task, done by this library and by others, one after the
-other. Rounds fill ``--seconds``; the first call is kept apart. Peers that are not installed are skipped, visibly.
+"""The benchmarks of record: ``bench/run``. A case does one task in one or more ways, by this library and by others, all
+of them in turn, round after round: where the machine slows down it slows all of them, and ratios are taken within
+rounds. Rounds fill ``--seconds``; the first is kept apart. Peers that are not installed are named in the report.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +24,112 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import defocus_fast
-from defocus_fast import Estimator, benchmark
+from defocus_fast import BlurMap, Estimator, benchmark
+
+Call = Callable[[], Any]
 
 ROOT = Path(__file__).parents[1]
 MODELS = Path(defocus_fast.__file__).parent / "models"
-SIZES = [(360, 360), (480, 640), (720, 1280), (1080, 1920), (3000, 4000)]
 HD = (1080, 1920)
+LARGE_HD = pytest.param(HD, marks=pytest.mark.large)
+SIZES = [(360, 360), (480, 640), (720, 1280), LARGE_HD, pytest.param((3000, 4000), marks=pytest.mark.large)]
 BF16 = "bfloat16" if Estimator(1, 1).precision == "bfloat16" else "float32"
+PRECISIONS = [
+    pytest.param("bfloat16", marks=pytest.mark.skipif(BF16 != "bfloat16", reason="this CPU has no AVX512-BF16")),
+    "float32",
+]
+PAUSE = 0.02  # s; for so long the threads of the library that was called last may spin and take the next one's cores
+
+
+def summary(values: NDArray[np.float64]) -> dict[str, float]:
+    shares = {"q1": 25, "median": 50, "q3": 75, "p90": 90, "p99": 99, "max": 100}
+    return {"n": len(values), **{name: float(f"{np.percentile(values, p):.5g}") for name, p in shares.items()}}
 
 
 class Run:
-    """``run(group, call, **facts)`` times call() and returns its last answer; `facts` go into the report."""
+    """Times the calls of one case; the summaries of its rounds, in ms, go into the report with all other facts."""
 
     def __init__(self, benchmark: Any, seconds: float) -> None:
         self._benchmark, self._seconds = benchmark, seconds
         self.facts: dict[str, Any] = benchmark.extra_info
 
-    def __call__(self, group: str, call: Callable[[], Any], **facts: Any) -> Any:
-        self._benchmark.group = group
+    def __call__(
+        self,
+        group: str,
+        calls: Mapping[str, Call],
+        peers: Mapping[str, Callable[[], Call]] | None = None,
+        *,
+        stage: str = "",
+        scale: Mapping[str, float] | None = None,
+        **facts: Any,
+    ) -> dict[str, Any]:
+        """Return the first answer of every call by name.
+
+        Args:
+            calls: the first is what the others are compared with.
+            peers: functions that make further calls, or skip.
+            stage: of the first call's frames this stage counts, in place of the whole call.
+            scale: factors for the times of calls that do a part of the task only.
+        """
+        calls, missing = dict(calls), {}
+        for name, make in (peers or {}).items():
+            try:
+                calls[name] = make()
+            except pytest.skip.Exception as reason:
+                missing[name] = str(reason)
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        stages: dict[str, list[float]] = {}
+        first = next(iter(calls))
+
+        def play() -> dict[str, Any]:
+            answers = {}
+            for name, call in calls.items():
+                if len(calls) > 1:
+                    time.sleep(PAUSE)
+                begin = time.perf_counter()
+                answers[name] = call()
+                ms = 1e3 * (time.perf_counter() - begin)
+                times[name].append(ms * (scale or {}).get(name, 1))
+            if isinstance(answers[first], BlurMap):
+                for name, ms in answers[first].stage_ms.items():
+                    stages.setdefault(name, []).append(ms)
+            return answers
+
         begin = time.perf_counter()
-        call()
-        first = time.perf_counter()
-        call()
-        rounds = int(np.clip(self._seconds / (time.perf_counter() - first), 3, 300))
-        self.facts.update(facts, threads=THREADS, first_ms=1e3 * (first - begin))
-        return self._benchmark.pedantic(call, rounds=rounds)
+        answers = play()
+        trial = time.perf_counter() - begin
+        if short := trial < self._seconds:
+            play()
+            trial = time.perf_counter() - begin - trial
+        # A 99th percentile takes 30 rounds, a 90th 10 (bench/report.py).
+        least = next((n for n in (30, 10) if n * trial < 5 * self._seconds), 3) if self._seconds else 1
+        self._benchmark.group = group
+        self._benchmark.pedantic(play, rounds=max(least, min(300, int(self._seconds / trial))))
+
+        cold = 1 + short
+        first_ms = times[first][0]
+        if stage:
+            times[first] = stages[stage]
+        warm = {name: np.array(ms[cold:]) for name, ms in times.items()}
+        self.facts.update(
+            facts,
+            first_ms=first_ms,
+            ms={name: summary(ms) for name, ms in warm.items()},
+            stages={name: float(np.median(ms[cold:])) for name, ms in stages.items()},
+            ratio={name: summary(ms / warm[first]) for name, ms in warm.items() if name != first},
+            missing=missing,
+        )
+        return answers
 
 
 @pytest.fixture
 def run(benchmark: Any, request: pytest.FixtureRequest) -> Run:
     return Run(benchmark, request.config.getoption("--seconds"))
+
+
+@pytest.fixture
+def quick(request: pytest.FixtureRequest) -> bool:
+    return not request.config.getoption("--seconds")
 
 
 def photo(size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -67,51 +148,51 @@ def hostile(size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
 
 
+def estimate(frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> Call:
+    return functools.partial(Estimator(*frame.shape[:2], num_threads=THREADS, **options).estimate, frame, edges=edges)
+
+
 # ---- frames
 
 
-def time_frame(
-    run: Run, group: str, frame: NDArray[np.uint8], edges: Any = None, expected_error: bool = True, **options: Any
-) -> None:
+def time_frame(run: Run, group: str, picture: str, frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> None:
     estimator = Estimator(*frame.shape[:2], num_threads=THREADS, **options)
-    stages: dict[str, list[float]] = {}
-
-    def call() -> Any:
-        result = estimator.estimate(frame, edges=edges, expected_error=expected_error)
-        for stage, ms in result.stage_ms.items():
-            stages.setdefault(stage, []).append(ms)
-        return result
-
-    settings = {name: getattr(estimator, name) for name in ("model", "precision", "kernels")}
-    result = run(group, call, size=frame.shape[:2], **settings)
-    run.facts["edges"] = len(result.edges)
-    run.facts["stages"] = {stage: ms[2:] for stage, ms in stages.items()}  # without the first and the trial call
+    settings = {name: getattr(estimator, name) for name in ("height", "width", "model", "precision", "kernels")}
+    call = functools.partial(estimator.estimate, frame, edges=edges)
+    answer = run(group, {"frame": call}, picture=picture, **settings)["frame"]
+    run.facts["edges"] = len(answer.edges)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("model", defocus_fast.shipped_models())
 def test_frame(run: Run, model: str, size: tuple[int, int]) -> None:
-    time_frame(run, "frame", photo(size), model=model)
+    time_frame(run, "frames", "photograph", photo(size), model=model)
 
 
 @pytest.mark.parametrize("picture", [calm, hostile])
 @pytest.mark.parametrize("model", defocus_fast.shipped_models())
 def test_other_pictures(run: Run, model: str, picture: Callable[..., Any]) -> None:
-    time_frame(run, f"frame, {picture.__name__} picture", picture((720, 1280)), model=model)
+    time_frame(run, "other frames", picture.__name__, picture((720, 1280)), model=model)
 
 
 @pytest.mark.parametrize("kernels", ["avx512", "avx2"])
-@pytest.mark.parametrize(("model", "size"), [("fast", (360, 360)), ("fast", HD), ("tip22", (360, 360))], ids=str)
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [("fast", (360, 360)), ("fast", HD), ("tip22", (360, 360)), ("tip22", (480, 640))],
+    ids=str,
+)
 def test_float32(run: Run, model: str, size: tuple[int, int], kernels: str) -> None:
     if kernels not in defocus_fast.available_kernels():
         pytest.skip(f"this CPU does not run {kernels}")
-    time_frame(run, "frame in float32", photo(size), model=model, precision="float32", kernels=kernels)
+    time_frame(run, "other frames", "photograph", photo(size), model=model, precision="float32", kernels=kernels)
 
 
-@pytest.mark.parametrize("threads", range(1, THREADS + 1))
-def test_threads(run: Run, threads: int) -> None:
-    estimator = Estimator(*HD, model="fast", num_threads=threads)
-    run("threads", functools.partial(estimator.estimate, photo(HD)), count=threads)
+def test_threads(run: Run) -> None:
+    frame = photo(HD)
+    run("threads", {
+        str(threads): functools.partial(Estimator(*HD, model="fast", num_threads=threads).estimate, frame)
+        for threads in range(1, THREADS + 1)
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.03, 0.1, 0.3, 1.0])
@@ -119,166 +200,425 @@ def test_threads(run: Run, threads: int) -> None:
 def test_edge_count(run: Run, model: str, share: float) -> None:
     size = (480, 640)
     edges = np.random.default_rng(0).random(size) < share
-    time_frame(run, "edge count", photo(size), edges=edges, model=model, evaluation="auto")
+    time_frame(run, "edge count", "photograph", photo(size), edges, model=model)
 
 
-@pytest.mark.parametrize("megapixels", [0.1, 0.3, 1, 3, 10, 40])
-def test_size(run: Run, megapixels: float) -> None:
+PEAK = """
+import re, sys
+import numpy as np
+from defocus_fast import Estimator
+
+def resident_mb(line):
+    return int(re.search(line + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1e3
+
+frame = np.load(sys.argv[1])
+before = resident_mb("VmRSS")
+Estimator(*frame.shape[:2], model="fast", num_threads=int(sys.argv[2])).estimate(frame)
+print(before, resident_mb("VmHWM"))  # getrusage's peak would be that of the parent, if greater
+"""
+
+
+@pytest.mark.parametrize("megapixels", [0.1, 0.3, 1, 3, *(pytest.param(n, marks=pytest.mark.large) for n in (10, 40))])
+def test_size(run: Run, megapixels: float, tmp_path: Path) -> None:
+    """Time, and the memory of a process of its own that makes one frame."""
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
-    time_frame(run, "size", photo((height, round(megapixels * 1e6 / height))), model="fast")
+    frame = photo((height, round(megapixels * 1e6 / height)))
+    time_frame(run, "size", "photograph", frame, model="fast")
+    np.save(tmp_path / "frame.npy", frame)
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "frame.npy"), str(THREADS)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    run.facts["before_mb"], run.facts["peak_mb"] = (float(number) for number in output.split())
 
 
-def test_call_overhead(run: Run) -> None:
-    """estimate_into on 32x32 pixels without edges, with the sum of the stages' own times beside it."""
-    estimator = Estimator(32, 32, model="fast")
+def test_call_overhead(run: Run, tmp_path: Path) -> None:
+    """A hundred estimate_into on 32x32 pixels without edges, from C++ (bench/overhead) and from Python."""
+    if not (cmake := shutil.which("cmake")):
+        pytest.skip("no cmake")
+    installed = f"-Ddefocus_fast_DIR={defocus_fast.get_cmake_path()}"
+    source, build = str(ROOT / "bench" / "overhead"), str(tmp_path)
+    for command in (["-G", "Ninja", "-S", source, "-B", build, installed], ["--build", build]):
+        subprocess.run([cmake, *command], check=True, capture_output=True)
+    library = ctypes.CDLL(str(tmp_path / "overhead.so"))
+    estimator = Estimator(32, 32, model="fast", num_threads=THREADS)
     frame, out = np.zeros((32, 32, 3), np.uint8), np.empty((32, 32), np.float32)
-    run("32x32 without edges", functools.partial(estimator.estimate_into, frame, out))
-    answers = [estimator.estimate(frame, expected_error=False) for _ in range(300)]
-    run.facts["stages_us"] = 1e3 * float(np.median([sum(answer.stage_ms.values()) for answer in answers]))
+
+    def from_python() -> None:
+        for _ in range(100):
+            estimator.estimate_into(frame, out)
+
+    run("overhead", {"C++": functools.partial(library.estimate, THREADS, 100), "Python": from_python})
 
 
-# ---- one picture of 360x360 with given edges: shared features against one network call per patch
+# ---- the patch networks at given edges: shared features against one evaluation per patch
 
 
 REFERENCE = Path(os.environ.get("DEFOCUS_FAST_REFERENCE", ROOT.parent / "shared" / "reference"))
+# Of the authors' program on the reference picture and its edges; the report says where the time is from.
+PUBLISHED = {"published program": 26_000}
+HEADS = ("edge", "blur")
 
 
-def given() -> tuple[NDArray[np.uint8], NDArray[np.bool_], str]:
-    """The picture on which the published program's time is known, with its edges; another where it is not at hand
-    (CONTRIBUTING.md says where it is looked for).
+def given(quick: bool) -> tuple[NDArray[np.uint8], NDArray[np.bool_], dict[str, int]]:
+    """A picture of 360x360, its edges, and the time recorded on it: the published program's picture, or the
+    photograph, without such a time, where that is not at hand (CONTRIBUTING.md says where it is looked for).
     """
-    if (REFERENCE / "image_01.png").is_file():
+    if known := (REFERENCE / "image_01.png").is_file():
         frame = np.asarray(Image.open(REFERENCE / "image_01.png").convert("RGB"))
-        return frame, np.asarray(Image.open(REFERENCE / "edges" / "edge_01.png")) > 0, "reference"
-    frame = photo((360, 360))
-    return frame, defocus_fast.detect_edges(frame), "photograph"
+        edges = np.asarray(Image.open(REFERENCE / "edges" / "edge_01.png")) > 0
+    else:
+        frame = photo((360, 360))
+        edges = defocus_fast.detect_edges(frame)
+    if quick:
+        edges[50:] = False
+    return frame, edges, PUBLISHED if known and not quick else {}
 
 
-@pytest.mark.parametrize(("model", "precision", "evaluation"), [
-    ("fast", BF16, "auto"), ("tip22", BF16, "shared"), ("tip22", "float32", "shared"),
-    ("tip22", BF16, "patch"), ("tip22", "float32", "patch"),
-])  # fmt: skip
-def test_given_edges(run: Run, model: str, precision: str, evaluation: str) -> None:
-    """The patch form is OpenVINO's, in batches of 16 patches."""
-    frame, edges, picture = given()
-    time_frame(run, "360x360, given edges", frame, edges, model=model, precision=precision, evaluation=evaluation)
-    run.facts["picture"] = picture
+def crops_of(frame: NDArray[np.uint8], edges: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
+    """The networks' three inputs at every edge, (n, 3, side, side) each."""
+    padded = np.pad(frame.astype(np.float32) / np.float32(255), [(20, 20), (20, 20), (0, 0)], mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (41, 41), axis=(0, 1))
+    crops = np.ascontiguousarray(windows[np.nonzero(edges)])
+    return [crops, *(np.ascontiguousarray(crops[:, :, cut:-cut, cut:-cut]) for cut in (7, 13))]
 
 
-def test_given_edges_onnxruntime(run: Run) -> None:
-    """Both patch networks, batches of 16, on 512 of the edges; the time is scaled to all of them in the report."""
+def in_batches(infers: list[Callable[..., Any]], crops: list[NDArray[np.float32]], batch: int) -> Call:
+    """The probabilities of both networks at every edge. The last batch reaches back, so that all are of one size."""
+    n = len(crops[0])
+
+    def call() -> list[NDArray[np.float32]]:
+        answers = [np.empty((n, outputs), np.float32) for outputs in (2, 23)]
+        for start in range(0, n, batch):
+            part = slice(min(start, n - batch), min(start + batch, n))
+            for infer, answer in zip(infers, answers, strict=True):
+                answer[part] = infer([crop[part] for crop in crops])
+        return answers
+
+    return call
+
+
+def openvino_request(model: Any, precision: str) -> Any:
+    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY"}
+    openvino = pytest.importorskip("openvino")
+    return openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+
+
+def openvino_patches(precision: str, crops: list[NDArray[np.float32]], batch: int) -> Call:
+    openvino = pytest.importorskip("openvino")
+    infers = []
+    for head in HEADS:
+        model = openvino.Core().read_model(MODELS / "tip22" / f"{head}_patch.onnx")
+        model.reshape({f"crop{side}": [batch, 3, side, side] for side in (41, 27, 15)})
+        request = openvino_request(model, precision)
+        infers.append(lambda inputs, request=request: request.infer(inputs, share_inputs=True, share_outputs=True)[0])
+    return in_batches(infers, crops, batch)
+
+
+def onnxruntime_session(graph: str) -> Any:
     onnxruntime = pytest.importorskip("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    sessions = [
-        onnxruntime.InferenceSession(str(MODELS / "tip22" / f"{head}_patch.onnx"), options) for head in ("edge", "blur")
-    ]
-    _, edges, _ = given()
-    crops = {f"crop{n}": np.random.default_rng(0).random((16, 3, n, n), np.float32) for n in (41, 27, 15)}
-
-    def call() -> None:
-        for _ in range(512 // 16):
-            for session in sessions:
-                session.run(None, crops)
-
-    run("360x360, given edges", call, edges=int(edges.sum()), edges_timed=512)
+    return onnxruntime.InferenceSession(str(MODELS / "tip22" / f"{graph}.onnx"), options)
 
 
-# ---- stages against other libraries
+def onnxruntime_patches(crops: list[NDArray[np.float32]], batch: int) -> Call:
+    infers = []
+    for head in HEADS:
+        session = onnxruntime_session(f"{head}_patch")
+        names = [tensor.name for tensor in session.get_inputs()]
+        infers.append(lambda inputs, s=session, names=names: s.run(None, dict(zip(names, inputs, strict=True)))[0])
+    return in_batches(infers, crops, batch)
 
 
-@pytest.fixture(scope="module")
-def cv2() -> Any:
-    return pytest.importorskip("cv2")
+def fastest(make: Callable[[int], Call]) -> int:
+    """The batch size with which a call takes the least time, of three."""
+    calls = {batch: make(batch) for batch in (1, 16, 64, 256)}
+    least = dict.fromkeys(calls, float("inf"))
+    for _ in range(3):
+        for batch, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            least[batch] = min(least[batch], time.perf_counter() - begin)
+    return min(least, key=lambda batch: least[batch])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_given_edges(run: Run, quick: bool, precision: str) -> None:
+    """Whole frames of ours against the networks alone, of crops that lie ready, in the best of four batch sizes."""
+    frame, edges, recorded = given(quick)
+    crops = crops_of(frame, edges)
+    some = [crop[: 256 if quick else 512] for crop in crops]
+    ours, openvino, onnxruntime = (f"{name}, {precision}" for name in ("tip22", "OpenVINO", "ONNX Runtime"))
+    notes = {}
+
+    def openvino_call() -> Call:
+        batch = fastest(functools.partial(openvino_patches, precision, some))
+        notes[openvino] = f"patches in batches of {batch}"
+        return openvino_patches(precision, crops, batch)
+
+    def onnxruntime_call() -> Call:
+        batch = fastest(functools.partial(onnxruntime_patches, some))
+        notes[onnxruntime] = (
+            f"patches in batches of {batch}; extrapolated from {len(some[0])} of {len(crops[0]):,} edges"
+        )
+        return onnxruntime_patches(some, batch)
+
+    peers = {openvino: openvino_call}
+    if precision == "float32":  # ONNX Runtime computes in no other on CPUs
+        peers[onnxruntime] = onnxruntime_call
+    options: dict[str, Any] = {"model": "tip22", "precision": precision, "evaluation": "shared"}
+    answers = run(
+        "peers",
+        {ours: estimate(frame, edges, **options)},
+        peers,
+        scale={onnxruntime: len(crops[0]) / len(some[0])},
+        task=f"360x360, {edges.sum():,} given edges",
+        notes=notes,
+        recorded=recorded,
+        goals={openvino: "18x", **dict.fromkeys(PUBLISHED, "100x")} if precision == "bfloat16" else {},
+    )
+    del answers[ours]
+    expected = Estimator(360, 360, **options).estimate(frame, edges=edges, level_probabilities=True)
+    for depth, levels in answers.values():
+        n = len(depth)
+        assert ((depth[:, 1] > 0.5) == (expected.depth_probability[:n] > 0.5)).mean() >= 0.98
+        assert (levels.argmax(axis=1) == expected.level_probabilities[:n].argmax(axis=1)).mean() >= 0.98
+
+
+def test_given_edges_fast(run: Run, quick: bool) -> None:
+    frame, edges, recorded = given(quick)
+    call = estimate(frame, edges, model="fast")
+    goals = dict.fromkeys(PUBLISHED, "700x")
+    run("peers", {f"fast, {BF16}": call}, task=f"360x360, {edges.sum():,} given edges", recorded=recorded, goals=goals)
+
+
+# ---- against others: one model against the other, and stages against other libraries
+
+
+@pytest.mark.parametrize("size", [(360, 360), LARGE_HD], ids=str)
+def test_models(run: Run, size: tuple[int, int]) -> None:
+    calls = {f"{model}, {BF16}": estimate(photo(size), model=model) for model in ("fast", "tip22")}
+    run("peers", calls, task=f"{size[1]}x{size[0]}", goals={f"tip22, {BF16}": "8x"})
 
 
 @pytest.mark.parametrize("channels", [3, 1])
-def test_canny_opencv(run: Run, cv2: Any, channels: int) -> None:
-    """Its fastest form: bytes throughout, of three channels the largest, as ours; of one channel without that."""
+def test_detect_edges(run: Run, channels: int) -> None:
+    """OpenCV in its fastest form: bytes throughout, of three channels the largest, as ours. It gives other edges."""
     frame = photo(HD)
-    grey = frame.max(axis=2)
+    value = frame.max(axis=2)
+    ours, scikit_image = "detect_edges, uint8", "scikit-image canny of one channel, float64"
+    opencv = "OpenCV max, GaussianBlur, Canny, uint8" if channels == 3 else "OpenCV GaussianBlur, Canny, uint8"
 
-    def call() -> Any:
-        value = cv2.max(cv2.max(frame[..., 0], frame[..., 1]), frame[..., 2]) if channels == 3 else grey
-        return cv2.Canny(cv2.GaussianBlur(value, (0, 0), 2**0.5), 0.08 * 255, 0.2 * 255, L2gradient=True)
+    def opencv_call() -> Call:
+        cv2 = pytest.importorskip("cv2")
 
-    run("detect_edges", call)
+        def call() -> Any:
+            grey = cv2.max(cv2.max(frame[..., 0], frame[..., 1]), frame[..., 2]) if channels == 3 else value
+            return cv2.Canny(cv2.GaussianBlur(grey, (0, 0), 2**0.5), 0.08 * 255, 0.2 * 255, L2gradient=True)
+
+        return call
+
+    def scikit_image_call() -> Call:
+        feature = pytest.importorskip("skimage.feature")
+        return functools.partial(feature.canny, value / 255, 2**0.5, 0.08, 0.2)
+
+    answers = run(
+        "peers",
+        {ours: functools.partial(defocus_fast.detect_edges, frame if channels == 3 else value, num_threads=THREADS)},
+        {opencv: opencv_call, scikit_image: scikit_image_call},
+        task=f"edges of 1920x1080, {channels} channel{'s' if channels == 3 else ''}",
+        goals={opencv: "2x"},
+    )
+    if scikit_image in answers:
+        np.testing.assert_array_equal(answers[ours], answers[scikit_image])
 
 
-def test_canny_scikit_image(run: Run) -> None:
-    feature = pytest.importorskip("skimage.feature")
-    value = photo(HD).max(axis=2)
-    run("detect_edges", lambda: feature.canny(value, 2**0.5, low_threshold=0.08, high_threshold=0.2))
-
-
-def test_propagate_opencv(run: Run, cv2: Any) -> None:
-    """The guide and the filter of two signals take three calls of dtFilter."""
+def dt_filter() -> Callable[..., Any]:
+    cv2 = pytest.importorskip("cv2")
     if not hasattr(cv2, "ximgproc"):
         pytest.skip("this OpenCV has no ximgproc")
-    frame = photo(HD)
-    signals = np.random.default_rng(0).random((2, *HD), np.float32)
-    guide = frame.astype(np.float32) / 255
-
-    def call() -> None:
-        smooth = cv2.ximgproc.dtFilter(frame, guide, 7.0, 0.5, mode=cv2.ximgproc.DTF_RF, numIters=5)
-        for signal in signals:
-            cv2.ximgproc.dtFilter(smooth, signal, 135.0, 0.75, mode=cv2.ximgproc.DTF_RF, numIters=5)
-
-    run("propagate", call)
+    return functools.partial(cv2.ximgproc.dtFilter, mode=cv2.ximgproc.DTF_RF, numIters=5)
 
 
-@pytest.mark.parametrize("signals", [2, 3])
-def test_propagate(run: Run, signals: int) -> None:
-    """The stage of a frame; the third signal is for the expected error."""
-    time_frame(run, "propagate", photo(HD), model="fast", expected_error=signals == 3)
+def test_domain_transform_filter(run: Run) -> None:
+    guide = photo(HD).astype(np.float32) / 255
+    ours, opencv = "domain_transform_filter, float32", "OpenCV dtFilter, float32"
+    answers = run(
+        "peers",
+        {ours: functools.partial(defocus_fast.domain_transform_filter, guide, guide, 7.0, 0.5, num_threads=THREADS)},
+        {opencv: lambda: functools.partial(dt_filter(), guide, guide, 7.0, 0.5)},
+        task="filter of 1920x1080, 3 channels",
+    )
+    if opencv in answers:
+        np.testing.assert_allclose(answers[ours], answers[opencv], rtol=0, atol=2e-6)  # as in tests/tolerances.py
 
 
-# ---- the trunk against dense evaluation by others, and the machine's ceilings
+def test_propagate(run: Run) -> None:
+    """No depth edges: dtFilter has none."""
+    frame, none = photo(HD), np.zeros(HD, bool)
+    edges = defocus_fast.detect_edges(frame)
+    radii = np.random.default_rng(0).uniform(0.5, 6, HD).astype(np.float32)
+    ours, opencv = "propagate, float32", "OpenCV, three dtFilter, float32"
+    call = functools.partial(defocus_fast.propagate, frame, radii, edges, none, sigma_r=0.75, num_threads=THREADS)
+
+    def opencv_call() -> Call:
+        cv2, dt = pytest.importorskip("cv2"), dt_filter()
+        guide = frame.astype(np.float32) / 255
+        known = edges.astype(np.float32)
+
+        def call() -> Any:
+            smooth = dt(guide, guide, 7.0, 0.5)
+            sums = dt(smooth, cv2.multiply(radii, known), 135.0, 0.75)
+            return cv2.divide(sums, dt(smooth, known, 135.0, 0.75))
+
+        return call
+
+    task = "map of 1920x1080 from its edges"
+    answers = run("peers", {ours: call}, {opencv: opencv_call}, task=task, goals={opencv: "4x"})
+    if opencv in answers:
+        np.testing.assert_allclose(answers[ours], answers[opencv], rtol=0, atol=2e-5)  # as in tests/tolerances.py
 
 
-def test_trunk_dense(run: Run) -> None:
-    """Every pixel of one tile of 192x192 is an edge: all layers are computed everywhere."""
-    edges = np.ones((192, 192), bool)
-    time_frame(run, "trunk", photo((192, 192)), edges, model="tip22", evaluation="shared")
+# ---- the features of both networks at every pixel, and the machine's ceilings
 
 
-def test_cells_dense(run: Run) -> None:
-    time_frame(run, "trunk", photo((384, 384)), np.ones((384, 384), bool), model="fast")
+def trunk_multiply_adds(model: str, side: int, width: int = 64) -> int:
+    """Of a tile of which every pixel is an edge, as Tip22Trunk and CellTrunk in cpp/src/trunk.cpp compute it."""
+
+    def layer(reach: int, inputs: int, taps: int) -> int:
+        return (side + 2 * reach) ** 2 * inputs * taps * width
+
+    if model == "fast":
+        side //= 3
+        return layer(6, 28, 9) + sum(layer(reach, width, 9) for reach in range(6))
+    pooled = layer(19, 4, 9) + sum(layer(reach, width, 9) for reach in (15, 12, 9))
+    branch2 = layer(12, 4, 9) + layer(11, width, 9) + layer(10, width, 9) + layer(9, width, 1)
+    branch3 = layer(6, 4, 9) + sum(layer(reach, width, 9) for reach in (5, 4, 3))
+    return 2 * pooled + branch2 + branch3 + 2 * layer(2, width, 9) + layer(6, 2 * width, 9) + layer(6, 3 * width, 9)
 
 
-@pytest.mark.parametrize("precision", ["f32", "bf16"])
-def test_trunk_openvino(run: Run, precision: str) -> None:
-    """The same features of the same tile by OpenVINO."""
+def dense(model: str, side: int, precision: str) -> Call:
+    """Frames of which every pixel is an edge: all layers are computed everywhere."""
+    size = (side, side)
+    return estimate(photo(size), np.ones(size, bool), model=model, precision=precision, evaluation="shared")
+
+
+def torch_trunk(precision: str, tile: NDArray[np.float32]) -> Call:
+    """tip22's trunk.onnx, channels last."""
+    onnx, torch = pytest.importorskip("onnx"), pytest.importorskip("torch")
+
+    def tensor(values: NDArray[np.float32]) -> Any:
+        return torch.tensor(values, dtype=getattr(torch, precision)).to(memory_format=torch.channels_last)
+
+    graph = onnx.load(MODELS / "tip22" / "trunk.onnx").graph
+    constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    known = {"image": tensor(tile)} | {name: tensor(values) for name, values in constants.items() if values.ndim == 4}
+
+    def call() -> list[Any]:
+        values = dict(known)
+        for node in graph.node:
+            settings = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+            inputs = [values[name] for name in node.input if name in values]
+            if node.op_type == "Conv":
+                answer = torch.nn.functional.conv2d(*inputs, dilation=settings["dilations"])
+            elif node.op_type == "Relu":
+                answer = torch.relu_(inputs[0])
+            elif node.op_type == "MaxPool":
+                answer = torch.nn.functional.max_pool2d(*inputs, settings["kernel_shape"], stride=1)
+            elif node.op_type == "Concat":
+                answer = torch.cat(inputs, 1)
+            else:  # Slice
+                start, end = (int(constants[name][0]) for name in node.input[1:3])
+                answer = inputs[0][:, :, start:end, start:end]
+            values[node.output[0]] = answer
+        return [values[item.name] for item in graph.output]
+
+    inference: Call = torch.inference_mode()(call)
+    return inference
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_trunk(run: Run, precision: str) -> None:
+    """The same features of the same tile; those of ours are not given out, but the others' must agree."""
+    side, margin = 192, 20
+    padding = [(margin, margin), (margin, margin), (0, 0)]
+    tile = np.pad(photo((side, side)).astype(np.float32) / 255, padding, mode="symmetric").transpose(2, 0, 1)[None]
+    tile = np.ascontiguousarray(tile)
+
+    def openvino_call() -> Call:
+        openvino = pytest.importorskip("openvino")
+        model = openvino.Core().read_model(MODELS / "tip22" / "trunk.onnx")
+        model.reshape(tile.shape)
+        request = openvino_request(model, precision)
+        return lambda: list(request.infer([tile], share_inputs=True, share_outputs=True).values())
+
+    def onnxruntime_call() -> Call:
+        return functools.partial(onnxruntime_session("trunk").run, None, {"image": tile})
+
+    peers = {f"OpenVINO, {precision}": openvino_call, f"PyTorch, {precision}": lambda: torch_trunk(precision, tile)}
+    if precision == "float32":
+        peers[f"ONNX Runtime, {precision}"] = onnxruntime_call
+    ours = f"tip22, {precision}"
+    task = f"features at every pixel of {side}x{side}"
+    answers = run("peers", {ours: dense("tip22", side, precision)}, peers, stage="extract_features", task=task)
+    del answers[ours]
+    tolerance = 1e-4 if precision == "float32" else 0.05  # of the largest feature; bfloat16 keeps 8 bits in each layer
+    first, *others = answers.values()
+    for other in others:
+        for mine, theirs in zip(first, other, strict=True):
+            theirs = theirs.float().numpy() if precision == "bfloat16" else np.asarray(theirs)
+            np.testing.assert_allclose(theirs, mine, rtol=0, atol=tolerance * np.abs(mine).max())
+
+
+def openvino_convolution(precision: str, channels: int, side: int) -> Call:
     openvino = pytest.importorskip("openvino")
-    core = openvino.Core()
-    model = core.read_model(MODELS / "tip22" / "trunk.onnx")
-    model.reshape([1, 3, 232, 232])
-    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY"}
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
-    tile = np.random.default_rng(0).random((1, 3, 232, 232), np.float32)
-    run("trunk", lambda: request.infer([tile]))
+    ops = pytest.importorskip("openvino.opset13")
+    image = ops.parameter([1, channels, side, side], np.float32)
+    weights = np.random.default_rng(0).standard_normal((channels, channels, 3, 3), np.float32)
+    model = openvino.Model([ops.convolution(image, weights, [1, 1], [1, 1], [1, 1], [1, 1])], [image])
+    request = openvino_request(model, precision)
+    picture = np.random.default_rng(0).random((1, channels, side, side), np.float32)
+    return lambda: request.infer([picture], share_inputs=True, share_outputs=True)
 
 
-def test_trunk_onnxruntime(run: Run) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    session = onnxruntime.InferenceSession(str(MODELS / "tip22" / "trunk.onnx"), options)
-    tile = np.random.default_rng(0).random((1, 3, 232, 232), np.float32)
-    run("trunk", lambda: session.run(None, {"image": tile}))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_convolution_ceiling(run: Run, dtype: str) -> None:
+def torch_convolution(precision: str, channels: int, side: int) -> Call:
     torch = pytest.importorskip("torch")
-    settings = {"dtype": getattr(torch, dtype)}
-    x = torch.rand(1, 256, 96, 96, **settings).to(memory_format=torch.channels_last)
-    layer = torch.nn.Conv2d(256, 256, 3, padding=1, bias=False, **settings).to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        run("ceiling", lambda: layer(x), multiply_adds=256 * 256 * 9 * 96 * 96)
+    settings = {"dtype": getattr(torch, precision)}
+    picture = torch.rand(1, channels, side, side, **settings).to(memory_format=torch.channels_last)
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False, **settings)
+    call: Call = torch.inference_mode()(functools.partial(layer.to(memory_format=torch.channels_last), picture))
+    return call
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("model", "side"), [("tip22", 192), ("fast", 384)])
+def test_convolution_ceiling(run: Run, model: str, side: int, precision: str) -> None:
+    """Two libraries' convolutions of equal work. PyTorch's own, without oneDNN, are ten times slower: left out."""
+    ours = f"{model}, {precision}, features at every pixel of {side}x{side}"
+    work = {ours: 2e-9 * trunk_multiply_adds(model, side)}
+    peers = {}
+    for channels in (64, 128, 256, 512):
+        width = 96 * 256 // channels
+        for library, make in (("OpenVINO", openvino_convolution), ("PyTorch (oneDNN)", torch_convolution)):
+            name = f"{library}, {precision}, convolution {channels} -> {channels}, 3x3"
+            work[name] = 2e-9 * 9 * (channels * width) ** 2
+            peers[name] = functools.partial(make, precision, channels, width)
+    call = dense(model, side, precision)
+    run("ceiling", {ours: call}, peers, stage="extract_features", work=work, unit="GFLOP")
 
 
 def test_copy_ceiling(run: Run) -> None:
-    torch = pytest.importorskip("torch")
-    source, target = torch.rand(1 << 26), torch.rand(1 << 26)
-    run("ceiling", lambda: target.copy_(source), bytes=2 * 4 << 26)
+    """Bytes of the passes alone: in each of the 2 x 5 of both filters, the coefficients and every signal are read and
+    written.
+    """
+    copy = "PyTorch, copy of 256 MiB"
+
+    def copy_call() -> Call:
+        torch = pytest.importorskip("torch")
+        source, target = torch.rand(1 << 26), torch.rand(1 << 26)
+        return functools.partial(target.copy_, source)
+
+    ours = "propagate, two signals, 1920x1080"
+    call = functools.partial(Estimator(*HD, num_threads=THREADS).estimate, photo(HD), expected_error=False)
+    work = {ours: 1e-9 * 10 * 2 * 4 * HD[0] * HD[1] * ((1 + 3) + (1 + 2)), copy: 1e-9 * 2 * (4 << 26)}
+    run("ceiling", {ours: call}, {copy: copy_call}, stage="propagate", work=work, unit="GB")
