@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write ACCURACY.md and its pictures: ``python bench/accuracy.py RESULTS.json TEST --published FOLDER``.
 
-RESULTS.json comes from ``defocus-fast evaluate TEST --model tip22 --model fast --model FOLDER --ablations --json
-RESULTS.json`` on the fixed scenes TEST of ``python -m training.scenes PICTURES TEST``; FOLDER holds the published
-weights (``defocus-fast import-weights``).
+RESULTS.json comes from ``defocus-fast evaluate TEST --model tip22 --model fast --model FOLDER --ablations --precision
+auto --precision int8 --json RESULTS.json`` on the fixed scenes TEST of ``python -m training.scenes PICTURES TEST``;
+FOLDER holds the published weights (``defocus-fast import-weights``), with ranges (``training.calibrate``).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def draw_front(results: list[dict[str, Any]], names: dict[str, str], file: Path)
         )
     axes.set(xscale="log", xlabel="ms a picture of 360x360", ylabel="raw MAE, px")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(title="each in four variants")
+    axes.legend(title="each in all its variants")
     figure.savefig(file)
 
 
@@ -153,8 +153,8 @@ Written by `bench/accuracy.py` on {datetime.date.today()}: {os.cpu_count()} core
 
 Half of them layered, a quarter layered over a slanted background, a quarter slanted; half clean, half with random
 camera effects. "published" are the authors' weights, run by this library in the same run. "as shipped" spreads
-posterior means (`labels="posterior"`), "the paper's form" the most probable levels. Measures are those of
-`defocus-fast evaluate --help`.
+posterior means (`labels="posterior"`), "the paper's form" the most probable levels; "int8" is as shipped in that
+precision. Measures are those of `defocus-fast evaluate --help`.
 
 {scores(results, names)}
 Raw MAE by kind of scene, as shipped:

@@ -34,6 +34,16 @@ HD = (1080, 1920)
 LARGE_HD = pytest.param(HD, marks=pytest.mark.large)
 SIZES = [(360, 360), (480, 640), (720, 1280), LARGE_HD, pytest.param((3000, 4000), marks=pytest.mark.large)]
 BF16 = "bfloat16" if Estimator(1, 1).precision == "bfloat16" else "float32"
+
+
+def has_int8() -> bool:
+    try:
+        Estimator(1, 1, precision="int8")
+    except defocus_fast.BackendUnavailable:
+        return False
+    return True
+
+
 PRECISIONS = [
     pytest.param("bfloat16", marks=pytest.mark.skipif(BF16 != "bfloat16", reason="this CPU has no AVX512-BF16")),
     "float32",
@@ -167,6 +177,21 @@ def time_frame(run: Run, group: str, picture: str, frame: NDArray[np.uint8], edg
 @pytest.mark.parametrize("model", defocus_fast.shipped_models())
 def test_frame(run: Run, model: str, size: tuple[int, int]) -> None:
     time_frame(run, "frames", "photograph", photo(size), model=model)
+
+
+@pytest.mark.skipif(not has_int8(), reason="this CPU has no AVX512-VNNI")
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        ("fast", (360, 360)),
+        ("fast", (480, 640)),
+        pytest.param("fast", HD, marks=pytest.mark.large),
+        ("tip22", (360, 360)),
+    ],
+    ids=str,
+)
+def test_int8(run: Run, model: str, size: tuple[int, int]) -> None:
+    time_frame(run, "frames", "photograph", photo(size), model=model, precision="int8")
 
 
 @pytest.mark.parametrize("picture", [calm, hostile])
@@ -401,6 +426,14 @@ def test_models(run: Run, size: tuple[int, int]) -> None:
     run("peers", calls, task=f"{size[1]}x{size[0]}", goals={f"tip22, {BF16}": "8x"})
 
 
+@pytest.mark.skipif(not has_int8(), reason="this CPU has no AVX512-VNNI")
+@pytest.mark.parametrize("model", defocus_fast.shipped_models())
+def test_precisions(run: Run, model: str) -> None:
+    frame = photo((360, 360))
+    calls = {f"{model}, {name}": estimate(frame, model=model, precision=name) for name in ("int8", BF16)}
+    run("peers", calls, task="360x360")
+
+
 @pytest.mark.parametrize("channels", [3, 1])
 def test_detect_edges(run: Run, channels: int) -> None:
     """OpenCV in its fastest form: bytes throughout, of three channels the largest, as ours. It gives other edges."""
@@ -453,15 +486,12 @@ def test_domain_transform_filter(run: Run) -> None:
         np.testing.assert_allclose(answers[ours], answers[opencv], rtol=0, atol=2e-6)  # as in tests/tolerances.py
 
 
-def test_propagate(run: Run) -> None:
-    """No depth edges: dtFilter has none."""
-    frame, none = photo(HD), np.zeros(HD, bool)
-    edges = defocus_fast.detect_edges(frame)
-    radii = np.random.default_rng(0).uniform(0.5, 6, HD).astype(np.float32)
-    ours, opencv = "propagate, float32", "OpenCV, three dtFilter, float32"
-    call = functools.partial(defocus_fast.propagate, frame, radii, edges, none, sigma_r=0.75, num_threads=THREADS)
+def dt_filter_propagate(
+    frame: NDArray[np.uint8], radii: NDArray[np.float32], edges: NDArray[np.bool_]
+) -> Callable[[], Call]:
+    """The guide, and both signals along it."""
 
-    def opencv_call() -> Call:
+    def make() -> Call:
         cv2, dt = pytest.importorskip("cv2"), dt_filter()
         guide = frame.astype(np.float32) / 255
         known = edges.astype(np.float32)
@@ -473,10 +503,38 @@ def test_propagate(run: Run) -> None:
 
         return call
 
+    return make
+
+
+def test_propagate(run: Run) -> None:
+    """No depth edges: dtFilter has none."""
+    frame, none = photo(HD), np.zeros(HD, bool)
+    edges = defocus_fast.detect_edges(frame)
+    radii = np.random.default_rng(0).uniform(0.5, 6, HD).astype(np.float32)
+    ours, opencv = "propagate, float32", "OpenCV, three dtFilter, float32"
+    call = functools.partial(defocus_fast.propagate, frame, radii, edges, none, sigma_r=0.75, num_threads=THREADS)
     task = "map of 1920x1080 from its edges"
-    answers = run("peers", {ours: call}, {opencv: opencv_call}, task=task, goals={opencv: "4x"})
+    answers = run("peers", {ours: call}, {opencv: dt_filter_propagate(frame, radii, edges)}, task=task)
     if opencv in answers:
         np.testing.assert_allclose(answers[ours], answers[opencv], rtol=0, atol=2e-5)  # as in tests/tolerances.py
+
+
+def test_propagate_in_a_frame(run: Run) -> None:
+    """The same as the stage of a frame, whose memory is there already."""
+    frame = photo(HD)
+    call = functools.partial(Estimator(*HD, num_threads=THREADS).estimate, frame, expected_error=False)
+    known = call()
+    radii, edges = np.zeros(HD, np.float32), known.pattern_edges
+    radii[tuple(known.edges.T)] = known.radii
+    opencv = "OpenCV, three dtFilter, float32"
+    run(
+        "peers",
+        {"propagate in a frame, float32": call},
+        {opencv: dt_filter_propagate(frame, radii, edges)},
+        stage="propagate",
+        task="map of 1920x1080 from its edges",
+        goals={opencv: "4x"},
+    )
 
 
 # ---- the features of both networks at every pixel, and the machine's ceilings

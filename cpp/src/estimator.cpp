@@ -530,13 +530,15 @@ void propagate(const ImageView& image, const RadiiView& radii, const MaskView& p
   check_out(out, "out", image.height, image.width);
   cpu::check_range(image, workers);
   std::vector<std::uint8_t> barrier(std::size_t(image.height) * std::size_t(image.width));
-  for (int y = 0; y < image.height; ++y)
-    for (int x = 0; x < image.width; ++x) {
-      barrier[std::size_t(y) * std::size_t(image.width) + std::size_t(x)] = *depth.at(y, x) != 0;
-      if (const float radius = *radii.at(y, x); *pattern.at(y, x) && !(radius >= 0 && std::isfinite(radius)))
-        throw InvalidArgument("radii: expected finite px >= 0 at pattern edges, got " + std::to_string(radius) +
-                              " at row " + std::to_string(y) + ", column " + std::to_string(x));
-    }
+  workers.for_ranges(image.height, 64, [&](int begin, int end, int) {
+    for (int y = begin; y < end; ++y)
+      for (int x = 0; x < image.width; ++x) {
+        barrier[std::size_t(y) * std::size_t(image.width) + std::size_t(x)] = *depth.at(y, x) != 0;
+        if (const float radius = *radii.at(y, x); *pattern.at(y, x) && !(radius >= 0 && std::isfinite(radius)))
+          throw InvalidArgument("radii: expected finite px >= 0 at pattern edges, got " + std::to_string(radius) +
+                                " at row " + std::to_string(y) + ", column " + std::to_string(x));
+      }
+  });
   cpu::DomainTransform transform(image.height, image.width, select_kernels(kernels.c_str()), workers);
   cpu::propagate(
       transform, image, barrier.data(), options,

@@ -444,7 +444,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     help="The ground truth is masks, and this is what the values above half of the largest stand for.",
 )
 @click.option("--ablations", is_flag=True, help="Also with psi 0, without the edge network, and in the paper's form.")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="Of the networks.")
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    default=["auto"],
+    help="Of the networks; give it once for every one. Ablations are of the first.",
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures there.")
 def evaluate(
     folder: Path,
@@ -453,7 +460,7 @@ def evaluate(
     scale: float,
     mask: str | None,
     ablations: bool,
-    precision: str,
+    precisions: tuple[str, ...],
     json_file: Path | None,
 ) -> None:
     """Measure accuracy on pictures with known blur.
@@ -489,10 +496,15 @@ def evaluate(
     if not found:
         where = _shown(truth or folder)
         _fail(f"no picture in {_shown(folder)} has ground truth (NAME.npy, NAME.mat or NAME.png) in {where}")
+    variants = {
+        name: {"precision": precisions[0], **options}
+        for name, options in (VARIANTS if ablations else {"as shipped": {}}).items()
+    }
+    variants |= {precision: {"precision": precision} for precision in precisions[1:]}
     rows: list[dict[str, Any]] = []
     for model in models:
-        for variant, options in (VARIANTS if ablations else {"as shipped": {}}).items():
-            estimators = _Estimators(model=_model(model), precision=precision, **options)
+        for variant, options in variants.items():
+            estimators = _Estimators(model=_model(model), **options)
             scores: list[Any] = []
             for picture, known in track(found, f"{model}, {variant}", transient=True, disable=not sys.stderr.isatty()):
                 try:
