@@ -193,6 +193,12 @@ __global__ void read_mask(MaskView edges, std::uint8_t* mask) {
   mask[std::ptrdiff_t(y) * edges.width + x] = bytes[y * edges.pitch_bytes + x * edges.pixel_stride_bytes] != 0;
 }
 
+__global__ void clear_off_grid(int height, int width, int stride, std::uint8_t* mask) {
+  int y, x;
+  if (!pixel_of_thread(height, width, y, x)) return;
+  if (y % stride != 0 || x % stride != 0) mask[std::ptrdiff_t(y) * width + x] = 0;
+}
+
 struct InMask {
   const std::uint8_t* mask;
   __device__ bool operator()(std::int64_t i) const { return mask[i] != 0; }
@@ -256,6 +262,10 @@ void EdgeDetector::thin(const ImageView& image, Stream stream) {
 
 void EdgeDetector::copy_edges(const MaskView& edges, std::uint8_t* mask, Stream stream) {
   launch(read_mask, blocks_for(std::int64_t{height_} * width_), block_size, stream, edges, mask);
+}
+
+void EdgeDetector::keep_grid(int stride, std::uint8_t* mask, Stream stream) {
+  launch(clear_off_grid, blocks_for(std::int64_t{height_} * width_), block_size, stream, height_, width_, stride, mask);
 }
 
 void EdgeDetector::list_edges(const std::uint8_t* mask, Stream stream) {

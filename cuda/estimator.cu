@@ -69,6 +69,7 @@ void Estimator::detect_edges(const DeviceFrame& frame, Stream stream) {
     edge_detector_.copy_edges(frame.edges, answers_.pattern_edges, stream);
   else
     edge_detector_.detect_edges(frame.image, answers_.pattern_edges, stream);
+  if (options_.edge_stride > 1) edge_detector_.keep_grid(options_.edge_stride, answers_.pattern_edges, stream);
   edge_detector_.list_edges(answers_.pattern_edges, stream);
 }
 

@@ -38,6 +38,8 @@ class EdgeDetector {
   void detect_edges(const ImageView& image, std::uint8_t* mask, Stream stream);
   /// The same from the caller's mask.
   void copy_edges(const MaskView& edges, std::uint8_t* mask, Stream stream);
+  /// Keeps the edges whose row and column are multiples of `stride`.
+  void keep_grid(int stride, std::uint8_t* mask, Stream stream);
   /// Lists the pixels where mask is not 0.
   void list_edges(const std::uint8_t* mask, Stream stream);
   const EdgeList& edges() const { return edges_; }

@@ -85,6 +85,16 @@ def test_pictures_of_several_tiles(architecture: str, size: tuple[int, int], req
     )
 
 
+@pytest.mark.parametrize("stride", [2, 3])
+def test_edge_stride(random_cells: str, stride: int) -> None:
+    picture = texture(31, 40, seed=6)
+    cpu, device = pair(random_cells, 31, 40, edge_stride=stride, depth_threshold=1)
+    for edges in (None, np.ones((31, 40), bool)):
+        expected = cpu.estimate(picture, edges=edges, level_probabilities=True)
+        assert len(expected.edges) > 0
+        check(expected, device.estimate(picture, edges=edges, level_probabilities=True))
+
+
 def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:
     picture = texture(20, 30, seed=1)
     estimator = defocus_fast.Estimator(20, 30, model=random_cells, **device_options(random_cells, 20, 30, 100))

@@ -371,6 +371,8 @@ def test_unfit_out(estimator: Estimator, picture: np.ndarray, out: Any, error: t
         ({"sigma_r": 0.0}, "sigma_r: expected > 0, or None"),
         ({"guide_sigma_s": -1.0}, "^guide_sigma_s: expected a finite number > 0, got -1"),
         ({"iterations": 17}, "^iterations: expected 1 to 16, got 17"),
+        ({"edge_stride": 0}, "edge_stride: expected 1 to 16, got 0"),
+        ({"edge_stride": 17}, "edge_stride: expected 1 to 16, got 17"),
         ({"depth_threshold": 1.5}, r"depth_threshold: expected \[0, 1\]"),
         ({"canny_low": 0.5}, "0 <= low <= high"),
         ({"canny_sigma": -1.0}, "sigma"),
@@ -503,6 +505,21 @@ def test_bfloat16_is_near_float32(random_model: str, picture: np.ndarray, estima
     difference = np.abs(found - expected)
     assert difference.max() > 0  # it did run in another precision
     assert difference.mean() < 0.01 * expected.mean()  # 8 bits of mantissa through 12 layers
+
+
+@pytest.mark.parametrize("stride", [2, 3, 16])
+def test_edge_stride_leaves_out_the_edges_beside_its_grid(
+    random_model: str, picture: np.ndarray, estimator: Estimator, stride: int
+) -> None:
+    edges = defocus_fast.detect_edges(picture)
+    on_grid = np.zeros_like(edges)
+    on_grid[::stride, ::stride] = edges[::stride, ::stride]
+    strided = make(random_model, 90, 130, edge_stride=stride)
+    for found in (strided.estimate(picture), strided.estimate(picture, edges=edges)):
+        expected = estimator.estimate(picture, edges=on_grid)
+        assert 0 < len(found.edges) < edges.sum()
+        np.testing.assert_array_equal(found.edges, expected.edges)
+        np.testing.assert_array_equal(found.map, expected.map)
 
 
 # ---- memory, threads, repetition

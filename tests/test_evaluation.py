@@ -107,12 +107,13 @@ def test_command(folder: Path, random_model: str) -> None:
     rows = json.loads((folder / "out.json").read_text())["results"]
     assert [row["variant"] for row in rows] == list(cli.VARIANTS)
     options: dict[str, Any]
-    for row, options in zip(rows, ({}, {"psi": 0.0}, {"depth_threshold": 1.0}, {"labels": "hard"}), strict=True):
+    ablations = ({"psi": 0.0}, {"depth_threshold": 1.0}, {"labels": "hard"}, {"edge_stride": 2}, {"edge_stride": 3})
+    for row, options in zip(rows, ({}, *ablations), strict=True):
         for i, (picture, size) in enumerate(zip(row["pictures"], [(60, 70), (50, 40)], strict=True)):
             estimator = Estimator(*size, model=random_model, precision="float32", **options)
             radii = estimator.estimate(texture(*size, seed=i)).map
             assert picture["mae"] == pytest.approx(float(np.abs(radii - (2.0 + i)).mean()), rel=1e-6)
-    assert len({row["pictures"][0]["mae"] for row in rows}) == 4  # every ablation changes something
+    assert len({row["pictures"][0]["mae"] for row in rows}) == 6  # every ablation changes something
     assert f"{np.mean([picture['mae'] for picture in rows[0]['pictures']]):.3f}" in result.output
 
 

@@ -27,8 +27,13 @@ def _convolution(inputs: int, outputs: int, side: int) -> nn.Parameter:
     return nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
 
 
+activation = nn.LeakyReLU(0.0, inplace=True)
+"""Of all convolutions. Without biases and normalisation, features that are 0 everywhere get no gradient any more, and
+large steps killed whole branches of `tip22`: its training begins with a small slope in place of the 0."""
+
+
 def _conv_relu(x: Tensor, weight: Tensor) -> Tensor:
-    return F.relu(F.conv2d(x, weight), inplace=True)
+    return activation(F.conv2d(x, weight))
 
 
 class Branch(nn.Module):
@@ -63,7 +68,7 @@ class PooledBranch(Branch):
         # The second grid's windows are those that begin one pixel outside, without the first of them: a slice of x
         # would cost more than a convolution. Max and ReLU commute; a ninth of the pixels is left for the ReLU.
         for y in (F.max_pool2d(x, 3, STRIDE), F.max_pool2d(x, 3, STRIDE, padding=1)[..., 1:, 1:]):
-            y = F.relu(y)
+            y = activation(y)
             for weight in weights[self.before_pool :]:
                 y = _conv_relu(y, weight)
             grids.append(y)
@@ -110,7 +115,7 @@ class Head(nn.Module):
             _windows(F.conv2d(features, self.conv1[:, :split]), edges[:, 0], edges[:, 1:] // STRIDE, offset)
             for features, edges in zip(coarse, of_grid, strict=True)
         ]
-        x = F.relu(x + torch.cat(u))
+        x = activation(x + torch.cat(u))
         x = _conv_relu(x, self.conv2)
         x = _conv_relu(x, self.conv3)
         x = _conv_relu(x, self.conv4).flatten(1)
@@ -193,7 +198,7 @@ class Fast(nn.Module):
 
     def forward(self, crops: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Tip22.forward``; `at` holds any pixels whose cells' patches lie in the crop."""
-        x = F.relu(F.conv2d(crops, self.stem, stride=STRIDE), inplace=True)
+        x = activation(F.conv2d(crops, self.stem, stride=STRIDE))
         for weight in self.convs:
             x = _conv_relu(x, weight)
         cell = (at[:, 1:] - (self.patch // 2 - 1)) // STRIDE

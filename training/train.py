@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.networks import GRIDS, MODELS, STRIDE, Fast, Tip22
+from training.networks import GRIDS, MODELS, STRIDE, Fast, Tip22, activation
 from training.synthesis import AMBIGUOUS, DEPTH, LEVELS, NO_EDGE, PATTERN, RADIUS_SCALE
 
 LOGS = Path(__file__).with_name("logs")
@@ -224,6 +224,7 @@ def train(args: argparse.Namespace) -> None:
         threads = 1 if step < alone_until else args.threads
         torch.set_num_threads(threads)
         batch = sampler(crops, np.random.default_rng([args.seed, step]))
+        activation.negative_slope = max(0.0, args.leak * (1 - 2 * step / args.steps))
         rate = learning_rate(step, args.steps, args.warm_up, args.lr)
         for optimizer, share in zip(optimizers, (1, args.dense_lr), strict=True):
             for group in optimizer.param_groups:
@@ -291,6 +292,7 @@ def main() -> None:
         "--side", type=int, help="of a crop, px: the model's patch + a multiple of 3; by default the model's"
     )
     parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
+    parser.add_argument("--leak", type=float, default=0.0, help="slope of ReLU below 0 at first; 0 from half time on")
     parser.add_argument("--warm-up", type=int, default=150, help="steps")
     parser.add_argument("--dense-lr", type=float, default=0.25, help="learning rate of the dense layers, times --lr")
     parser.add_argument("--weight-decay", type=float, default=0.1, help="times the learning rate, per step")

@@ -236,7 +236,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                        const std::string& kernels, double canny_sigma, double canny_low, double canny_high,
                        std::vector<double> canny_smoothing, double psi, double sigma_s, double sigma_r,
                        double guide_sigma_s, double guide_sigma_r, int iterations, const std::string& labels,
-                       std::optional<double> depth_threshold, std::int32_t max_edges,
+                       std::optional<double> depth_threshold, int edge_stride, std::int32_t max_edges,
                        const std::optional<py::function>& networks) {
              Options options;
              options.model = model;
@@ -252,6 +252,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              options.labels =
                  parse<Labels>("labels", labels, {{"posterior", Labels::posterior}, {"hard", Labels::hard}});
              options.depth_threshold = depth_threshold;
+             options.edge_stride = edge_stride;
              options.max_edges = max_edges;
              if (networks) options.networks = std::make_shared<PythonNetworks>(*networks);
              const py::gil_scoped_release release;
@@ -261,8 +262,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
            py::arg("precision"), py::arg("evaluation"), py::arg("num_threads"), py::arg("kernels"),
            py::arg("canny_sigma"), py::arg("canny_low"), py::arg("canny_high"), py::arg("canny_smoothing"),
            py::arg("psi"), py::arg("sigma_s"), py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"),
-           py::arg("iterations"), py::arg("labels"), py::arg("depth_threshold"), py::arg("max_edges"),
-           py::arg("networks"))
+           py::arg("iterations"), py::arg("labels"), py::arg("depth_threshold"), py::arg("edge_stride"),
+           py::arg("max_edges"), py::arg("networks"))
       .def(
           "estimate",
           [](Estimator& self, const py::array& image, const std::optional<py::array>& edges, bool expected_error,

@@ -80,6 +80,8 @@ Options check(int height, int width, Options options) {
     throw InvalidArgument("depth_threshold: expected [0, 1], got " + std::to_string(*options.depth_threshold));
   if (options.propagation.sigma_r == 0) options.propagation.sigma_r = options.labels == Labels::hard ? 3.75 : 0.75;
   const std::int32_t pixels = height * width;
+  if (options.edge_stride < 1 || options.edge_stride > 16)
+    throw InvalidArgument("edge_stride: expected 1 to 16, got " + std::to_string(options.edge_stride));
   if (options.max_edges < 0)
     throw InvalidArgument("max_edges: expected >= 0, got " + std::to_string(options.max_edges));
   if (options.max_edges == 0) options.max_edges = std::max(4096, pixels / 4);
@@ -281,6 +283,11 @@ void Estimator::Cpu::detect_edges(const ImageView& image, const MaskView& edges,
     for (int y = 0; y < height; ++y)
       for (int x = 0; x < width; ++x)
         result.pattern_edges[std::size_t(y) * std::size_t(width) + std::size_t(x)] = *edges.at(y, x) != 0;
+  if (const int stride = options.edge_stride; stride > 1)
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x)
+        if (y % stride != 0 || x % stride != 0)
+          result.pattern_edges[std::size_t(y) * std::size_t(width) + std::size_t(x)] = 0;
   list_edges(result);
   result.level_probabilities.assign(wanted.level_probabilities ? result.radii.size() * model.levels.size() : 0, 0.0f);
 }
@@ -322,8 +329,9 @@ void Estimator::Cpu::read_tile(const ImageView& image, int y0, int x0, BlurMap& 
   if (selection.empty()) return;
 
   // Multiply-adds: 0.67 M per pixel of the trunk against 136 M per edge through the whole networks at width 64;
-  // the ratio does not depend on the width.
-  constexpr std::int64_t pixels_per_patch = 200;
+  // the ratio does not depend on the width. Of a stride of 3 the layers behind the pools, which are most of the trunk,
+  // need a ninth of the pixels.
+  const std::int64_t pixels_per_patch = options.edge_stride % 3 == 0 ? 800 : 200;
   const std::int64_t trunk_pixels = std::int64_t{tile.height + 24} * (tile.width + 24);
   const bool by_patch = options.evaluation == Evaluation::automatic && patches
                             ? std::int64_t(selection.size()) * pixels_per_patch <= trunk_pixels

@@ -81,6 +81,7 @@ class Estimator:
         iterations: int,
         labels: str,
         depth_threshold: float | None,
+        edge_stride: int,
         max_edges: int,
         networks: Callable[[str, list[int], int], object] | None,
     ) -> None: ...

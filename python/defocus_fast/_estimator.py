@@ -58,6 +58,8 @@ class Estimator:
             to for posterior ones.
         sigma_r: see :func:`propagate`; None means 3.75 for hard labels, as in the paper, and 0.75 for posterior ones.
         psi, sigma_s, guide_sigma_s, guide_sigma_r, iterations: see :func:`propagate`.
+        edge_stride: in [1, 16]: the networks are asked only about edges whose row and column are multiples of it, and
+            the others do not count as edges: less time and less accuracy, see ACCURACY.md for both models.
         max_edges: device "cuda" only: edges for which there is memory, and for which networks are evaluated; None means
             a quarter of the pixels, but at least 4096. A frame with more raises :class:`Error`.
         networks: device "cuda" only: enqueues one evaluation of a graph of the model folder, called as
@@ -92,6 +94,7 @@ class Estimator:
         guide_sigma_s: float = 7.0,
         guide_sigma_r: float = 0.5,
         iterations: int = 5,
+        edge_stride: int = 1,
         max_edges: int | None = None,
         networks: Callable[[str, list[int], int], object] | None = None,
     ) -> None:
@@ -117,6 +120,7 @@ class Estimator:
             guide_sigma_s=guide_sigma_s,
             guide_sigma_r=guide_sigma_r,
             iterations=_integer("iterations", iterations),
+            edge_stride=_integer("edge_stride", edge_stride),
             max_edges=_edges(max_edges),
             networks=networks,
         )

@@ -421,6 +421,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "psi 0": {"psi": 0.0},
     "without E-NET": {"depth_threshold": 1.0},
     "the paper's form": {"labels": "hard"},
+    "edge_stride 2": {"edge_stride": 2},
+    "edge_stride 3": {"edge_stride": 3},
 }
 
 
@@ -443,7 +445,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     type=click.Choice(["sharp", "blurred"]),
     help="The ground truth is masks, and this is what the values above half of the largest stand for.",
 )
-@click.option("--ablations", is_flag=True, help="Also with psi 0, without the edge network, and in the paper's form.")
+@click.option(
+    "--ablations",
+    is_flag=True,
+    help="Also with psi 0, without the edge network, in the paper's form, and of fewer edges.",
+)
 @click.option(
     "--precision",
     "precisions",

@@ -80,6 +80,9 @@ struct Options {
   /// Edges of a higher depth probability are depth edges; 1: none is. Nothing: 0.5 for hard labels, as in the paper,
   /// and what the model was tuned to for posterior ones.
   std::optional<double> depth_threshold;
+  /// The networks are asked only about edges whose row and column are multiples of it, in [1, 16]; the others do not
+  /// count as edges. Less time and less accuracy (ACCURACY.md).
+  int edge_stride = 1;
   /// Device "cuda": edges for which there is memory; 0: a quarter of the pixels, but at least 4096.
   std::int32_t max_edges = 0;
   /// Device "cuda": evaluates the networks (cuda/networks.hpp); must be given as yet.
