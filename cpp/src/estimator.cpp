@@ -105,7 +105,7 @@ Precision choose(Precision precision, bool bfloat16, bool int8) {
 }
 
 cpu::TileSize tile_size(const Model& model, int height, int width) {
-  const int most = model.architecture == Architecture::cells ? 384 : 192;
+  constexpr int most = 384;  // of tip22 192 takes 5 % more time, and a quarter of the memory
   return {tile_side(model, height, most), tile_side(model, width, most)};
 }
 
