@@ -53,6 +53,9 @@ class DLPackArray:
     change: Callable[[Any], Any] = lambda capsule: capsule  # what becomes of the capsule
     log: list[Any] = field(default_factory=list)
 
+    def __setitem__(self, where: Any, values: Any) -> None:
+        self.array[where] = values.array if isinstance(values, DLPackArray) else values
+
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.device
 
