@@ -75,7 +75,7 @@ def _gpu_options(model: str, height: int, width: int, max_edges: int) -> dict[st
 def _missing() -> str:
     """What keeps this build from running on a GPU of this machine."""
     built = defocus_fast.build_config()["cuda"]
-    if not built.startswith("NVIDIA"):
+    if not built.startswith("nvcc"):
         return f"the CUDA part is {built}: needs -DDEFOCUS_FAST_CUDA=ON"
     try:
         defocus_fast.Estimator(1, 1, device="cuda")
