@@ -20,8 +20,7 @@ def _as_array(image: Any, name: str) -> NDArray[Any]:
     if isinstance(image, np.ndarray):
         return image
     if on_device(image):
-        here = "an array in host memory (device memory is for estimators of device cuda)"
-        raise TypeError(f"{name}: expected {here}, got {type(image).__name__} in device memory")
+        raise TypeError(f"{name}: expected an array in host memory, got {type(image).__name__}, which is on a device")
     if hasattr(image, "__dlpack__"):
         try:
             return np.from_dlpack(image)
@@ -217,7 +216,7 @@ class Estimator:
         if self.device == "cpu" or not on_device(image):
             array = _as_array(image, "image")
             if not isinstance(out, np.ndarray):
-                raise TypeError(f"out: expected a NumPy array, as image is in host memory, got {type(out).__name__}")
+                raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
             _no_stream(stream)
             self._core.estimate_into(array, out)
         else:
