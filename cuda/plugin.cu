@@ -108,6 +108,7 @@ class Plugin : public Device {
     download(answers.radius_probability, n, result.radius_probability);
     download(answers.level_probabilities, wanted.level_probabilities ? n * levels_ : 0, result.level_probabilities);
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    result.stage_ms = estimator_.clock().stage_ms();
     for (int y = 0; y < height_; ++y)
       for (int x = 0; x < width_; ++x) *out.at(y, x) = host_map_[std::size_t(y) * std::size_t(width_) + std::size_t(x)];
   }

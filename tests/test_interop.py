@@ -27,6 +27,7 @@ from emulated import device_options
 from pictures import texture
 
 import defocus_fast
+from defocus_fast import benchmark
 
 HEIGHT, WIDTH = 20, 31
 
@@ -418,3 +419,16 @@ def test_estimators_for_images_on_the_device(random_cells: str) -> None:
     options = device_options(random_cells, HEIGHT, WIDTH)
     estimator = defocus_fast.Estimator.for_image(Tensor(picture()), model=random_cells, **options)
     assert (estimator.height, estimator.width) == (HEIGHT, WIDTH)
+
+
+def test_times(random_cells: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the stages by the device's clock; from host to host and from device to device apart."""
+    options = {"model": random_cells, **device_options(random_cells, HEIGHT, WIDTH)}
+    for depth_threshold, to_device in ((None, None), (1.0, DLPackArray)):
+        monkeypatch.setattr(benchmark, "_to_device", lambda to_device=to_device: to_device)
+        times = benchmark.time_frames(picture(), 0, depth_threshold=depth_threshold, **options).stages
+        on_device, frames = times.pop("device to device"), times.pop("whole frame")
+        assert list(times) == ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
+        assert all(0 < sum(stages) < frame for *stages, frame in zip(*times.values(), frames, strict=True))
+        assert min(times["extract_features"]) > 10 * max(times["classify"]) * (depth_threshold == 1.0)
+        assert [ms > 0 for ms in on_device] == ([True] * 3 if to_device else [False])

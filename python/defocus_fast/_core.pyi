@@ -53,7 +53,7 @@ class BlurMap:
         """(n, levels) probability of every radius; (0, 0) unless asked for."""
     @property
     def stage_ms(self) -> dict[str, float]:
-        """Milliseconds of each stage, in the order in which they run; 0 on a GPU, where no stage is waited for."""
+        """Milliseconds of each stage, in the order in which they run; on a GPU by its own clock, without copies."""
 
 class DeviceMap:
     """Device memory of (H, W) float32 without gaps."""
