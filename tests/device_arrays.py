@@ -102,8 +102,8 @@ PRODUCERS = {
 
 
 @dataclass
-class _HostDLPack:
-    """What NumPy takes for an array in host memory."""
+class HostDLPack:
+    """What NumPy and PyTorch take for an array in host memory."""
 
     array: defocus_fast.DeviceArray
     versioned: bool
@@ -125,11 +125,11 @@ class _HostArrayInterface:
 
 
 def by_dlpack(array: defocus_fast.DeviceArray) -> np.ndarray:
-    return np.from_dlpack(_HostDLPack(array, versioned=True))
+    return np.from_dlpack(HostDLPack(array, versioned=True))
 
 
 def by_old_dlpack(array: defocus_fast.DeviceArray) -> np.ndarray:
-    return np.from_dlpack(_HostDLPack(array, versioned=False))
+    return np.from_dlpack(HostDLPack(array, versioned=False))
 
 
 def by_cuda_array_interface(array: defocus_fast.DeviceArray) -> np.ndarray:

@@ -17,9 +17,11 @@ from device_arrays import (
     PRODUCERS,
     CudaArray,
     DLPackArray,
+    HostDLPack,
     OldDLPackArray,
     by_dlpack,
     capsule_name,
+    relabel,
     set_major_version,
     set_type_code,
 )
@@ -115,6 +117,22 @@ def test_results_come_out_by_every_protocol(estimator: defocus_fast.Estimator, c
     np.testing.assert_array_equal(arrays[0], expected.map)
     np.testing.assert_array_equal(arrays[1], expected.expected_error)
     del others
+
+
+def test_capsules_of_pytorch(estimator: defocus_fast.Estimator) -> None:
+    """PyTorch without a GPU makes and takes them as with one, but for the device's number."""
+    torch = pytest.importorskip("torch")
+
+    class Tensor(DLPackArray):
+        def __dlpack__(self, *, stream: Any = None, max_version: Any = None, copy: Any = None) -> Any:
+            return relabel(torch.from_numpy(self.array).__dlpack__(max_version=max_version, copy=copy), self.device)
+
+    result = estimator.estimate(Tensor(picture()))
+    estimator.estimate_into(Tensor(picture()), Tensor(out := blank()))
+    maps = [torch.from_dlpack(HostDLPack(result.map, versioned)) for versioned in (False, True)]
+    del result
+    for each in (out, *maps):
+        np.testing.assert_array_equal(each, estimator.estimate(picture()).map)
 
 
 def test_out_in_any_layout(estimator: defocus_fast.Estimator) -> None:
