@@ -7,6 +7,7 @@ import gc
 import sys
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -289,6 +290,17 @@ def test_results_are_freed(random_cells: str) -> None:
     del estimator
     gc.collect()
     assert gone() is None
+
+
+def test_threads_share_an_estimator(estimator: defocus_fast.Estimator) -> None:
+    pictures = [texture(HEIGHT, WIDTH, seed=seed) for seed in range(8)]
+    outs = [blank() for _ in pictures]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(estimator.estimate_into, map(CudaArray, pictures), map(CudaArray, outs)))
+        results = list(threads.map(estimator.estimate, map(DLPackArray, pictures)))
+    for image, out, result in zip(pictures, outs, results, strict=True):
+        np.testing.assert_array_equal(out, estimator.estimate(image).map)
+        np.testing.assert_array_equal(by_dlpack(result.map), out)
 
 
 def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:

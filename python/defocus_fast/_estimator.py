@@ -61,7 +61,8 @@ class Estimator:
         sigma_r: see :func:`propagate`; None means 3.75 for hard labels, as in the paper, and 0.75 for posterior ones.
         psi, sigma_s, guide_sigma_s, guide_sigma_r, iterations: see :func:`propagate`.
         max_edges: device "cuda" only: edges for which there is memory, and for which networks are evaluated; None means
-            a quarter of the pixels, but at least 4096. A frame with more raises :class:`Error`.
+            a quarter of the pixels, but at least 4096. A frame with more raises :class:`Error`; in device memory, where
+            nobody waits for the number, the others are left out, see :meth:`edge_count`.
         networks: device "cuda" only: enqueues one evaluation of a graph of the model folder, called as
             ``networks(graph, tensors, stream)`` with the graph's name, the pointers of its inputs and outputs in device
             memory and the CUDA stream, see cuda/networks.hpp. Must be given as yet.
@@ -187,8 +188,8 @@ class Estimator:
             enqueued so far; the call returns while the GPU works. Until `stream` has done the frame, nobody may change
             or reuse them; the estimator keeps them until its next frame, or until it is gone. Frames of one
             estimator follow each other whatever their streams. Values of float images are not checked, and edges
-            beyond max_edges are left out without a word: see :meth:`edge_count`. The result is allocated:
-            :meth:`estimate_into` is for steady streams.
+            beyond max_edges are left out: :meth:`edge_count` tells. The result's memory is allocated, and freed
+            with it, which waits for the device: :meth:`estimate_into` does neither.
         """
         if self.device == "cpu" or not on_device(image):
             array = _as_array(image, "image")
