@@ -56,11 +56,17 @@ Estimator::Estimator(const DeviceSetup& setup)
 
 void Estimator::run(const DeviceFrame& frame, Stream stream) {
   answers_.level_probabilities = frame.level_probabilities;
+  clock_.begin(Stage::detect_edges, stream);
   detect_edges(frame, stream);
+  clock_.begin(Stage::extract_features, stream);
   extract_features(frame.image, stream);
+  clock_.begin(Stage::classify, stream);
   if (depth_threshold_ < 1) classify(stream);
+  clock_.begin(Stage::estimate, stream);
   estimate(stream);
+  clock_.begin(Stage::propagate, stream);
   propagate(frame, stream);
+  clock_.end(stream);
 }
 
 void Estimator::detect_edges(const DeviceFrame& frame, Stream stream) {

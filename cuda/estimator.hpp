@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "../cpp/src/device.hpp"
+#include "clock.hpp"
 #include "networks.hpp"
 #include "stages.hpp"
 
@@ -35,6 +36,7 @@ class Estimator {
   /// Device memory, of the last frame.
   const EdgeList& edges() const { return edge_detector_.edges(); }
   const Answers& answers() const { return answers_; }
+  const StageClock& clock() const { return clock_; }
 
  private:
   void detect_edges(const DeviceFrame& frame, Stream stream);
@@ -57,6 +59,7 @@ class Estimator {
   EdgeDetector edge_detector_;
   DomainTransform domain_transform_;
   Answers answers_;
+  StageClock clock_;
   // Elements of the networks' type.
   std::byte *image_ = nullptr, *features_ = nullptr, *probabilities_ = nullptr;
   std::array<std::byte*, 4> trunk_outputs_{};  // of all tiles, in the order of the trunk's outputs

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A frame's launches as a CUDA graph, so that the host enqueues one thing per frame instead of hundreds.
+// A frame's launches as a CUDA graph, so that the host enqueues one thing per frame instead of hundreds; and the order
+// of frames on several streams.
 #pragma once
 
 #include <deque>
@@ -12,9 +13,16 @@ namespace defocus_fast::cuda {
 
 #ifdef DEFOCUS_FAST_EMULATION
 
-/// The emulation has no graphs: launches are eager.
+/// The emulation has neither graphs nor streams: launches are eager.
+class Event {
+ public:
+  void record(Stream) {}
+  void hold(Stream) {}
+};
+
 class FrameGraphs {
  public:
+  void follow(Stream) {}
   template <class Run>
   void launch(const DeviceFrame& frame, Stream stream, const Run& run) {
     run(frame, stream);
@@ -22,6 +30,22 @@ class FrameGraphs {
 };
 
 #else
+
+/// A place in a stream.
+class Event {
+ public:
+  Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate"); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record(Stream stream) { check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+  /// What is enqueued on `stream` from now on waits for what was recorded last.
+  void hold(Stream stream) { check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
 
 class FrameGraphs {
  public:
@@ -35,12 +59,31 @@ class FrameGraphs {
   FrameGraphs& operator=(const FrameGraphs&) = delete;
 
   /// The first frame with given arguments runs as it is, since engines prepare themselves in their first evaluation;
-  /// the second is captured, and replayed from then on. Within the caller's own capture frames run as they are.
+  /// the second is captured, and replayed from then on. Within the caller's own capture frames run as they are, and
+  /// the caller orders the graph's launches.
   template <class Run>
   void launch(const DeviceFrame& frame, Stream stream, const Run& run) {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     check(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
     if (status != cudaStreamCaptureStatusNone) return run(frame, stream);
+    follow(stream);
+    launch_or_run(frame, stream, run);
+    last_frame_.record(stream);
+  }
+
+  /// What is enqueued on `stream` from now on waits for the last frame, whatever stream that was on.
+  void follow(Stream stream) { last_frame_.hold(stream); }
+
+ private:
+  static constexpr std::size_t most_graphs = 16;  // a camera's ring of buffers
+
+  struct Entry {
+    DeviceFrame frame;
+    cudaGraphExec_t graph;
+  };
+
+  template <class Run>
+  void launch_or_run(const DeviceFrame& frame, Stream stream, const Run& run) {
     for (Entry& entry : entries_)
       if (entry.frame == frame) {
         if (!entry.graph) entry.graph = capture(frame, run);
@@ -53,14 +96,6 @@ class FrameGraphs {
     }
     entries_.push_back({frame, nullptr});
   }
-
- private:
-  static constexpr std::size_t most_graphs = 16;  // a camera's ring of buffers
-
-  struct Entry {
-    DeviceFrame frame;
-    cudaGraphExec_t graph;
-  };
 
   template <class Run>
   cudaGraphExec_t capture(const DeviceFrame& frame, const Run& run) {
@@ -82,6 +117,7 @@ class FrameGraphs {
   }
 
   cudaStream_t capture_ = nullptr;
+  Event last_frame_;
   std::deque<Entry> entries_;
 };
 

@@ -33,7 +33,7 @@ class Networks {
   virtual ~Networks() = default;
   /// Enqueues one evaluation of a graph; tensors are device pointers in the order of the ONNX file's inputs, then
   /// outputs, each laid out as the ONNX file says, without gaps. Never waits for the stream and allocates nothing: a
-  /// frame is captured into a CUDA graph. `stream` is null in an emulated build.
+  /// frame is captured into a CUDA graph.
   virtual void enqueue(Graph graph, std::span<void* const> tensors, Stream stream) = 0;
 };
 

@@ -29,10 +29,32 @@ void check_gpu() {
                              '.' + std::to_string(minor));
 }
 
+int current_gpu() {
+  int gpu = 0;
+  check(cudaGetDevice(&gpu), "cudaGetDevice");
+  return gpu;
+}
+
+/// Calls come from threads whose current GPU is another one.
+class OnGpu {
+ public:
+  explicit OnGpu(int gpu) : before_(current_gpu()) { check(cudaSetDevice(gpu), "cudaSetDevice"); }
+  ~OnGpu() { cudaSetDevice(before_); }
+  OnGpu(const OnGpu&) = delete;
+  OnGpu& operator=(const OnGpu&) = delete;
+
+ private:
+  const int before_;
+};
+
 class Plugin : public Device {
  public:
   explicit Plugin(const DeviceSetup& setup)
-      : height_(setup.height), width_(setup.width), levels_(setup.model.levels.size()), estimator_(setup) {
+      : gpu_(current_gpu()),
+        height_(setup.height),
+        width_(setup.width),
+        levels_(setup.model.levels.size()),
+        estimator_(setup) {
     const std::size_t pixels = std::size_t(height_) * std::size_t(width_);
     buffers_.reserve(image_, pixels * 3 * sizeof(float));
     buffers_.reserve(edges_, pixels);
@@ -42,10 +64,17 @@ class Plugin : public Device {
   }
 
   void enqueue(const DeviceFrame& frame, Stream stream) override {
+    check_memory(frame.image.data, "image");
+    check_memory(frame.out.data, "out");
+    if (frame.edges.data) check_memory(frame.edges.data, "edges");
+    if (frame.expected_error.data) check_memory(frame.expected_error.data, "expected_error");
+    const OnGpu on_gpu(gpu_);
     graphs_.launch(frame, stream, [this](const DeviceFrame& of, Stream on) { estimator_.run(of, on); });
   }
 
   EdgeCount edge_count(Stream stream) override {
+    const OnGpu on_gpu(gpu_);
+    graphs_.follow(stream);
     EdgeCount count{};
     check(cudaMemcpyAsync(&count, estimator_.edges().count, sizeof count, cudaMemcpyDeviceToHost, stream),
           "cudaMemcpyAsync");
@@ -55,6 +84,8 @@ class Plugin : public Device {
 
   void estimate(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
                 const Wanted& wanted) override {
+    const OnGpu on_gpu(gpu_);
+    graphs_.follow(stream);  // which may still read what is uploaded now
     DeviceFrame frame{upload(image), upload(edges), view(map_)};
     if (wanted.expected_error) frame.expected_error = view(error_);
     if (wanted.level_probabilities) frame.level_probabilities = level_probabilities();
@@ -77,14 +108,42 @@ class Plugin : public Device {
     download(answers.radius_probability, n, result.radius_probability);
     download(answers.level_probabilities, wanted.level_probabilities ? n * levels_ : 0, result.level_probabilities);
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    result.stage_ms = estimator_.clock().stage_ms();
     for (int y = 0; y < height_; ++y)
       for (int x = 0; x < width_; ++x) *out.at(y, x) = host_map_[std::size_t(y) * std::size_t(width_) + std::size_t(x)];
   }
+
+  std::shared_ptr<float> make_map() override {
+    const OnGpu on_gpu(gpu_);
+    const std::size_t bytes = std::size_t(height_) * std::size_t(width_) * sizeof(float);
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, bytes), ("cudaMalloc of " + std::to_string(bytes) + " bytes").c_str());
+    return {static_cast<float*>(memory), cudaFree};
+  }
+
+  void order(Stream before, Stream after) override {
+    if (before == after) return;
+    const OnGpu on_gpu(gpu_);
+    Event event;
+    event.record(before);
+    event.hold(after);
+  }
+
+  int gpu() const override { return gpu_; }
 
  private:
   static constexpr Stream stream = nullptr;  // of frames from host memory
 
   MapView view(float* data) const { return {data, height_, width_, width_ * std::ptrdiff_t{sizeof(float)}}; }
+
+  void check_memory(const void* memory, const char* name) const {
+    cudaPointerAttributes attributes{};
+    check(cudaPointerGetAttributes(&attributes, memory), "cudaPointerGetAttributes");
+    const std::string expected = name + (": expected memory of GPU " + std::to_string(gpu_)) + ", got ";
+    if (attributes.type == cudaMemoryTypeUnregistered) throw InvalidArgument(expected + "memory that no GPU knows");
+    if (attributes.type == cudaMemoryTypeDevice && attributes.device != gpu_)
+      throw InvalidArgument(expected + "memory of GPU " + std::to_string(attributes.device));
+  }
 
   /// The caller's picture without gaps.
   ImageView upload(const ImageView& image) {
@@ -137,7 +196,7 @@ class Plugin : public Device {
     return level_probabilities_;
   }
 
-  const int height_, width_;
+  const int gpu_, height_, width_;
   const std::size_t levels_;
   Estimator estimator_;
   FrameGraphs graphs_;

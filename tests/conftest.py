@@ -3,10 +3,25 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+
 import numpy as np
 import pytest
 
 from defocus_fast import model_io
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where there must be a GPU, no test that needs one is skipped."""
+    report = yield
+    if report.skipped and item.get_closest_marker("gpu") and os.environ.get("DEFOCUS_FAST_REQUIRE_GPU") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"DEFOCUS_FAST_REQUIRE_GPU=1, but skipped: {call.excinfo.value if call.excinfo else ''}"
+    return report
 
 
 def _write_random_model(factory: pytest.TempPathFactory, name: str, widths: dict[str, np.ndarray]) -> str:

@@ -105,36 +105,6 @@ def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:
     assert len(estimator.estimate(picture, edges=edges).radii) == 30
 
 
-def test_frames_in_device_memory(random_cells: str) -> None:
-    """As a camera program calls it: pointers, strides, a stream."""
-    picture = texture(20, 30, seed=1)
-    cpu, device = pair(random_cells, 20, 30)
-    expected = cpu.estimate(picture)
-    out, error = np.zeros((20, 40), np.float32), np.zeros((20, 30), np.float32)
-
-    def pointer(array: np.ndarray, shape: tuple[int, ...]) -> tuple[int, bool, tuple[int, ...], tuple[int, ...]]:
-        return array.ctypes.data, array.dtype == np.float32, shape, array.strides
-
-    core = device._core
-    arguments = pointer(picture, picture.shape), pointer(out, (20, 30)), 0, pointer(error, (20, 30))
-    core.enqueue(*arguments)
-    assert core.edge_count(0) == (len(expected.edges), len(expected.edges))
-    assert len(expected.edges) > 10
-    close_to = tolerances.RADIUS_DEVICE + tolerances.PROPAGATED
-    np.testing.assert_allclose(out[:, :30], expected.map, rtol=0, atol=close_to)
-    np.testing.assert_allclose(error, expected.expected_error, rtol=0, atol=tolerances.ERROR_DEVICE)
-    assert not out[:, 30:].any()
-    with pytest.raises(ValueError, match="image: expected height x width 20 x 30, got 19 x 30"):
-        core.enqueue(pointer(picture, (19, 30, 3)), *arguments[1:])
-    with pytest.raises(ValueError, match="out: expected float32 of shape"):
-        core.enqueue(arguments[0], pointer(picture, (20, 30, 3)), 0, None)
-    with pytest.raises(defocus_fast.BackendUnavailable, match="views of device memory need device cuda"):
-        cpu._core.enqueue(*arguments)
-    _, small = pair(random_cells, 20, 30, max_edges=10)
-    small._core.enqueue(*arguments)
-    assert small._core.edge_count(0) == (len(expected.edges), 10)
-
-
 @pytest.mark.parametrize(
     ("environment", "message"),
     [

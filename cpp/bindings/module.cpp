@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Conversion between NumPy arrays and views; nothing else happens here.
+// Conversion between arrays and views; nothing else happens here.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -15,6 +15,7 @@
 #include "../../cuda/networks.hpp"
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/estimator.hpp"
+#include "dlpack.hpp"
 
 namespace py = pybind11;
 using namespace defocus_fast;
@@ -143,40 +144,11 @@ class PythonNetworks : public cuda::Networks {
   py::function enqueue_;
 };
 
-/// Device memory as Python passes it: pointer, whether float32 (else uint8), shape, strides in bytes.
-using DeviceArray = std::tuple<std::uintptr_t, bool, std::vector<int>, std::vector<std::ptrdiff_t>>;
-
-void check_shape(const DeviceArray& array, const char* name, bool colour, bool uint8) {
-  const auto& [pointer, is_float, shape, strides] = array;
-  const bool plane = shape.size() == 2 || (colour && shape.size() == 3 && shape[2] == 3);
-  if (!plane || strides.size() != shape.size() || !(is_float || uint8))
-    throw InvalidArgument(std::string(name) + ": expected " + (uint8 ? "uint8 or " : "") + "float32 of shape (H, W)" +
-                          (colour ? " or (H, W, 3)" : "") + " with as many strides, got " +
-                          std::to_string(shape.size()) + " dimensions");
-  if (is_float)
-    for (const std::ptrdiff_t stride : strides)
-      if (stride % 4 != 0 || pointer % 4 != 0) throw InvalidArgument(std::string(name) + ": expected aligned float32");
-}
-
-MapView device_map(const DeviceArray& array, const char* name) {
-  check_shape(array, name, false, false);
-  const auto& [pointer, is_float, shape, strides] = array;
-  return {reinterpret_cast<float*>(pointer), shape[0], shape[1], strides[0], strides[1]};
-}
-
-ImageView device_image(const DeviceArray& array) {
-  check_shape(array, "image", true, true);
-  const auto& [pointer, is_float, shape, strides] = array;
-  const bool colour = shape.size() == 3;
-  return {reinterpret_cast<const void*>(pointer),
-          is_float ? PixelType::float32 : PixelType::uint8,
-          shape[0],
-          shape[1],
-          colour ? 3 : 1,
-          strides[0],
-          strides[1],
-          colour ? strides[2] : 4};
-}
+/// Device memory of one value per pixel.
+struct DeviceMap {
+  std::shared_ptr<float> memory;
+  int height, width, gpu;
+};
 
 cuda::Stream device_stream(std::uintptr_t stream) { return reinterpret_cast<cuda::Stream>(stream); }
 
@@ -229,6 +201,20 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     for (std::size_t i = 0; i < stage_names.size(); ++i) stages[stage_names[i]] = result.stage_ms[i];
     return stages;
   });
+
+  py::class_<DeviceMap>(m, "DeviceMap")
+      .def_property_readonly("pointer",
+                             [](const DeviceMap& self) { return reinterpret_cast<std::uintptr_t>(self.memory.get()); })
+      .def_readonly("gpu", &DeviceMap::gpu)
+      .def(
+          "to_dlpack",
+          [](const DeviceMap& self, bool versioned) {
+            const auto make =
+                versioned ? dlpack::to_capsule<dlpack::ManagedVersioned> : dlpack::to_capsule<dlpack::Managed>;
+            return make(self.memory, self.height, self.width, self.gpu);
+          },
+          py::arg("versioned"));
+  m.def("from_dlpack", &dlpack::from_capsule, py::arg("capsule"), py::arg("name"));
 
   py::class_<Estimator>(m, "Estimator")
       .def(py::init([](int height, int width, const std::string& model, const std::string& device,
@@ -287,15 +273,17 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           py::arg("image"), py::arg("out"))
       .def(
           "enqueue",
-          [](Estimator& self, const DeviceArray& image, const DeviceArray& out, std::uintptr_t stream,
-             const std::optional<DeviceArray>& expected_error) {
-            const ImageView view = device_image(image);
-            const MapView map = device_map(out, "out");
-            const MapView error = expected_error ? device_map(*expected_error, "expected_error") : MapView{};
+          // Descriptions of device memory, see python/defocus_fast/_device.py.
+          [](Estimator& self, const py::array& image, py::array& out, std::optional<py::array>& expected_error,
+             const std::optional<py::array>& edges, std::uintptr_t stream) {
+            const ImageView view = image_view(image, "image", false);
+            const MapView map = map_view(out, "out");
+            const MapView error = expected_error ? map_view(*expected_error, "expected_error") : MapView{};
+            const MaskView mask = edges ? mask_view(*edges, "edges") : MaskView{};
             const py::gil_scoped_release release;
-            self.enqueue(view, map, device_stream(stream), error);
+            self.enqueue(view, map, device_stream(stream), error, mask);
           },
-          py::arg("image"), py::arg("out"), py::arg("stream"), py::arg("expected_error"))
+          py::arg("image"), py::arg("out"), py::arg("expected_error"), py::arg("edges"), py::arg("stream"))
       .def(
           "edge_count",
           [](Estimator& self, std::uintptr_t stream) {
@@ -304,6 +292,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
             return std::pair(count.found, count.kept);
           },
           py::arg("stream"))
+      .def("make_map",
+           [](Estimator& self) { return DeviceMap{self.make_map(), self.height(), self.width(), self.gpu()}; })
+      .def(
+          "order",
+          [](Estimator& self, std::uintptr_t before, std::uintptr_t after) {
+            self.order(device_stream(before), device_stream(after));
+          },
+          py::arg("before"), py::arg("after"))
+      .def_property_readonly("gpu", &Estimator::gpu)
       .def_property_readonly("height", &Estimator::height)
       .def_property_readonly("width", &Estimator::width)
       .def_property_readonly("num_threads", &Estimator::num_threads)

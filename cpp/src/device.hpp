@@ -34,13 +34,18 @@ struct DeviceSetup {
 class Device {
  public:
   virtual ~Device() = default;
-  /// Enqueues a frame on `stream` and returns. Arguments are valid.
+  /// Enqueues a frame on `stream` and returns. Arguments are valid, but for where their memory lies: throws
+  /// InvalidArgument for memory that this GPU does not reach.
   virtual void enqueue(const DeviceFrame& frame, cuda::Stream stream) = 0;
-  /// Waits for `stream`. Of the frame before.
+  /// Waits for the last frame.
   virtual EdgeCount edge_count(cuda::Stream stream) = 0;
   /// The same from and to host memory; waits for the answer. Fills all of `result` that `wanted` names but the map.
   virtual void estimate(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
                         const Wanted& wanted) = 0;
+  // As Estimator's.
+  virtual std::shared_ptr<float> make_map() = 0;
+  virtual void order(cuda::Stream before, cuda::Stream after) = 0;
+  virtual int gpu() const = 0;
 };
 
 /// The CUDA part's only symbol. Throws BackendUnavailable, which says what is missing.

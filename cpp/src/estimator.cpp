@@ -473,21 +473,26 @@ void Estimator::estimate(const ImageView& image, BlurMap& result, const MaskView
   impl_->estimate(image, edges, out, result, wanted);
 }
 
-void Estimator::enqueue(const ImageView& image, const MapView& out, cuda::Stream stream,
-                        const MapView& expected_error) {
+void Estimator::enqueue(const ImageView& image, const MapView& out, cuda::Stream stream, const MapView& expected_error,
+                        const MaskView& edges) {
   const std::lock_guard lock(impl_->mutex);
   Device& device = impl_->on_device();
   cpu::check_layout(image, "image");
   check_size(image, "image", impl_->height, impl_->width);
   check_out(out, "out", impl_->height, impl_->width);
   if (expected_error.data) check_out(expected_error, "expected_error", impl_->height, impl_->width);
-  device.enqueue({image, {}, out, expected_error}, stream);
+  if (edges.data) check_size(edges, "edges", impl_->height, impl_->width);
+  device.enqueue({image, edges, out, expected_error}, stream);
 }
 
 EdgeCount Estimator::edge_count(cuda::Stream stream) {
   const std::lock_guard lock(impl_->mutex);
   return impl_->on_device().edge_count(stream);
 }
+
+std::shared_ptr<float> Estimator::make_map() { return impl_->on_device().make_map(); }
+void Estimator::order(cuda::Stream before, cuda::Stream after) { impl_->on_device().order(before, after); }
+int Estimator::gpu() const { return impl_->on_device().gpu(); }
 
 int Estimator::height() const { return impl_->height; }
 int Estimator::width() const { return impl_->width; }

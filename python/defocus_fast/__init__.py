@@ -7,7 +7,8 @@ pattern edges, and an edge-aware filter that spreads the radii over the picture.
 
 Pictures are NumPy arrays (or anything that exports ``__dlpack__`` or ``__array_interface__`` and lies in host memory)
 of shape (H, W) or (H, W, 3), uint8, or float32 in [0, 1]; row 0 is the top, channels are red, green, blue. They
-are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR frame costs nothing.
+are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR frame costs nothing. An
+:class:`Estimator` of device "cuda" takes them in device memory, too.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ._core import BackendUnavailable, BlurMap, Error, ModelError, available_kernels, build_config
+from ._device import DeviceArray, DeviceBlurMap
 from ._estimator import Estimator, detect_edges, domain_transform_filter, estimate_blur, propagate
 
 __all__ = [
     "BackendUnavailable",
     "BlurMap",
+    "DeviceArray",
+    "DeviceBlurMap",
     "Error",
     "Estimator",
     "ModelError",

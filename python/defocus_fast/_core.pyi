@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,6 @@ class BackendUnavailable(Error):
 
 class ModelError(Error):
     """A model folder is missing, incomplete or of another format."""
-
-_DeviceArray: TypeAlias = tuple[int, bool, Sequence[int], Sequence[int]]  # pointer, float32 or uint8, shape, strides
 
 class BlurMap:
     """One picture's answer. Arrays over edges have one entry per edge pixel, in row-major order."""
@@ -55,7 +53,19 @@ class BlurMap:
         """(n, levels) probability of every radius; (0, 0) unless asked for."""
     @property
     def stage_ms(self) -> dict[str, float]:
-        """Milliseconds of each stage, in the order in which they run; 0 on a GPU, where no stage is waited for."""
+        """Milliseconds of each stage, in the order in which they run; on a GPU by its own clock, without copies."""
+
+class DeviceMap:
+    """Device memory of (H, W) float32 without gaps."""
+
+    @property
+    def pointer(self) -> int: ...
+    @property
+    def gpu(self) -> int: ...
+    def to_dlpack(self, versioned: bool) -> object: ...
+
+def from_dlpack(capsule: object, name: str) -> NDArray[Any]:
+    """Take the tensor out of a capsule: a description of its memory that owns it."""
 
 class Estimator:
     def __init__(
@@ -90,10 +100,21 @@ class Estimator:
     ) -> BlurMap: ...
     def estimate_into(self, image: NDArray[Any], out: NDArray[np.float32]) -> None: ...
     def enqueue(
-        self, image: _DeviceArray, out: _DeviceArray, stream: int, expected_error: _DeviceArray | None
-    ) -> None: ...
+        self,
+        image: NDArray[Any],
+        out: NDArray[np.float32],
+        expected_error: NDArray[np.float32] | None,
+        edges: NDArray[Any] | None,
+        stream: int,
+    ) -> None:
+        """Of arrays that describe device memory."""
     def edge_count(self, stream: int) -> tuple[int, int]:
-        """Edges found and kept in the last frame enqueued; waits for the stream."""
+        """Edges found and kept in the last frame enqueued; waits for it."""
+    def make_map(self) -> DeviceMap: ...
+    def order(self, before: int, after: int) -> None:
+        """What is enqueued on the stream `after` from now on waits for what is on `before`."""
+    @property
+    def gpu(self) -> int: ...
     @property
     def height(self) -> int: ...
     @property

@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
 from ._core import BlurMap
+from ._device import DeviceArray, DeviceBlurMap, describe, on_device, stream_handle
 
 
 def _as_array(image: Any, name: str) -> NDArray[Any]:
     """View `image` as a NumPy array without a copy, or raise TypeError."""
     if isinstance(image, np.ndarray):
         return image
+    if on_device(image):
+        raise TypeError(f"{name}: expected an array in host memory, got {type(image).__name__}, which is on a device")
     if hasattr(image, "__dlpack__"):
         try:
             return np.from_dlpack(image)
@@ -61,7 +64,8 @@ class Estimator:
         edge_stride: in [1, 16]: the networks are asked only about edges whose row and column are multiples of it, and
             the others do not count as edges: less time and less accuracy, see ACCURACY.md for both models.
         max_edges: device "cuda" only: edges for which there is memory, and for which networks are evaluated; None means
-            a quarter of the pixels, but at least 4096. A frame with more raises :class:`Error`.
+            a quarter of the pixels, but at least 4096. A frame with more raises :class:`Error`; in device memory, where
+            nobody waits for the number, the others are left out, see :meth:`edge_count`.
         networks: device "cuda" only: enqueues one evaluation of a graph of the model folder, called as
             ``networks(graph, tensors, stream)`` with the graph's name, the pointers of its inputs and outputs in device
             memory and the CUDA stream, see cuda/networks.hpp. Must be given as yet.
@@ -128,44 +132,126 @@ class Estimator:
     @classmethod
     def for_image(cls, image: Any, **options: Any) -> Estimator:
         """Make an estimator for pictures of the size of `image`; `options` as for the constructor."""
-        shape = _as_array(image, "image").shape
+        shape = (image if on_device(image) else _as_array(image, "image")).shape
         if len(shape) not in (2, 3):
             raise ValueError(f"image: expected shape (H, W) or (H, W, 3), got {shape}")
         return cls(shape[0], shape[1], **options)
 
+    @overload
     def estimate(
-        self, image: Any, *, edges: Any = None, expected_error: bool = True, level_probabilities: bool = False
-    ) -> BlurMap:
+        self,
+        image: NDArray[Any],
+        *,
+        edges: Any = None,
+        expected_error: bool = True,
+        level_probabilities: bool = False,
+    ) -> BlurMap: ...
+    @overload
+    def estimate(
+        self,
+        image: Any,
+        *,
+        edges: Any = None,
+        expected_error: bool = True,
+        level_probabilities: bool = False,
+        stream: Any = None,
+    ) -> BlurMap | DeviceBlurMap: ...
+    def estimate(
+        self,
+        image: Any,
+        *,
+        edges: Any = None,
+        expected_error: bool = True,
+        level_probabilities: bool = False,
+        stream: Any = None,
+    ) -> BlurMap | DeviceBlurMap:
         """Return the blur map of `image` with everything that was found on the way.
 
         Args:
-            image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; any strides; not copied.
-            edges: (H, W) bool or uint8 mask of edge pixels to use in place of the edge detector's.
+            image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; any strides; not copied. In host memory, or on
+                device "cuda" in the GPU's, see Notes.
+            edges: (H, W) bool or uint8 mask of edge pixels to use in place of the edge detector's; where `image` is.
             expected_error: also estimate the map's error at every pixel (4 bytes a pixel, and a third signal to
                 spread).
             level_probabilities: keep the blur network's probability of every radius (4 bytes a level and edge).
+            stream: for an image in device memory: the CUDA stream to work on, as a handle or any object with
+                ``__cuda_stream__``, ``ptr`` (CuPy), ``cuda_stream`` (PyTorch) or ``handle`` (PyCUDA). None means the
+                legacy default stream.
 
         Returns:
             A :class:`BlurMap`; its arrays are views of its own memory, which no later call touches. A picture
             without pattern edges has a map of 0; pixels that no pattern edge reaches get the edges' mean radius.
+            For an image in device memory a :class:`DeviceBlurMap`.
 
         Raises:
-            TypeError: not an array, or not of these dtypes.
+            TypeError: not an array, not of these dtypes, or not where it is expected.
             ValueError: another shape than the estimator's, or float values that are not in [0, 1].
-        """
-        mask = None if edges is None else _as_array(edges, "edges")
-        return self._core.estimate(_as_array(image, "image"), mask, expected_error, level_probabilities)
 
-    def estimate_into(self, image: Any, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        Notes:
+            Arrays in device memory are those of CuPy, PyTorch, Numba, PyCUDA and others that have ``__dlpack__`` or
+            ``__cuda_array_interface__``. They are used in place and in stream order: after what their producer has
+            enqueued so far; the call returns while the GPU works. Until `stream` has done the frame, nobody may change
+            or reuse them; the estimator keeps them until its next frame, or until it is gone. Frames of one
+            estimator follow each other whatever their streams. Values of float images are not checked, and edges
+            beyond max_edges are left out: :meth:`edge_count` tells. The result's memory is allocated, and freed
+            with it, which waits for the device: :meth:`estimate_into` does neither.
+        """
+        if self.device == "cpu" or not on_device(image):
+            array = _as_array(image, "image")
+            mask = None if edges is None else _as_array(edges, "edges")
+            _no_stream(stream)
+            return self._core.estimate(array, mask, expected_error, level_probabilities)
+        if level_probabilities:
+            raise ValueError("level_probabilities: expected False for an image in device memory, got True")
+        handle = stream_handle(stream)
+        error = DeviceArray(self._core, handle) if expected_error else None
+        result = DeviceBlurMap(DeviceArray(self._core, handle), error)
+        self._enqueue(handle, image, result.map, error, edges)
+        return result
+
+    @overload
+    def estimate_into(self, image: NDArray[Any], out: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    @overload
+    def estimate_into(self, image: Any, out: Any, *, stream: Any = None) -> Any: ...
+    def estimate_into(self, image: Any, out: Any, *, stream: Any = None) -> Any:
         """Write the blur map of `image` into `out`, (H, W) float32 in px, and return `out`.
 
-        No buffer is made after the first call. Errors as in :meth:`estimate`; `out` may
-        have any strides, but its pixels must not overlap, and must be writeable.
+        No buffer is made after the first call. Errors, arrays in device memory and `stream` as in :meth:`estimate`;
+        `out` is where `image` is. It may have any strides, but its pixels must not overlap, and must be writeable.
         """
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
-        self._core.estimate_into(_as_array(image, "image"), out)
+        if self.device == "cpu" or not on_device(image):
+            array = _as_array(image, "image")
+            if not isinstance(out, np.ndarray):
+                raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
+            _no_stream(stream)
+            self._core.estimate_into(array, out)
+        else:
+            self._enqueue(stream_handle(stream), image, out)
         return out
+
+    def _enqueue(self, stream: int, image: Any, out: Any, expected_error: Any = None, edges: Any = None) -> None:
+        def described(array: Any, name: str) -> NDArray[Any]:
+            return describe(array, name, stream, self._core)
+
+        frame = (
+            described(image, "image"),
+            described(out, "out"),
+            None if expected_error is None else described(expected_error, "expected_error"),
+            None if edges is None else described(edges, "edges"),
+        )
+        self._core.enqueue(*frame, stream)
+        self._in_flight = frame
+
+    def edge_count(self, stream: Any = None) -> tuple[int, int]:
+        """Wait for the last frame of images in device memory; return its number of edges, and of those not left out.
+
+        They differ if there were more than max_edges, which :meth:`estimate` and :meth:`estimate_into` cannot tell
+        without waiting. `stream` as in :meth:`estimate`: what is enqueued on it is waited for, too.
+
+        Raises:
+            BackendUnavailable: the estimator's device is "cpu".
+        """
+        return self._core.edge_count(stream_handle(stream))
 
     @property
     def height(self) -> int:
@@ -219,7 +305,8 @@ def estimate_blur(image: Any, **options: Any) -> NDArray[np.float32]:
 
     `options` as for :class:`Estimator`, which this makes anew in every call: for many pictures make one yourself.
     """
-    return Estimator.for_image(image, **options).estimate(image).map
+    result: NDArray[np.float32] = Estimator.for_image(image, **options).estimate(image).map
+    return result
 
 
 def detect_edges(
@@ -338,6 +425,11 @@ def propagate(
         _threads(num_threads),
         kernels,
     )
+
+
+def _no_stream(stream: Any) -> None:
+    if stream is not None:
+        raise ValueError("stream: expected None for an image in host memory, whose frame is waited for")
 
 
 def _gaussian(sigma: float) -> NDArray[np.float64]:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +24,7 @@ class FrameTimes:
 
     construct: float
     first_call: float
-    stages: dict[str, list[float]]  # by stage and "whole frame", one per warm call
+    stages: dict[str, list[float]]  # by stage, "whole frame" and, on a GPU, "device to device"; one per warm call
     edges: int
 
     def summary(self) -> dict[str, dict[str, float]]:
@@ -38,22 +41,57 @@ class FrameTimes:
 
 
 def time_frames(frame: NDArray[Any], seconds: float, **options: Any) -> FrameTimes:
-    """Call ``Estimator(..., **options).estimate(frame)`` once, then for about `seconds` (3 to 1000 times)."""
+    """Call ``Estimator(..., **options).estimate(frame)`` once, then for about `seconds` (3 to 1000 times).
+
+    On a GPU these are times from host memory to host memory. For as long, the map of the frame in device memory is
+    computed and waited for, if there is CuPy or PyTorch to bring the frame there; else "device to device" is NaN.
+    """
     start = time.perf_counter()
     estimator = Estimator(*frame.shape[:2], **options)
     constructed = time.perf_counter()
     result = estimator.estimate(frame)
-    first = begin = time.perf_counter()
+    first = time.perf_counter()
     stages: dict[str, list[float]] = {}
+    for result, frame_ms in _timed(lambda: estimator.estimate(frame), seconds):
+        for stage, ms in {**result.stage_ms, "whole frame": frame_ms}.items():
+            stages.setdefault(stage, []).append(ms)
+    if estimator.device == "cuda":
+        stages["device to device"] = _device_to_device(estimator, frame, seconds)
+    return FrameTimes(1e3 * (constructed - start), 1e3 * (first - constructed), stages, len(result.edges))
+
+
+def _timed(call: Callable[[], Any], seconds: float) -> Iterator[tuple[Any, float]]:
+    """Yield what the calls return, and their times in ms."""
+    first = begin = time.perf_counter()
     calls = 0
     while calls < 3 or (begin - first < seconds and calls < MOST_CALLS):
-        result = estimator.estimate(frame)
-        end = time.perf_counter()
-        for stage, ms in {**result.stage_ms, "whole frame": 1e3 * (end - begin)}.items():
-            stages.setdefault(stage, []).append(ms)
-        begin = end
+        result = call()
+        yield result, 1e3 * (time.perf_counter() - begin)
+        begin = time.perf_counter()
         calls += 1
-    return FrameTimes(1e3 * (constructed - start), 1e3 * (first - constructed), stages, len(result.edges))
+
+
+def _device_to_device(estimator: Estimator, frame: NDArray[Any], seconds: float) -> list[float]:
+    to_device = _to_device()
+    if to_device is None:
+        return [float("nan")]
+    image, out = to_device(frame), to_device(np.empty(frame.shape[:2], np.float32))
+
+    def call() -> None:
+        estimator.estimate_into(image, out)
+        estimator.edge_count()
+
+    for _ in range(2):  # as it is, and captured into a graph
+        call()
+    return [ms for _, ms in _timed(call, seconds)]
+
+
+def _to_device() -> Callable[[NDArray[Any]], Any] | None:
+    if importlib.util.find_spec("cupy"):
+        return importlib.import_module("cupy").asarray  # type: ignore[no-any-return]
+    if importlib.util.find_spec("torch") and (torch := importlib.import_module("torch")).cuda.is_available():
+        return lambda array: torch.as_tensor(array, device="cuda")
+    return None
 
 
 def of_size(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:

@@ -617,7 +617,9 @@ def bench(
 ) -> None:
     """Time whole frames and their stages.
 
-    In ms: the stages' medians; median, 90th and 99th percentile and maximum of the frame; the first call apart.
+    In ms: the stages' medians; median, 90th and 99th percentile and maximum of the frame; the first call apart. On a
+    GPU the frame is from host memory to host memory; "device to device" is the map of a picture that lies in device
+    memory, and needs CuPy or PyTorch.
 
     The picture is PHOTO, its middle or mirrored out where --size says so; without PHOTO, colour noise of several
     scales, of 640x480.

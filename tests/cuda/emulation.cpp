@@ -383,3 +383,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = std::stoi(attribute == cudaDevAttrComputeCapabilityMajor ? name : name.substr(name.find('.') + 1));
   return cudaSuccess;
 }
+
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void*) {
+  const char* gpu = std::getenv("EMULATION_MEMORY");
+  *attributes = {gpu && std::strcmp(gpu, "unknown") == 0 ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice,
+                 gpu ? std::atoi(gpu) : 0};
+  return cudaSuccess;
+}

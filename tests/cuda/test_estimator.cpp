@@ -131,6 +131,18 @@ void check(const Case& c) {
   CHECK(largest_difference(got.expected_error, expected.expected_error) <= error_tolerance);
 }
 
+std::unique_ptr<Device> make_cells(int height, int width, int max_edges) {
+  Options options;
+  options.model = "cells";
+  options.canny.smoothing = smoothing(options.canny.sigma);
+  options.propagation.sigma_r = 0.75;
+  options.max_edges = max_edges;
+  const Model model = load_model(options.model);
+  DeviceSetup setup{height, width, options, model, 0.5, network_shapes(model, height, width, options)};
+  setup.options.networks = std::make_shared<HostNetworks>(model, setup.shapes);
+  return std::unique_ptr<Device>(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup));
+}
+
 }  // namespace
 
 TEST_CASE("whole frames equal the CPU's on pictures of awkward sizes") {
@@ -159,15 +171,7 @@ TEST_CASE("networks in half precision agree to what half precision holds") {
 TEST_CASE("more edges than there is memory for are an error from host memory and counted on the device") {
   const int height = 9, width = 11;
   const Picture image = scene(PixelType::uint8, height, width, 1);
-  Options options;
-  options.model = "cells";
-  options.canny.smoothing = smoothing(options.canny.sigma);
-  options.propagation.sigma_r = 0.75;
-  options.max_edges = 10;
-  const Model model = load_model(options.model);
-  DeviceSetup setup{height, width, options, model, 0.5, network_shapes(model, height, width, options)};
-  setup.options.networks = std::make_shared<HostNetworks>(model, setup.shapes);
-  const std::unique_ptr<Device> device(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup));
+  const std::unique_ptr<Device> device = make_cells(height, width, 10);
   const std::vector<std::uint8_t> all(height * width, 1);
   std::vector<float> map(height * width);
   const MaskView edges{all.data(), height, width, width};
@@ -180,6 +184,30 @@ TEST_CASE("more edges than there is memory for are an error from host memory and
   CHECK(count.found == 99);
   CHECK(count.kept == 10);
   CHECK(std::all_of(map.begin(), map.end(), [](float radius) { return radius >= 0 && radius <= 6.001f; }));
+}
+
+TEST_CASE("maps in device memory") {
+  const int height = 9, width = 11;
+  const Picture image = scene(PixelType::uint8, height, width, 3);
+  std::unique_ptr<Device> device = make_cells(height, width, height * width);
+  std::vector<float> expected(height * width);
+  device->enqueue({image.view, {}, {expected.data(), height, width, width * 4}}, nullptr);
+  const std::shared_ptr<float> map = device->make_map();
+  const DeviceFrame frame{image.view, {}, {map.get(), height, width, width * 4}};
+  device->order(nullptr, reinterpret_cast<cuda::Stream>(1));
+  device->enqueue(frame, nullptr);
+  CHECK(device->gpu() == 0);
+  for (const auto& [memory, message] :
+       {std::pair{"unknown", "image: expected memory of GPU 0, got memory that no GPU knows"},
+        std::pair{"1", "image: expected memory of GPU 0, got memory of GPU 1"}}) {
+    setenv("EMULATION_MEMORY", memory, 1);
+    CHECK_THROWS_WITH_AS(device->enqueue(frame, nullptr), message, InvalidArgument);
+    unsetenv("EMULATION_MEMORY");
+  }
+  emulation::fail_next_allocation();
+  CHECK_THROWS_WITH_AS(device->make_map(), "cudaMalloc of 396 bytes: out of memory", Error);
+  device.reset();  // the map outlives it
+  CHECK(std::equal(expected.begin(), expected.end(), map.get()));
 }
 
 TEST_CASE("a CUDA part of another version, or without networks, is refused") {

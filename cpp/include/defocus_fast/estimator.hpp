@@ -147,13 +147,22 @@ class DEFOCUS_FAST_API Estimator {
   /// than max_edges edges, and so does estimate_into.
   void estimate(const ImageView& image, BlurMap& result, const MaskView& edges = {}, const Wanted& wanted = {});
 
-  /// Device "cuda": enqueues a frame on `stream` and returns. All views are device memory and are used until the stream
-  /// has done the frame; nothing is allocated, and the next frame on another stream must wait for this one. Float
-  /// pictures are not checked: the caller sees to it that they are in [0, 1]. `expected_error` may be left out.
-  /// Throws InvalidArgument for views of another size, BackendUnavailable on another device.
-  void enqueue(const ImageView& image, const MapView& out, cuda::Stream stream, const MapView& expected_error = {});
-  /// Device "cuda": waits for `stream` and tells the edges of the last frame enqueued.
+  /// Device "cuda": enqueues a frame on `stream`, after the frame before it, and returns. All views are device memory
+  /// and are used until the stream has done the frame; nothing is allocated. Float pictures are not checked: the caller
+  /// sees to it that they are in [0, 1]. Edges beyond max_edges are left out, see edge_count. `expected_error` may be
+  /// left out; `edges` replaces the edge detector if its data is not null. Throws InvalidArgument for views of another
+  /// size or in memory that the GPU does not reach, BackendUnavailable on another device.
+  void enqueue(const ImageView& image, const MapView& out, cuda::Stream stream, const MapView& expected_error = {},
+               const MaskView& edges = {});
+  /// Device "cuda": waits for the last frame enqueued, by way of `stream`, and tells its edges.
   EdgeCount edge_count(cuda::Stream stream);
+  /// Device "cuda": device memory for a map, (height, width) without gaps; freed with its last owner, which waits for
+  /// the device.
+  std::shared_ptr<float> make_map();
+  /// Device "cuda": what is enqueued on `after` from now on waits for what is on `before` now.
+  void order(cuda::Stream before, cuda::Stream after);
+  /// Device "cuda": index of the GPU, which is the one that was current in the constructor.
+  int gpu() const;
 
   int height() const;
   int width() const;

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays in device memory, in and out, without copies.
+
+They come and go by DLPack (the array API standard's ``__dlpack__``) and by the CUDA Array Interface, version 3
+(https://nvidia.github.io/numba-cuda/user/cuda_array_interface.html), whose numbers for streams are used here too:
+1 is the legacy default stream, 2 the calling thread's, others are handles. Where an array has both, DLPack is asked:
+PyTorch's CUDA Array Interface does not tell on which stream the array will be ready.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+
+LEGACY_DEFAULT_STREAM = 1
+_CUDA, _CUDA_MANAGED = 2, 13  # DLPack's device types; pinned host memory is taken for what it is, host memory
+
+
+def on_device(array: Any) -> bool:
+    """Tell whether this is an array in the memory of a GPU."""
+    if hasattr(array, "__dlpack_device__"):
+        return array.__dlpack_device__()[0] in (_CUDA, _CUDA_MANAGED)
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def stream_handle(stream: Any) -> int:
+    """Return the handle of a stream of any library."""
+    if stream is None:
+        return LEGACY_DEFAULT_STREAM
+    if hasattr(stream, "__cuda_stream__"):
+        handle = stream.__cuda_stream__()[1]  # (version of the protocol, handle)
+    else:  # CuPy, PyTorch, PyCUDA
+        names = [name for name in ("ptr", "cuda_stream", "handle") if hasattr(stream, name)]
+        handle = getattr(stream, names[0]) if names else stream
+    if isinstance(handle, bool) or not isinstance(handle, int):
+        accepted = "a handle or an object with __cuda_stream__, ptr, cuda_stream or handle"
+        raise TypeError(f"stream: expected {accepted}, got {stream!r}")
+    if handle < 0:
+        raise ValueError(f"stream: expected a handle >= 0, got {handle}")
+    return handle or LEGACY_DEFAULT_STREAM
+
+
+def describe(array: Any, name: str, stream: int, core: _core.Estimator) -> NDArray[Any]:
+    """Describe an array in device memory as a NumPy array, which keeps it alive and must not be read.
+
+    The core checks the description as it checks arrays in host memory. What is enqueued on `stream` from now on finds
+    the array ready.
+    """
+    if not on_device(array):
+        raise TypeError(f"{name}: expected an array in device memory, as image is, got {type(array).__name__}")
+    if hasattr(array, "__dlpack__"):
+        kind, gpu = array.__dlpack_device__()
+        if kind == _CUDA and gpu != core.gpu:
+            raise ValueError(f"{name}: expected memory of GPU {core.gpu}, got memory of GPU {gpu}")
+        return _core.from_dlpack(_capsule(array, name, stream), name)
+    interface = array.__cuda_array_interface__
+    if interface["version"] < 2:
+        raise TypeError(f"{name}: expected __cuda_array_interface__ of version 2 or 3, got {interface['version']}")
+    if interface.get("mask") is not None:
+        raise TypeError(f"{name}: expected an array without a mask, got one with a mask")
+    ready = interface.get("stream")
+    if ready == 0:
+        raise ValueError(f"{name}: expected a stream other than 0 in __cuda_array_interface__, got 0")
+    # NumPy would take null for a wish for memory of its own.
+    if interface["data"][0] == 0 and all(interface["shape"]):
+        raise ValueError(f"{name}: expected a pointer to pixels, got null")
+    if ready is not None:
+        core.order(ready, stream)
+    return np.asarray(_Description(interface, array))
+
+
+@dataclass
+class _Description:
+    __array_interface__: dict[str, Any]
+    owner: Any
+
+
+def _capsule(array: Any, name: str, stream: int) -> Any:
+    try:
+        try:
+            return array.__dlpack__(stream=stream, max_version=(1, 1), copy=False)
+        except TypeError:  # producers older than DLPack 1.0
+            return array.__dlpack__(stream=stream)
+    except (BufferError, RuntimeError) as error:
+        raise TypeError(f"{name}: {type(array).__name__} does not export its memory: {error}") from None
+
+
+class DeviceArray:
+    """(H, W) float32 in device memory, for ``cupy.asarray``, ``torch.from_dlpack`` and the like, without a copy.
+
+    Exports ``__dlpack__`` and ``__cuda_array_interface__``; both tell the consumer's stream to wait for the frame. The
+    memory is freed with the last array that shows it, which waits for the device.
+    """
+
+    def __init__(self, core: _core.Estimator, stream: int) -> None:
+        self._core = core
+        self._stream = stream
+        self._map = core.make_map()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self._core.height, self._core.width
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self._map.pointer, False),
+            "strides": None,
+            "stream": self._stream,
+            "version": 3,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _CUDA, self._map.gpu
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        if copy or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"only exported as it is, on device {self.__dlpack_device__()}")
+        if stream is not None and (stream == 0 or stream < -1):
+            raise ValueError(f"stream: expected -1, 1, 2 or a handle, got {stream}")
+        if stream != -1:
+            self._core.order(self._stream, LEGACY_DEFAULT_STREAM if stream is None else stream)
+        return self._map.to_dlpack(max_version is not None and max_version[0] >= 1)
+
+    def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
+        raise TypeError(
+            "expected an array in host memory, got one in device memory: see cupy.asarray, torch.from_dlpack"
+        )
+
+    def __repr__(self) -> str:
+        return f"DeviceArray({self.shape[0]} x {self.shape[1]}, GPU {self._map.gpu})"
+
+
+@dataclass(frozen=True)
+class DeviceBlurMap:
+    """One picture's answer in device memory."""
+
+    map: DeviceArray
+    """(H, W) radius in px of the disk that blurred each pixel."""
+    expected_error: DeviceArray | None
+    """(H, W) expected absolute error of the map in px, see :class:`BlurMap`; None if not wanted."""
