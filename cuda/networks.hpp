@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "defocus_fast/estimator.hpp"  // Stream
 
@@ -31,8 +32,12 @@ DEFOCUS_FAST_API NetworkShapes network_shapes(int height, int width, const Optio
 class Networks {
  public:
   virtual ~Networks() = default;
+  /// Called once, when a GPU was found and before its memory is taken; `compute_capability` is 86 for 8.6. Throws
+  /// BackendUnavailable if something is absent without which nothing can be evaluated.
+  virtual void prepare(const std::string& /*model_folder*/, const NetworkShapes& /*shapes*/,
+                       int /*compute_capability*/) {}
   /// Enqueues one evaluation of a graph; tensors are device pointers in the order of the ONNX file's inputs, then
-  /// outputs, each laid out as the ONNX file says, without gaps. Never waits for the stream and allocates nothing: a
+  /// outputs, each laid out as the ONNX file says, without gaps, on 256-byte boundaries. Never waits for the stream and allocates nothing: a
   /// frame is captured into a CUDA graph. `stream` is null in an emulated build.
   virtual void enqueue(Graph graph, std::span<void* const> tensors, Stream stream) = 0;
 };

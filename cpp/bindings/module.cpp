@@ -120,26 +120,39 @@ const std::vector<std::pair<const char*, Precision>> precisions{{"auto", Precisi
                                                                 {"bfloat16", Precision::bfloat16},
                                                                 {"float16", Precision::float16}};
 
-/// Networks that a Python function evaluates: enqueue(graph, pointers, stream).
+/// Networks that a Python object evaluates: networks(graph, pointers, stream), after networks.prepare(...) if it has one.
 class PythonNetworks : public cuda::Networks {
  public:
-  explicit PythonNetworks(py::function enqueue) : enqueue_(std::move(enqueue)) {}
+  explicit PythonNetworks(py::object networks) : networks_(std::move(networks)) {}
   ~PythonNetworks() override {
     const py::gil_scoped_acquire acquire;
-    enqueue_ = {};
+    networks_ = {};
   }
   PythonNetworks(const PythonNetworks&) = delete;
   PythonNetworks& operator=(const PythonNetworks&) = delete;
+
+  void prepare(const std::string& model_folder, const cuda::NetworkShapes& shapes, int compute_capability) override {
+    const py::gil_scoped_acquire acquire;
+    if (!py::hasattr(networks_, "prepare")) return;
+    try {
+      networks_.attr("prepare")(model_folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
+                                shapes.image_height, shapes.image_width, shapes.head_batch, compute_capability);
+    } catch (const py::error_already_set& error) {
+      // What is absent is the core's to judge: device "auto" takes the CPU then.
+      if (!error.matches(py::module_::import("defocus_fast._core").attr("BackendUnavailable"))) throw;
+      throw BackendUnavailable(py::str(error.value()).cast<std::string>());
+    }
+  }
 
   void enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream stream) override {
     const py::gil_scoped_acquire acquire;
     py::list pointers;
     for (void* tensor : tensors) pointers.append(reinterpret_cast<std::uintptr_t>(tensor));
-    enqueue_(cuda::graph_names[std::size_t(graph)], pointers, reinterpret_cast<std::uintptr_t>(stream));
+    networks_(cuda::graph_names[std::size_t(graph)], pointers, reinterpret_cast<std::uintptr_t>(stream));
   }
 
  private:
-  py::function enqueue_;
+  py::object networks_;
 };
 
 /// Device memory as Python passes it: pointer, whether float32 (else uint8), shape, strides in bytes.
