@@ -50,7 +50,8 @@ Estimator::Estimator(const DeviceSetup& setup)
   for (std::uint8_t** mask : {&answers_.pattern_edges, &answers_.depth_edges}) arena_.reserve(*mask, pixels);
   arena_.reserve(image_, 3 * std::size_t(shapes_.image_height) * std::size_t(shapes_.image_width) * size);
   for (std::size_t i = 0; i < tiling_.outputs; ++i)
-    arena_.reserve(trunk_outputs_[i], std::size_t(tiling_.down * tiling_.across) * std::size_t(tiling_.features.tile_pitch) * size);
+    arena_.reserve(trunk_outputs_[i],
+                   std::size_t(tiling_.down * tiling_.across) * std::size_t(tiling_.features.tile_pitch) * size);
   arena_.reserve(features_, batch * std::size_t(tiling_.features.channels) * tiling_.positions * size);
   arena_.reserve(probabilities_, batch * std::max(model_.levels.size(), std::size_t{2}) * size);
   arena_.allocate();

@@ -37,8 +37,8 @@ class Networks {
   virtual void prepare(const std::string& /*model_folder*/, const NetworkShapes& /*shapes*/,
                        int /*compute_capability*/) {}
   /// Enqueues one evaluation of a graph; tensors are device pointers in the order of the ONNX file's inputs, then
-  /// outputs, each laid out as the ONNX file says, without gaps, on 256-byte boundaries. Never waits for the stream and allocates nothing: a
-  /// frame is captured into a CUDA graph. `stream` is null in an emulated build.
+  /// outputs, each laid out as the ONNX file says, without gaps, on 256-byte boundaries. Never waits for the stream and
+  /// allocates nothing: a frame is captured into a CUDA graph. `stream` is null in an emulated build.
   virtual void enqueue(Graph graph, std::span<void* const> tensors, Stream stream) = 0;
 };
 

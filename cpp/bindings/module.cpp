@@ -120,7 +120,8 @@ const std::vector<std::pair<const char*, Precision>> precisions{{"auto", Precisi
                                                                 {"bfloat16", Precision::bfloat16},
                                                                 {"float16", Precision::float16}};
 
-/// Networks that a Python object evaluates: networks(graph, pointers, stream), after networks.prepare(...) if it has one.
+/// Networks that a Python object evaluates: networks(graph, pointers, stream), after networks.prepare(...) if it has
+/// one.
 class PythonNetworks : public cuda::Networks {
  public:
   explicit PythonNetworks(py::object networks) : networks_(std::move(networks)) {}
@@ -248,8 +249,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                        const std::string& kernels, double canny_sigma, double canny_low, double canny_high,
                        std::vector<double> canny_smoothing, double psi, double sigma_s, double sigma_r,
                        double guide_sigma_s, double guide_sigma_r, int iterations, const std::string& labels,
-                       std::optional<double> depth_threshold, std::int32_t max_edges,
-                       const std::optional<py::function>& networks) {
+                       std::optional<double> depth_threshold, std::int32_t max_edges, py::function networks) {
              Options options;
              options.model = model;
              options.device = device;
@@ -265,7 +265,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                  parse<Labels>("labels", labels, {{"posterior", Labels::posterior}, {"hard", Labels::hard}});
              options.depth_threshold = depth_threshold;
              options.max_edges = max_edges;
-             if (networks) options.networks = std::make_shared<PythonNetworks>(*networks);
+             options.networks = std::make_shared<PythonNetworks>(std::move(networks));
              const py::gil_scoped_release release;
              return std::make_unique<Estimator>(height, width, options);
            }),

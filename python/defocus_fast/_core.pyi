@@ -82,7 +82,7 @@ class Estimator:
         labels: str,
         depth_threshold: float | None,
         max_edges: int,
-        networks: Callable[[str, list[int], int], object] | None,
+        networks: Callable[[str, list[int], int], object],
     ) -> None: ...
     def estimate(
         self, image: NDArray[Any], edges: NDArray[Any] | None, expected_error: bool, level_probabilities: bool

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _core, _tensorrt
 from ._core import BlurMap
 
 
@@ -61,12 +61,16 @@ class Estimator:
             a quarter of the pixels, but at least 4096. A frame with more raises :class:`Error`.
         networks: device "cuda" only: enqueues one evaluation of a graph of the model folder, called as
             ``networks(graph, tensors, stream)`` with the graph's name, the pointers of its inputs and outputs in device
-            memory and the CUDA stream, see cuda/networks.hpp. Must be given as yet.
+            memory and the CUDA stream, see cuda/networks.hpp. None means TensorRT or TensorRT-RTX, whichever is
+            installed (``pip install "defocus_fast[cuda]"``). The first estimator of a size builds their engines, which
+            are kept in $DEFOCUS_FAST_CACHE, or ~/.cache/defocus_fast: TensorRT-RTX takes seconds, TensorRT minutes,
+            and the logger "defocus_fast" tells.
 
     Raises:
         ValueError: an argument is out of range.
         BackendUnavailable: this machine or build lacks the device, precision or kernels asked for.
         ModelError: the model folder is missing, incomplete or of another format.
+        Error: device "cuda" or "auto": TensorRT is there, but failed.
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class Estimator:
             guide_sigma_r=guide_sigma_r,
             iterations=_integer("iterations", iterations),
             max_edges=_edges(max_edges),
-            networks=networks,
+            networks=_tensorrt.Networks() if networks is None else networks,
         )
 
     @classmethod
