@@ -350,6 +350,8 @@ def test_failures_in_a_frame_are_errors(random_cells: str, trt: Any) -> None:
     start = -memory.ctypes.data % 256 + memory.ctypes.data
     with pytest.raises(defocus_fast.Error, match=r"trunk: TensorRT refuses the address 0x\w+ of features: features at"):
         networks("trunk", [start, start + 4], 0)
+    with pytest.raises(ValueError, match="zip"):
+        networks("trunk", [start], 0)
+    networks._graphs["blur_head"] = (["features"], networks._graphs["blur_head"][1])
     with pytest.raises(defocus_fast.Error, match="blur_head: TensorRT cannot enqueue it: no address for"):
-        networks._graphs["blur_head"] = (["features"], networks._graphs["blur_head"][1])
         networks("blur_head", [start], 0)

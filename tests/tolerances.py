@@ -36,7 +36,8 @@ ERROR_DEVICE = 2e-3
 
 PROBABILITY_FLOAT16 = 0.03
 """Of the shipped models: float16 keeps 11 bits, so weights and every layer's features are off by up to 5e-4 of
-themselves, over up to 13 layers; 0.012 was seen, and a wrong layer, shape or type moves probabilities by more than 0.1."""
+themselves, over up to 13 layers; 0.012 was seen, and a wrong layer, shape or type moves probabilities by more than
+0.1."""
 
 MAP_MEAN_FLOAT16 = 0.02
 """px; PROBABILITY_FLOAT16 seldom moves a radius by 0.05 px, but an edge whose depth probability is at the threshold may

@@ -61,6 +61,17 @@ class Engine:
     plan: bytes
 
 
+def requests(
+    model: Path, precision: str, image_height: int, image_width: int, head_batch: int, compute_capability: int
+) -> list[Request]:
+    """Return what an estimator needs."""
+    image = {"H": image_height, "W": image_width}
+    return [
+        Request(model, graph, precision, image if graph == "trunk" else {"N": head_batch}, compute_capability)
+        for graph in GRAPHS
+    ]
+
+
 class Networks:
     """Evaluates a model folder's graphs with TensorRT, for ``Estimator(networks=...)``."""
 
@@ -85,10 +96,8 @@ class Networks:
             Error: TensorRT failed.
         """
         self._runtime = _Runtime(import_tensorrt())
-        for graph in GRAPHS:
-            sizes = {"H": image_height, "W": image_width} if graph == "trunk" else {"N": head_batch}
-            request = Request(Path(model), graph, precision, sizes, compute_capability)
-            self._graphs[graph] = self._runtime.load(request)
+        for request in requests(Path(model), precision, image_height, image_width, head_batch, compute_capability):
+            self._graphs[request.graph] = self._runtime.load(request)
 
     def __call__(self, graph: str, tensors: list[int], stream: int) -> None:
         """Enqueue one evaluation; see cuda/networks.hpp."""
@@ -129,7 +138,7 @@ def build(trt: Any, request: Request) -> Engine:
         raise ModelError(f"{request.model / request.graph}.onnx: TensorRT cannot read it: {problems}")
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is what was asked for
-    if _is_rtx(trt):
+    if is_rtx(trt):
         config.num_compute_capabilities = 1
         config.set_compute_capability(_rtx_target(trt, request.compute_capability), 0)
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # without it frames cannot be captured into graphs
@@ -183,8 +192,8 @@ class _Runtime:
 
     def load(self, request: Request) -> tuple[list[str], Any]:
         """Return the names of the tensors, and an execution context."""
-        key = _key(self._trt, request)
-        path = _file(key)
+        key = key_of(self._trt, request)
+        path = file_of(key, cache_folder())
         loaded = None
         try:
             kept = read(path, key)
@@ -235,7 +244,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DEFOCUS_FAST_CACHE") or os.path.join(caches, "defocus_fast"))
 
 
-def _key(trt: Any, request: Request) -> dict[str, Any]:
+def key_of(trt: Any, request: Request) -> dict[str, Any]:
     """Everything that makes two engines differ."""
 
     def checksum(name: str) -> str:
@@ -246,7 +255,7 @@ def _key(trt: Any, request: Request) -> dict[str, Any]:
 
     return {
         "format": FORMAT,
-        "tensorrt": "TensorRT-RTX" if _is_rtx(trt) else "TensorRT",
+        "tensorrt": "TensorRT-RTX" if is_rtx(trt) else "TensorRT",
         "version": trt.__version__,
         "compute_capability": request.compute_capability,
         "graph": request.graph,
@@ -257,9 +266,9 @@ def _key(trt: Any, request: Request) -> dict[str, Any]:
     }
 
 
-def _file(key: dict[str, Any]) -> Path:
+def file_of(key: dict[str, Any], folder: Path) -> Path:
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-    return cache_folder() / f"{key['graph']}-{digest[:32]}.engine"
+    return folder / f"{key['graph']}-{digest[:32]}.engine"
 
 
 def read(path: Path, key: dict[str, Any]) -> Engine:
@@ -290,7 +299,7 @@ def write(path: Path, key: dict[str, Any], engine: Engine) -> None:
             raise
 
 
-def _is_rtx(trt: Any) -> bool:
+def is_rtx(trt: Any) -> bool:
     return bool(trt.__name__.startswith("tensorrt_rtx"))
 
 
