@@ -88,31 +88,17 @@ def make(name: str, version: str = "1.0") -> Any:
         def get_output(self, i: int) -> Tensor:
             return self.outputs[i]
 
-    class ParserError:
-        def __init__(self, text: str) -> None:
-            self.text = text
-
-        def desc(self) -> str:
-            return self.text
-
     class OnnxParser:
-        def __init__(self, network: Network, logger: ILogger) -> None:
-            self.network, self.errors = network, list[str]()
+        def __init__(self, network: Network, logger: Any) -> None:
+            self.network, self.logger = network, logger
 
         def parse(self, model: bytes) -> bool:
             try:
-                model = _with_shapes(model)
-                self.network.parsed(model)
+                self.network.parsed(_with_shapes(model))
             except Exception as error:
-                self.errors.append(str(error))
-            return not self.errors
-
-        @property
-        def num_errors(self) -> int:
-            return len(self.errors)
-
-        def get_error(self, i: int) -> ParserError:
-            return ParserError(self.errors[i])
+                self.logger.log(Severity.ERROR, str(error))
+                return False
+            return True
 
     class Builder:
         def __init__(self, logger: Any) -> None:

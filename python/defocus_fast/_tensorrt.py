@@ -4,21 +4,21 @@
 Serves the packages ``tensorrt`` (every GPU; an engine takes minutes, on the GPU that it is for) and ``tensorrt_rtx``
 (GeForce and RTX GPUs; an engine takes a second, on any machine, and is finished by the driver's compiler when loaded).
 
-Shapes are static: a frame is captured into a CUDA graph, which kernels specialised later would invalidate. An engine
-file is a line with the SHA-256 of what follows, a line of JSON (the key of the cache, and the tensors), and the
-serialised engine.
+Shapes are static: a frame is captured into a CUDA graph, which kernels specialised later would invalidate.
+
+An engine file is three lines and the serialised engine: the CRC-32 of all that follows, the file's name, which is the
+key of the cache, and name and shape of every tensor. cuda/engine_file.hpp reads it too.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
-import json
 import logging
 import os
 import tempfile
 import time
+import zlib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -134,13 +134,12 @@ def build(trt: Any, request: Request) -> Engine:
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
-        problems = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
-        raise ModelError(f"{request.model / request.graph}.onnx: TensorRT cannot read it: {problems}")
+        raise ModelError(f"{request.model / request.graph}.onnx: TensorRT cannot read it{logger.reasons()}")
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is what was asked for
     if is_rtx(trt):
         config.num_compute_capabilities = 1
-        config.set_compute_capability(_rtx_target(trt, request.compute_capability), 0)
+        config.set_compute_capability(_rtx_target(trt, request), 0)
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # without it frames cannot be captured into graphs
     monitor = _progress_monitor(trt, request)
     config.progress_monitor = monitor
@@ -192,11 +191,10 @@ class _Runtime:
 
     def load(self, request: Request) -> tuple[list[str], Any]:
         """Return the names of the tensors, and an execution context."""
-        key = key_of(self._trt, request)
-        path = file_of(key, cache_folder())
+        path = cache_folder() / file_name(self._trt, request)
         loaded = None
         try:
-            kept = read(path, key)
+            kept = read(path)
             if (loaded := self._runtime.deserialize_cuda_engine(kept.plan)) is None:
                 raise ValueError(f"TensorRT refuses it{self._logger.reasons()}")
             engine = kept
@@ -209,7 +207,7 @@ class _Runtime:
             if (loaded := self._runtime.deserialize_cuda_engine(engine.plan)) is None:
                 raise self.error("TensorRT refuses the engine that it has built", request)
             try:
-                write(path, key, engine)
+                write(path, engine)
             except OSError as error:
                 _log.warning("%s: cannot be written, so the engine will be built again: %s", path, error)
         self._check(loaded, engine, request)
@@ -244,54 +242,49 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DEFOCUS_FAST_CACHE") or os.path.join(caches, "defocus_fast"))
 
 
-def key_of(trt: Any, request: Request) -> dict[str, Any]:
-    """Everything that makes two engines differ."""
+def file_name(trt: Any, request: Request) -> str:
+    """Return the name of an engine's file: everything that makes two engines differ. Raises ModelError."""
 
     def checksum(name: str) -> str:
         try:
-            return hashlib.sha256((request.model / name).read_bytes()).hexdigest()
+            return f"{zlib.crc32((request.model / name).read_bytes()):08x}"
         except OSError as error:
             raise ModelError(f"{request.model / name}: cannot be read: {error.strerror}") from error
 
-    return {
-        "format": FORMAT,
-        "tensorrt": "TensorRT-RTX" if is_rtx(trt) else "TensorRT",
-        "version": trt.__version__,
-        "compute_capability": request.compute_capability,
-        "graph": request.graph,
-        "precision": request.precision,
-        "sizes": dict(request.sizes),
-        "onnx": checksum(f"{request.graph}.onnx"),
-        "weights": checksum("weights.bin"),
-    }
+    parts = [
+        request.graph,
+        "x".join(str(size) for size in request.sizes.values()),
+        request.precision,
+        checksum(f"{request.graph}.onnx"),
+        checksum("weights.bin"),
+        f"sm{request.compute_capability}",
+        "tensorrt_rtx" if is_rtx(trt) else "tensorrt",
+        trt.__version__,
+    ]
+    return "-".join(parts) + f".engine{FORMAT}"
 
 
-def file_of(key: dict[str, Any], folder: Path) -> Path:
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-    return folder / f"{key['graph']}-{digest[:32]}.engine"
-
-
-def read(path: Path, key: dict[str, Any]) -> Engine:
-    """Read an engine file. Raises ValueError if it is damaged or not of this key, OSError if it cannot be read."""
+def read(path: Path) -> Engine:
+    """Read an engine file. Raises ValueError if it is damaged or another's, OSError if it cannot be read."""
     checksum, _, content = path.read_bytes().partition(b"\n")
-    if checksum != hashlib.sha256(content).hexdigest().encode():
+    if checksum != b"%08x" % zlib.crc32(content):
         raise ValueError("it is damaged")
-    header, _, plan = content.partition(b"\n")
-    found = json.loads(header)
-    for name, expected in key.items():
-        if found.get(name) != expected:
-            raise ValueError(f"expected an engine of {name} {expected}, got {found.get(name)}")
-    return Engine(found["tensors"], plan)
+    name, tensors, plan = content.split(b"\n", 2)
+    if name.decode() != path.name:
+        raise ValueError(f"it is {name.decode()}")
+    shapes = (tensor.rsplit(":", 1) for tensor in tensors.decode().split(" "))
+    return Engine({tensor: [int(size) for size in shape.split("x")] for tensor, shape in shapes}, plan)
 
 
-def write(path: Path, key: dict[str, Any], engine: Engine) -> None:
+def write(path: Path, engine: Engine) -> None:
     """Write an engine file, which appears under its name only when it is complete."""
-    content = json.dumps({**key, "tensors": engine.tensors}).encode() + b"\n" + engine.plan
+    tensors = " ".join(f"{name}:{'x'.join(str(size) for size in shape)}" for name, shape in engine.tensors.items())
+    content = f"{path.name}\n{tensors}\n".encode() + engine.plan
     path.parent.mkdir(parents=True, exist_ok=True)
     # Several processes may be writing the same one.
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
         try:
-            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            file.write(b"%08x\n" % zlib.crc32(content) + content)
             file.close()
             os.replace(file.name, path)
         except BaseException:
@@ -303,16 +296,17 @@ def is_rtx(trt: Any) -> bool:
     return bool(trt.__name__.startswith("tensorrt_rtx"))
 
 
-def _rtx_target(trt: Any, compute_capability: int) -> Any:
-    known = {name[2:]: target for name, target in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
-    try:
-        return known[str(compute_capability)]
-    except KeyError:
-        accepted = ", ".join(_capability(int(number)) for number in known)
+def _rtx_target(trt: Any, request: Request) -> Any:
+    known = {int(name[2:]): target for name, target in trt.ComputeCapability.__members__.items() if name[:2] == "SM"}
+    if request.precision == "float32":
+        known.pop(75, None)  # it has no matrix products of float32 there
+    if request.compute_capability not in known:
+        accepted = ", ".join(_capability(number) for number in known)
         raise BackendUnavailable(
-            f"device: TensorRT-RTX {trt.__version__} builds for the compute capabilities {accepted}, the GPU has "
-            f"{_capability(compute_capability)}: pip install tensorrt-cu13"
-        ) from None
+            f"device: TensorRT-RTX {trt.__version__} builds {request.precision} networks for the compute capabilities "
+            f"{accepted}, the GPU has {_capability(request.compute_capability)}: pip install tensorrt-cu13"
+        )
+    return known[request.compute_capability]
 
 
 def _capability(number: int) -> str:

@@ -469,8 +469,8 @@ def build_engines(
         shapes = _core.network_shapes(path, height, width, max_edges or 0)
         for request in _tensorrt.requests(found, precision, *shapes, compute_capability):
             start = time.perf_counter()
-            key, engine = _tensorrt.key_of(trt, request), _tensorrt.build(trt, request)
-            _tensorrt.write(file := _tensorrt.file_of(key, folder), key, engine)
+            file, engine = folder / _tensorrt.file_name(trt, request), _tensorrt.build(trt, request)
+            _tensorrt.write(file, engine)
             table.add_row(_shown(file), f"{len(engine.plan):,}", f"{time.perf_counter() - start:.2f}")
     except (Error, ValueError) as error:
         _fail(str(error))
