@@ -163,9 +163,14 @@ __attribute__((visibility("default"))) defocus_fast::Device* defocus_fast::defoc
         std::string("device: the CUDA part is of version " DEFOCUS_FAST_VERSION ", the library beside it of version ") +
         version);
   const int compute_capability = cuda::compute_capability();
-  if (!setup.options.networks)
+  DeviceSetup complete = setup;
+#ifdef DEFOCUS_FAST_TENSORRT
+  if (!complete.options.networks) complete.options.networks = cuda::make_tensorrt();
+#endif
+  if (!complete.options.networks)
     throw BackendUnavailable(
-        "device: TensorRT is missing: this build has nothing that evaluates the networks but what `networks` is given");
-  setup.options.networks->prepare(setup.model.folder.string(), setup.shapes, compute_capability);
-  return new cuda::Plugin(setup);
+        "device: TensorRT is missing: this library was built without DEFOCUS_FAST_TENSORRT, and `networks` is not "
+        "given");
+  complete.options.networks->prepare(setup.model.folder.string(), setup.shapes, compute_capability);
+  return new cuda::Plugin(complete);
 }

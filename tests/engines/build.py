@@ -5,6 +5,8 @@ Names, order, shapes and types of the tensors are those that TensorRT-RTX reads 
 what model_io.py's documentation says. Without a GPU an engine cannot be loaded: nothing here runs one.
 """
 
+import os
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -114,13 +116,31 @@ def errors(folder: Path) -> None:
     )
 
 
+def from_cpp(folder: Path, shapes: tuple[int, int, int]) -> str:
+    """What the C++ adapter says of the engines in a folder, read_engines.cpp."""
+    model = str(MODELS / "fast")
+    command = [sys.argv[1], model, *map(str, shapes), "89", f"tensorrt_rtx-{trt.__version__}"]
+    environment = os.environ | {"DEFOCUS_FAST_CACHE": str(folder)}
+    return subprocess.run(command, env=environment, check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
 def command_line(folder: Path) -> None:
+    """Its engines are those of an estimator, for Python and for C++."""
     options = ["--height", "50", "--width", "70", "--compute-capability", "8.9", "-o", str(folder)]
     cli.main(["build-engines", *options], standalone_mode=False)
     shapes = _core.network_shapes("fast", 50, 70, 0)
     for request in _tensorrt.requests(MODELS / "fast", "float32", *shapes, 89):
         engine = _tensorrt.read(folder / _tensorrt.file_name(trt, request))
         assert engine == _tensorrt.build(trt, request), request
+        assert f"{request.graph}: {' '.join(engine.tensors)} {len(engine.plan)} bytes\n" in from_cpp(folder, shapes)
+    assert f"device: built for TensorRT 10, found {trt.__version__}" in from_cpp(folder, shapes)
+    trunk = next(folder.glob("trunk-*"))
+    trunk.write_bytes(trunk.read_bytes()[:-1])
+    assert f"{trunk}: the engine is damaged" in from_cpp(folder, shapes)
+    trunk.write_bytes(next(folder.glob("blur_head-*")).read_bytes())
+    assert f"{trunk}: expected this engine, got blur_head-" in from_cpp(folder, shapes)
+    trunk.unlink()
+    assert f"device: there is no engine {trunk}: " in from_cpp(folder, shapes)
 
 
 def main() -> None:
