@@ -33,12 +33,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def install(monkeypatch: pytest.MonkeyPatch, *packages: Any) -> None:
-    """Have these be all the packages of TensorRT that can be imported."""
+def install(monkeypatch: pytest.MonkeyPatch, package: Any) -> None:
+    """Have this be the only package of TensorRT (conftest.py hides those that are installed)."""
     for name in _tensorrt.PACKAGES:
-        monkeypatch.setitem(sys.modules, name, None)  # import raises ModuleNotFoundError
-    for package in packages:
-        monkeypatch.setitem(sys.modules, package.__name__, package)
+        monkeypatch.setitem(sys.modules, name, package if name == package.__name__ else None)
 
 
 @pytest.fixture
@@ -244,8 +242,7 @@ def test_processes_that_build_at_once(random_cells: str, cache: Path, tmp_path: 
 # ---- what is missing, and what fails
 
 
-def test_missing_tensorrt_is_named(random_cells: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch)
+def test_missing_tensorrt_is_named(random_cells: str) -> None:
     message = r'device: TensorRT is missing: pip install "defocus_fast\[cuda\]"'
     with pytest.raises(defocus_fast.BackendUnavailable, match=message):
         make(random_cells)
@@ -297,8 +294,6 @@ def test_auto_takes_tensorrt_and_hides_no_failure(random_cells: str, trt: Any) -
 
 
 def test_tensorrt_is_not_imported_without_a_gpu(random_cells: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in _tensorrt.PACKAGES:
-        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(_tensorrt, "import_tensorrt", lambda: pytest.fail("imported"))
     monkeypatch.setenv("EMULATION_DEVICE", "no device")
     assert make(random_cells, device="auto").device == "cpu"

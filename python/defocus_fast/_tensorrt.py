@@ -141,14 +141,18 @@ def build(trt: Any, request: Request) -> Engine:
         config.num_compute_capabilities = 1
         config.set_compute_capability(_rtx_target(trt, request), 0)
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # without it frames cannot be captured into graphs
+    _log.warning("building the engine of %s with %s %s", request, trt.__name__, trt.__version__)
     monitor = _progress_monitor(trt, request)
     config.progress_monitor = monitor
+    start = time.monotonic()
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise Error(f"{request}: TensorRT cannot build an engine{logger.reasons()}")
+    plan = bytes(plan)
+    _log.info("%s: %d bytes in %.1f s", request, len(plan), time.monotonic() - start)
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    return Engine({tensor.name: list(tensor.shape) for tensor in inputs + outputs}, bytes(plan))
+    return Engine({tensor.name: list(tensor.shape) for tensor in inputs + outputs}, plan)
 
 
 def _static_onnx(request: Request) -> bytes:
@@ -199,10 +203,10 @@ class _Runtime:
                 raise ValueError(f"TensorRT refuses it{self._logger.reasons()}")
             engine = kept
         except FileNotFoundError:
-            engine = self._build(request)
+            engine = build(self._trt, request)
         except (OSError, ValueError) as error:
             _log.warning("%s: cannot be used, and is built anew: %s", path, error)
-            engine = self._build(request)
+            engine = build(self._trt, request)
         if loaded is None:
             if (loaded := self._runtime.deserialize_cuda_engine(engine.plan)) is None:
                 raise self.error("TensorRT refuses the engine that it has built", request)
@@ -214,13 +218,6 @@ class _Runtime:
         if (context := loaded.create_execution_context()) is None:
             raise self.error("TensorRT cannot make an execution context", request)
         return list(engine.tensors), context
-
-    def _build(self, request: Request) -> Engine:
-        _log.warning("building the engine of %s with %s %s", request, self._trt.__name__, self._trt.__version__)
-        start = time.monotonic()
-        engine = build(self._trt, request)
-        _log.info("%s: %d bytes in %.1f s", request, len(engine.plan), time.monotonic() - start)
-        return engine
 
     def _check(self, loaded: Any, engine: Engine, request: Request) -> None:
         """Tensors as the estimator has memory for: what does not fit would be written beyond its end."""
