@@ -15,11 +15,12 @@ import numpy as np
 import onnx
 import pytest
 import tolerances
+from click.testing import CliRunner
 from emulated import device_options
 from pictures import texture
 
 import defocus_fast
-from defocus_fast import _tensorrt
+from defocus_fast import _tensorrt, cli
 
 pytestmark = pytest.mark.skipif(
     "emulated" not in defocus_fast.build_config()["cuda"],
@@ -206,6 +207,33 @@ def test_the_cache_lies_where_the_platform_wants_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert _tensorrt.cache_folder() == tmp_path / ".cache" / "defocus_fast"
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_engines_that_the_command_line_has_built(
+    random_cells: str, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, package := fake_tensorrt.make("tensorrt_rtx"))
+    monkeypatch.setenv("EMULATION_DEVICE", "8.9")
+    size = ["--height", "20", "--width", "30", "--compute-capability", "8.9"]
+    command = ["build-engines", "--model", random_cells, "--precision", precision, *size, "-o", str(tmp_path / "made")]
+    done = CliRunner().invoke(cli.main, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert package.builds == 3
+    monkeypatch.setenv("DEFOCUS_FAST_CACHE", str(tmp_path / "made"))
+    assert np.isfinite(make(random_cells, precision=precision).estimate(texture(20, 30)).map).all()
+    assert package.builds == 3
+
+
+def test_the_command_line_says_what_it_cannot_build(random_cells: str, trt: Any) -> None:
+    size = ["--model", random_cells, "--height", "20", "--width", "30", "--compute-capability"]
+    done = CliRunner().invoke(cli.main, ["build-engines", *size, "8.9"])
+    assert done.exit_code == 1
+    assert "Error: TensorRT builds for the GPU that is there, when an estimator is made" in done.output
+    done = CliRunner().invoke(cli.main, ["build-engines", *size, "89"])
+    assert done.exit_code == 2
+    assert "expected a number such as 8.6, got 89" in done.output
+    assert trt.builds == 0
 
 
 PROCESS = """

@@ -5,6 +5,7 @@ Names, order, shapes and types of the tensors are those that TensorRT-RTX reads 
 what model_io.py's documentation says. Without a GPU an engine cannot be loaded: nothing here runs one.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -144,6 +145,7 @@ def command_line(folder: Path) -> None:
 
 
 def main() -> None:
+    logging.disable(logging.WARNING)  # the table says it all
     table = Table(box=box.SIMPLE_HEAD, title=f"Engines for {HEIGHT} x {WIDTH}, TensorRT-RTX {trt.__version__}")
     for title in ("graph", "precision", "compute capabilities", "bytes", "seconds"):
         table.add_column(title, justify="right" if title in ("bytes", "seconds") else "left")
