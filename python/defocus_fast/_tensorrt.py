@@ -220,7 +220,7 @@ class _Runtime:
         return list(engine.tensors), context
 
     def _check(self, loaded: Any, engine: Engine, request: Request) -> None:
-        """Tensors as the estimator has memory for: what does not fit would be written beyond its end."""
+        """What was loaded has the tensors that were built, so that nothing is written where none was promised."""
         names = {loaded.get_tensor_name(i) for i in range(loaded.num_io_tensors)}
         if names != set(engine.tensors):
             raise self.error(
