@@ -16,12 +16,14 @@ Tiling tile(const Model& model, int height, int width, const NetworkShapes& shap
   const int tile_height = shapes.image_height - 2 * margin, tile_width = shapes.image_width - 2 * margin;
   const int rows = cells ? tile_height / cell : tile_height + 12, columns = cells ? tile_width / cell : tile_width + 12;
   const int down = (height - 1) / tile_height + 1, across = (width - 1) / tile_width + 1;
+  // Networks::enqueue promises 256 bytes of alignment: 128 elements of either type.
+  const std::ptrdiff_t pitch = (std::ptrdiff_t(model.width) * rows * columns + 127) / 128 * 128;
   return {down,
           across,
           margin,
           cells ? std::size_t{1} : std::size_t{4},
           cells ? std::size_t{1} : std::size_t{25},
-          {nullptr, nullptr, across, tile_height, tile_width, model.width, rows, columns}};
+          {nullptr, nullptr, across, tile_height, tile_width, model.width, rows, columns, pitch}};
 }
 
 }  // namespace
@@ -48,7 +50,8 @@ Estimator::Estimator(const DeviceSetup& setup)
   for (std::uint8_t** mask : {&answers_.pattern_edges, &answers_.depth_edges}) arena_.reserve(*mask, pixels);
   arena_.reserve(image_, 3 * std::size_t(shapes_.image_height) * std::size_t(shapes_.image_width) * size);
   for (std::size_t i = 0; i < tiling_.outputs; ++i)
-    arena_.reserve(trunk_outputs_[i], std::size_t(tiling_.down * tiling_.across) * tiling_.tile_elements() * size);
+    arena_.reserve(trunk_outputs_[i],
+                   std::size_t(tiling_.down * tiling_.across) * std::size_t(tiling_.features.tile_pitch) * size);
   arena_.reserve(features_, batch * std::size_t(tiling_.features.channels) * tiling_.positions * size);
   arena_.reserve(probabilities_, batch * std::max(model_.levels.size(), std::size_t{2}) * size);
   arena_.allocate();
@@ -80,7 +83,7 @@ void Estimator::detect_edges(const DeviceFrame& frame, Stream stream) {
 }
 
 void Estimator::extract_features(const ImageView& image, Stream stream) {
-  const std::size_t bytes = tiling_.tile_elements() * element(shapes_.type);
+  const std::size_t bytes = std::size_t(tiling_.features.tile_pitch) * element(shapes_.type);
   for (int i = 0; i < tiling_.down * tiling_.across; ++i) {
     const int y = i / tiling_.across * tiling_.features.tile_height,
               x = i % tiling_.across * tiling_.features.tile_width;

@@ -18,10 +18,6 @@ struct Tiling {
   std::size_t outputs;    // of the trunk
   std::size_t positions;  // of features that a head reads per edge
   Features features;      // without the pointers
-
-  std::size_t tile_elements() const {  // of one output
-    return std::size_t(features.channels) * std::size_t(features.rows) * std::size_t(features.columns);
-  }
 };
 
 /// Frames of one size on the device: the stages in order, on one stream, without allocation or any wait for the device.

@@ -4,7 +4,9 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <string>
 
 #include "defocus_fast/estimator.hpp"  // Stream
 
@@ -31,10 +33,17 @@ DEFOCUS_FAST_API NetworkShapes network_shapes(int height, int width, const Optio
 class Networks {
  public:
   virtual ~Networks() = default;
+  /// Called once, when a GPU was found and before its memory is taken; `compute_capability` is 86 for 8.6. Throws
+  /// BackendUnavailable if something is absent without which nothing can be evaluated.
+  virtual void prepare(const std::string& /*model_folder*/, const NetworkShapes& /*shapes*/,
+                       int /*compute_capability*/) {}
   /// Enqueues one evaluation of a graph; tensors are device pointers in the order of the ONNX file's inputs, then
-  /// outputs, each laid out as the ONNX file says, without gaps. Never waits for the stream and allocates nothing: a
-  /// frame is captured into a CUDA graph.
+  /// outputs, each laid out as the ONNX file says, without gaps, on 256-byte boundaries. Never waits for the stream and
+  /// allocates nothing: a frame is captured into a CUDA graph.
   virtual void enqueue(Graph graph, std::span<void* const> tensors, Stream stream) = 0;
 };
+
+/// Loads engines from engine_folder(); of builds with DEFOCUS_FAST_TENSORRT.
+std::shared_ptr<Networks> make_tensorrt();
 
 }  // namespace defocus_fast::cuda

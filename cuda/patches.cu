@@ -46,8 +46,7 @@ __global__ void copy_tile(ImageView image, int y0, int x0, int height, int width
 
 /// Where the features of a pixel's tile begin.
 __device__ std::ptrdiff_t tile_of(const Features& features, int y, int x) {
-  const std::ptrdiff_t tile = y / features.tile_height * features.tiles_across + x / features.tile_width;
-  return tile * features.channels * features.rows * features.columns;
+  return (y / features.tile_height * features.tiles_across + x / features.tile_width) * features.tile_pitch;
 }
 
 /// One block per edge.

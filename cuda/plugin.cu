@@ -13,7 +13,8 @@ namespace defocus_fast::cuda {
 
 namespace {
 
-void check_gpu() {
+/// Of the GPU that will be used, as 86 for 8.6.
+int compute_capability() {
   int devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&devices);
   if (status == cudaErrorInsufficientDriver)
@@ -27,6 +28,7 @@ void check_gpu() {
   if (10 * major + minor < 75)
     throw BackendUnavailable("device: expected a GPU of compute capability 7.5 or newer, got " + std::to_string(major) +
                              '.' + std::to_string(minor));
+  return 10 * major + minor;
 }
 
 int current_gpu() {
@@ -219,9 +221,15 @@ __attribute__((visibility("default"))) defocus_fast::Device* defocus_fast::defoc
     throw BackendUnavailable(
         std::string("device: the CUDA part is of version " DEFOCUS_FAST_VERSION ", the library beside it of version ") +
         version);
-  cuda::check_gpu();
-  if (!setup.options.networks)
+  const int compute_capability = cuda::compute_capability();
+  DeviceSetup complete = setup;
+#ifdef DEFOCUS_FAST_TENSORRT
+  if (!complete.options.networks) complete.options.networks = cuda::make_tensorrt();
+#endif
+  if (!complete.options.networks)
     throw BackendUnavailable(
-        "device: TensorRT is missing: this build has nothing that evaluates the networks but what `networks` is given");
-  return new cuda::Plugin(setup);
+        "device: TensorRT is missing: this library was built without DEFOCUS_FAST_TENSORRT, and `networks` is not "
+        "given");
+  complete.options.networks->prepare(setup.model.folder.string(), setup.shapes, compute_capability);
+  return new cuda::Plugin(complete);
 }

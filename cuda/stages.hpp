@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -84,6 +85,7 @@ struct Features {
   const void* v = nullptr;
   int tiles_across = 0, tile_height = 0, tile_width = 0;  // px
   int channels = 0, rows = 0, columns = 0;
+  std::ptrdiff_t tile_pitch = 0;  // elements from tile to tile
 };
 
 /// Input of a head for edges [first, first + batch). tip22: relu(U[c + 3p] + V[c + p]) -> (batch, channels, 5, 5);

@@ -4,12 +4,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 
 import numpy as np
 import pytest
 
-from defocus_fast import model_io
+import defocus_fast
+from defocus_fast import _tensorrt, model_io
+
+
+@pytest.fixture(autouse=True)
+def _no_tensorrt_for_an_emulated_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is installed, device "auto" would take the emulated device, whose engines it cannot load."""
+    if "emulated" in defocus_fast.build_config()["cuda"]:
+        for name in _tensorrt.PACKAGES:
+            monkeypatch.setitem(sys.modules, name, None)  # import raises ModuleNotFoundError
 
 
 @pytest.hookimpl(wrapper=True)

@@ -124,13 +124,6 @@ def test_what_is_missing_is_named(
     assert defocus_fast.Estimator(9, 9, model=random_cells, **options).device == "cpu"
 
 
-def test_missing_tensorrt_is_named(random_cells: str) -> None:
-    device_options(random_cells, 9, 9)
-    with pytest.raises(defocus_fast.BackendUnavailable, match="device: TensorRT is missing"):
-        defocus_fast.Estimator(9, 9, model=random_cells, device="cuda")
-    assert defocus_fast.Estimator(9, 9, model=random_cells).device == "cpu"
-
-
 def test_auto_takes_a_device_that_is_complete(random_cells: str) -> None:
     options = device_options(random_cells, 9, 9) | {"device": "auto"}
     assert defocus_fast.Estimator(9, 9, model=random_cells, **options).device == "cuda"

@@ -122,26 +122,40 @@ const std::vector<std::pair<const char*, Precision>> precisions{{"auto", Precisi
                                                                 {"float16", Precision::float16},
                                                                 {"int8", Precision::int8}};
 
-/// Networks that a Python function evaluates: enqueue(graph, pointers, stream).
+/// Networks that a Python object evaluates: networks(graph, pointers, stream), after networks.prepare(...) if it has
+/// one.
 class PythonNetworks : public cuda::Networks {
  public:
-  explicit PythonNetworks(py::function enqueue) : enqueue_(std::move(enqueue)) {}
+  explicit PythonNetworks(py::object networks) : networks_(std::move(networks)) {}
   ~PythonNetworks() override {
     const py::gil_scoped_acquire acquire;
-    enqueue_ = {};
+    networks_ = {};
   }
   PythonNetworks(const PythonNetworks&) = delete;
   PythonNetworks& operator=(const PythonNetworks&) = delete;
+
+  void prepare(const std::string& model_folder, const cuda::NetworkShapes& shapes, int compute_capability) override {
+    const py::gil_scoped_acquire acquire;
+    if (!py::hasattr(networks_, "prepare")) return;
+    try {
+      networks_.attr("prepare")(model_folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
+                                shapes.image_height, shapes.image_width, shapes.head_batch, compute_capability);
+    } catch (const py::error_already_set& error) {
+      // What is absent is the core's to judge: device "auto" takes the CPU then.
+      if (!error.matches(py::module_::import("defocus_fast._core").attr("BackendUnavailable"))) throw;
+      throw BackendUnavailable(py::str(error.value()).cast<std::string>());
+    }
+  }
 
   void enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream stream) override {
     const py::gil_scoped_acquire acquire;
     py::list pointers;
     for (void* tensor : tensors) pointers.append(reinterpret_cast<std::uintptr_t>(tensor));
-    enqueue_(cuda::graph_names[std::size_t(graph)], pointers, reinterpret_cast<std::uintptr_t>(stream));
+    networks_(cuda::graph_names[std::size_t(graph)], pointers, reinterpret_cast<std::uintptr_t>(stream));
   }
 
  private:
-  py::function enqueue_;
+  py::object networks_;
 };
 
 /// Device memory of one value per pixel.
@@ -223,7 +237,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                        std::vector<double> canny_smoothing, double psi, double sigma_s, double sigma_r,
                        double guide_sigma_s, double guide_sigma_r, int iterations, const std::string& labels,
                        std::optional<double> depth_threshold, int edge_stride, std::int32_t max_edges,
-                       const std::optional<py::function>& networks) {
+                       py::function networks) {
              Options options;
              options.model = model;
              options.device = device;
@@ -240,7 +254,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              options.depth_threshold = depth_threshold;
              options.edge_stride = edge_stride;
              options.max_edges = max_edges;
-             if (networks) options.networks = std::make_shared<PythonNetworks>(*networks);
+             options.networks = std::make_shared<PythonNetworks>(std::move(networks));
              const py::gil_scoped_release release;
              return std::make_unique<Estimator>(height, width, options);
            }),

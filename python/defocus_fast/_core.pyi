@@ -93,7 +93,7 @@ class Estimator:
         depth_threshold: float | None,
         edge_stride: int,
         max_edges: int,
-        networks: Callable[[str, list[int], int], object] | None,
+        networks: Callable[[str, list[int], int], object],
     ) -> None: ...
     def estimate(
         self, image: NDArray[Any], edges: NDArray[Any] | None, expected_error: bool, level_probabilities: bool

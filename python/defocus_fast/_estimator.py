@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _core, _tensorrt
 from ._core import BlurMap
 from ._device import DeviceArray, DeviceBlurMap, describe, on_device, stream_handle
 
@@ -68,12 +68,16 @@ class Estimator:
             nobody waits for the number, the others are left out, see :meth:`edge_count`.
         networks: device "cuda" only: enqueues one evaluation of a graph of the model folder, called as
             ``networks(graph, tensors, stream)`` with the graph's name, the pointers of its inputs and outputs in device
-            memory and the CUDA stream, see cuda/networks.hpp. Must be given as yet.
+            memory and the CUDA stream, see cuda/networks.hpp. None means TensorRT or TensorRT-RTX, whichever is
+            installed (``pip install "defocus_fast[cuda]"``). The first estimator of a size builds their engines, which
+            are kept in $DEFOCUS_FAST_CACHE, or ~/.cache/defocus_fast: TensorRT-RTX takes seconds, TensorRT minutes,
+            and the logger "defocus_fast" tells.
 
     Raises:
         ValueError: an argument is out of range.
         BackendUnavailable: this machine or build lacks the device, precision or kernels asked for.
         ModelError: the model folder is missing, incomplete or of another format.
+        Error: device "cuda" or "auto": TensorRT is there, but failed.
     """
 
     def __init__(
@@ -126,7 +130,7 @@ class Estimator:
             iterations=_integer("iterations", iterations),
             edge_stride=_integer("edge_stride", edge_stride),
             max_edges=_edges(max_edges),
-            networks=networks,
+            networks=_tensorrt.Networks() if networks is None else networks,
         )
 
     @classmethod

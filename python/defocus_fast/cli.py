@@ -416,6 +416,70 @@ def import_weights(folder: Path, out: Path) -> None:
     click.echo("These weights were published by the authors under GPL-3.0; the model folder is under GPL-3.0 too.")
 
 
+def _compute_capability(_context: click.Context, _option: click.Parameter, value: str) -> int:
+    if not (found := re.fullmatch(r"(\d{1,2})\.(\d)", value)):
+        raise click.BadParameter(f"expected a number such as 8.6, got {value}")
+    return 10 * int(found[1]) + int(found[2])
+
+
+@main.command(short_help="Build TensorRT-RTX engines for a GPU that is elsewhere.")
+@click.option("--model", default="fast", show_default=True, metavar="NAME|DIR", help="A shipped model or a folder.")
+@click.option("--height", required=True, type=click.IntRange(1), metavar="PX", help="Of the pictures.")
+@click.option("--width", required=True, type=click.IntRange(1), metavar="PX", help="Of the pictures.")
+@click.option("--precision", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--compute-capability", required=True, callback=_compute_capability, metavar="X.Y", help="Of the GPU, such as 8.6."
+)
+@click.option("--max-edges", type=click.IntRange(1), metavar="N", help="As Estimator(max_edges=...).")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the engines.  [default: the cache]",
+)
+def build_engines(
+    model: str,
+    height: int,
+    width: int,
+    precision: str,
+    compute_capability: int,
+    max_edges: int | None,
+    output: Path | None,
+) -> None:
+    """Build the TensorRT-RTX engines that an estimator of one size needs, on a machine with or without a GPU.
+
+    They are used where $DEFOCUS_FAST_CACHE is their folder, with the same version of TensorRT-RTX, model, size,
+    precision and max_edges. Without this command an estimator builds them when it is made.
+    """
+    from rich import box
+    from rich.table import Table
+
+    from . import Error, _core, _tensorrt
+
+    folder = output or _tensorrt.cache_folder()
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("engine", "bytes", "seconds"):
+        table.add_column(title, justify="left" if title == "engine" else "right", overflow="fold")
+    try:
+        trt = _tensorrt.import_tensorrt()
+        if not _tensorrt.is_rtx(trt):
+            _fail("TensorRT builds for the GPU that is there, when an estimator is made; this is for TensorRT-RTX")
+        path = _model(model)
+        found = Path(path) if os.sep in path else Path(__file__).parent / "models" / path
+        shapes = _core.network_shapes(path, height, width, max_edges or 0)
+        for request in _tensorrt.requests(found, precision, *shapes, compute_capability):
+            start = time.perf_counter()
+            file, engine = folder / _tensorrt.file_name(trt, request), _tensorrt.build(trt, request)
+            _tensorrt.write(file, engine)
+            table.add_row(_shown(file), f"{len(engine.plan):,}", f"{time.perf_counter() - start:.2f}")
+    except (Error, ValueError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{_shown(folder)}: {_reason(error)}")
+    _console().print(table, markup=False)
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "as shipped": {},
     "psi 0": {"psi": 0.0},

@@ -352,8 +352,9 @@ void fail_next_allocation() { allocation_fails = true; }
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   using namespace defocus_fast::emulation;
   ++allocation_count;
-  *memory = std::exchange(allocation_fails, false) ? nullptr : std::malloc(bytes);
-  if (*memory == nullptr) return cudaErrorMemoryAllocation;
+  // Aligned as CUDA's; not std::aligned_alloc, whose size is a multiple of it: the sanitizers guard the exact end.
+  if (std::exchange(allocation_fails, false) || posix_memalign(memory, 256, bytes) != 0)
+    return cudaErrorMemoryAllocation;
   std::memset(*memory, 0xCD, bytes);
   return cudaSuccess;
 }

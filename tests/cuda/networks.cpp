@@ -181,6 +181,8 @@ void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph
 }  // namespace
 
 void test::HostNetworks::enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream) {
+  for (void* tensor : tensors)
+    if (reinterpret_cast<std::uintptr_t>(tensor) % 256 != 0) throw Error("a tensor is not on a 256-byte boundary");
   if (shapes_.type == cuda::TensorType::float32)
     evaluate<float>(model_, shapes_, graph, tensors);
   else

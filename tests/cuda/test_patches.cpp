@@ -55,10 +55,11 @@ void check_gather(Architecture architecture) {
   const int tile_height = 12, tile_width = 15, height = 20, width = 40, channels = 3;
   const int rows = cells ? 4 : tile_height + 12, columns = cells ? 5 : tile_width + 12;
   const Edges edges(height, width, 30);
-  std::vector<T> u(std::size_t(6 * channels * rows * columns)), v(u.size());
+  const int pitch = channels * rows * columns + 7;
+  std::vector<T> u(std::size_t(6 * pitch)), v(u.size());
   for (auto* values : {&u, &v})
     for (T& value : *values) value = T(random_float(-1, 1));
-  const cuda::Features features{u.data(), v.data(), 3, tile_height, tile_width, channels, rows, columns};
+  const cuda::Features features{u.data(), v.data(), 3, tile_height, tile_width, channels, rows, columns, pitch};
   const int positions = cells ? 1 : 25, batch = 50, row = channels * positions;
   for (int first = 0; first < edges.count(); first += batch) {
     std::vector<T> out(std::size_t(batch * row), T(-9)), expected = out;
@@ -67,7 +68,7 @@ void check_gather(Architecture architecture) {
       const auto at = [&](const std::vector<T>& values, int c, int dy, int dx) {
         const int tile = y / tile_height * 3 + x / tile_width, inner_y = y % tile_height, inner_x = x % tile_width;
         const int i = cells ? inner_y / 3 : inner_y + 6 + dy, j = cells ? inner_x / 3 : inner_x + 6 + dx;
-        return values[std::size_t(((tile * channels + c) * rows + i) * columns + j)];
+        return values[std::size_t(tile * pitch + (c * rows + i) * columns + j)];
       };
       for (int c = 0; c < channels; ++c)
         for (int p = 0; p < positions; ++p) {

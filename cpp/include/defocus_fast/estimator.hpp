@@ -85,7 +85,9 @@ struct Options {
   int edge_stride = 1;
   /// Device "cuda": edges for which there is memory; 0: a quarter of the pixels, but at least 4096.
   std::int32_t max_edges = 0;
-  /// Device "cuda": evaluates the networks (cuda/networks.hpp); must be given as yet.
+  /// Device "cuda": evaluates the networks (cuda/networks.hpp). Nothing: TensorRT, in builds with
+  /// DEFOCUS_FAST_TENSORRT, from engines in $DEFOCUS_FAST_CACHE or ~/.cache/defocus_fast that the Python package has
+  /// built.
   std::shared_ptr<cuda::Networks> networks;
 };
 

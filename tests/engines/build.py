@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the shipped models' engines with TensorRT-RTX, checks what is known of them without a GPU, prints a table.
+
+Names, order, shapes and types of the tensors are those that TensorRT-RTX reads from the graphs, and are compared with
+what model_io.py's documentation says. Without a GPU an engine cannot be loaded: nothing here runs one.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import defocus_fast
+from defocus_fast import _core, _tensorrt, cli
+
+TARGETS = {"float32": [80, 86, 89, 120], "float16": [75, 80, 86, 89, 120]}
+HEIGHT, WIDTH = 1080, 1920
+MODELS = Path(defocus_fast.__file__).parent / "models"
+
+trt = _tensorrt.import_tensorrt()
+assert _tensorrt.is_rtx(trt), trt
+
+
+def expected_tensors(model: str, request: _tensorrt.Request) -> dict[str, list[int]]:
+    metadata = dict(line.split(": ", 1) for line in (MODELS / model / "model.txt").read_text().splitlines())
+    channels = int(metadata["width"])
+    if request.graph != "trunk":
+        batch = request.sizes["N"]
+        side = 5 if model == "tip22" else 1
+        outputs = 2 if request.graph == "edge_head" else len(metadata["levels"].split())
+        return {"features": [batch, channels, side, side], "probability": [batch, outputs]}
+    height, width = request.sizes["H"], request.sizes["W"]
+    if model == "tip22":
+        features = {name: [1, channels, height - 28, width - 28] for name in ("blur_u", "blur_v", "edge_u", "edge_v")}
+    else:
+        margin = 2 * (int(metadata["depth"]) + 1)  # cells that belong to no output
+        features = {"features": [1, channels, height // 3 - margin, width // 3 - margin]}
+    return {"image": [1, 3, height, width], **features}
+
+
+def check_types(request: _tensorrt.Request) -> None:
+    """Every input and output is of the precision, and no size is left open, so that no profile is needed."""
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert trt.OnnxParser(network, logger).parse(_tensorrt._static_onnx(request))
+    tensors = [network.get_input(i) for i in range(network.num_inputs)]
+    tensors += [network.get_output(i) for i in range(network.num_outputs)]
+    for tensor in tensors:
+        assert tensor.dtype == {"float32": trt.float32, "float16": trt.float16}[request.precision], tensor.name
+        assert -1 not in tuple(tensor.shape), tensor.name
+
+
+def weight_bytes(request: _tensorrt.Request) -> int:
+    graph = onnx.load(request.model / f"{request.graph}.onnx", load_external_data=False).graph
+    weights = [each for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    return sum(int(np.prod(each.dims)) for each in weights) * (2 if request.precision == "float16" else 4)
+
+
+def expect(message: str, kind: type[Exception], call: Callable[..., object], *arguments: object) -> None:
+    try:
+        call(*arguments)
+    except kind as error:
+        found = str(error)
+    else:
+        found = "nothing"
+    print(f"{kind.__name__}: {found[:160]}")
+    if message not in found:
+        sys.exit(f"expected {kind.__name__}: {message}")
+
+
+def errors(folder: Path) -> None:
+    """What is said of a graph that TensorRT cannot read, sizes that are too small, a GPU that it does not know, and
+    no GPU."""
+    request = _tensorrt.Request(MODELS / "fast", "trunk", "float32", {"H": 60, "W": 60}, 86)
+    broken = folder / "broken"
+    broken.mkdir()
+    model = onnx.load(request.model / "trunk.onnx")
+    model.graph.node[0].op_type = "Frobnicate"
+    onnx.save(model, broken / "trunk.onnx")
+    expect(
+        "Frobnicate",
+        _tensorrt.ModelError,
+        _tensorrt.build,
+        trt,
+        replace(request, model=broken),
+    )
+    (broken / "trunk.onnx").write_bytes(b"\xffno graph")
+    expect("trunk.onnx: cannot be read: ", _tensorrt.ModelError, _tensorrt.build, trt, replace(request, model=broken))
+    small = replace(request, sizes={"H": 5, "W": 5})
+    expect("trunk", _tensorrt.Error, _tensorrt.build, trt, small)
+    expect(
+        "the GPU has 9.0", _tensorrt.BackendUnavailable, _tensorrt.build, trt, replace(request, compute_capability=90)
+    )
+    prepare = _tensorrt.Networks().prepare
+    expect(
+        "TensorRT refuses the engine that it has built: IRuntime::deserializeCudaEngine",
+        _tensorrt.Error,
+        prepare,
+        str(MODELS / "fast"),
+        "float32",
+        60,
+        60,
+        9,
+        86,
+    )
+
+
+def from_cpp(folder: Path, shapes: tuple[int, int, int]) -> str:
+    """What the C++ adapter says of the engines in a folder, read_engines.cpp."""
+    model = str(MODELS / "fast")
+    command = [sys.argv[1], model, *map(str, shapes), "89", f"tensorrt_rtx-{trt.__version__}"]
+    environment = os.environ | {"DEFOCUS_FAST_CACHE": str(folder)}
+    return subprocess.run(command, env=environment, check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
+def command_line(folder: Path) -> None:
+    """Its engines are those of an estimator, for Python and for C++."""
+    options = ["--height", "50", "--width", "70", "--compute-capability", "8.9", "-o", str(folder)]
+    cli.main(["build-engines", *options], standalone_mode=False)
+    shapes = _core.network_shapes("fast", 50, 70, 0)
+    for request in _tensorrt.requests(MODELS / "fast", "float32", *shapes, 89):
+        engine = _tensorrt.read(folder / _tensorrt.file_name(trt, request))
+        assert engine == _tensorrt.build(trt, request), request
+        assert f"{request.graph}: {' '.join(engine.tensors)} {len(engine.plan)} bytes\n" in from_cpp(folder, shapes)
+    assert f"device: built for TensorRT 10, found {trt.__version__}" in from_cpp(folder, shapes)
+    trunk = next(folder.glob("trunk-*"))
+    trunk.write_bytes(trunk.read_bytes()[:-1])
+    assert f"{trunk}: the engine is damaged" in from_cpp(folder, shapes)
+    trunk.write_bytes(next(folder.glob("blur_head-*")).read_bytes())
+    assert f"{trunk}: expected this engine, got blur_head-" in from_cpp(folder, shapes)
+    trunk.unlink()
+    assert f"device: there is no engine {trunk}: " in from_cpp(folder, shapes)
+
+
+def main() -> None:
+    logging.disable(logging.WARNING)  # the table says it all
+    table = Table(box=box.SIMPLE_HEAD, title=f"Engines for {HEIGHT} x {WIDTH}, TensorRT-RTX {trt.__version__}")
+    for title in ("graph", "precision", "compute capabilities", "bytes", "seconds"):
+        table.add_column(title, justify="right" if title in ("bytes", "seconds") else "left")
+    rows = defaultdict[tuple[str, str], list[tuple[int, float]]](list)
+    for model in ("fast", "tip22"):
+        shapes = _core.network_shapes(str(MODELS / model), HEIGHT, WIDTH, 0)
+        for precision in ("float32", "float16"):
+            for target in TARGETS[precision]:
+                for request in _tensorrt.requests(MODELS / model, precision, *shapes, target):
+                    start = time.perf_counter()
+                    engine = _tensorrt.build(trt, request)
+                    seconds = time.perf_counter() - start
+                    expected = expected_tensors(model, request)
+                    assert list(engine.tensors.items()) == list(expected.items()), (request, engine.tensors)
+                    # All weights are in it, in this precision.
+                    assert len(engine.plan) > weight_bytes(request), request
+                    rows[f"{model}/{request.graph}", precision].append((len(engine.plan), seconds))
+            for request in _tensorrt.requests(MODELS / model, precision, *shapes, 86):
+                check_types(request)
+    for (graph, precision), built in rows.items():
+        sizes, seconds = zip(*built, strict=True)
+        targets = ", ".join(f"{target / 10}" for target in TARGETS[precision])
+        table.add_row(graph, precision, targets, f"{min(sizes):,} to {max(sizes):,}", f"{max(seconds):.2f}")
+    folder = Path.cwd()
+    errors(folder)
+    command_line(folder / "cache")
+    Console(width=120).print(table)
+
+
+main()

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// read_engines MODEL_FOLDER HEIGHT WIDTH BATCH COMPUTE_CAPABILITY TENSORRT: what C++ finds of the float32 engines that
+// Python has written, and what becomes of them.
+#include <cstdio>
+#include <cstdlib>
+
+#include "../../cuda/engine_file.hpp"
+#include "defocus_fast/error.hpp"
+
+using namespace defocus_fast;
+
+int main(int, char** arguments) {
+  const cuda::NetworkShapes shapes{cuda::TensorType::float32, std::atoi(arguments[2]), std::atoi(arguments[3]),
+                                   std::atoi(arguments[4])};
+  const int compute_capability = std::atoi(arguments[5]);
+  for (const cuda::Graph graph : {cuda::Graph::trunk, cuda::Graph::edge_head, cuda::Graph::blur_head}) try {
+      const auto file =
+          cuda::engine_folder() / cuda::engine_file_name(arguments[1], graph, shapes, compute_capability, arguments[6]);
+      const cuda::EngineFile engine = cuda::read_engine_file(file);
+      std::printf("%s:", cuda::graph_names[std::size_t(graph)]);
+      for (const std::string& tensor : engine.tensors) std::printf(" %s", tensor.c_str());
+      std::printf(" %zu bytes\n", engine.plan.size());
+    } catch (const Error& error) {
+      std::printf("%s\n", error.what());
+    }
+  try {
+    cuda::make_tensorrt()->prepare(arguments[1], shapes, compute_capability);
+    std::puts("loaded");
+  } catch (const Error& error) {
+    std::printf("%s\n", error.what());
+  }
+}
