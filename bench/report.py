@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import roofline
+
 ROOT = Path(__file__).parents[1]
 PLOTS = Path("docs")
 # Calls from which on a percentile says more than the maximum.
@@ -246,6 +248,7 @@ and a copy by PyTorch.
 ## Scaling
 
 {plots}
+{roofline.markdown()}
 ## Not run
 
 {not_run(results)}"""
