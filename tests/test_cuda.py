@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,18 @@ def test_options_that_only_the_other_device_has(random_model: str) -> None:
     for wrong in (0, -1):
         with pytest.raises(ValueError, match="max_edges: expected at least 1"):
             defocus_fast.Estimator(9, 9, model=random_model, max_edges=wrong)
+
+
+@pytest.mark.parametrize(("entry", "wrong"), [("width: 12", "width: 16"), ("levels: 0.5 0.75", "levels: 0.5")])
+def test_a_model_whose_weights_are_of_other_sizes(random_cells: str, tmp_path: Path, entry: str, wrong: str) -> None:
+    folder = tmp_path / "cells"
+    shutil.copytree(random_cells, folder)
+    text = (folder / "model.txt").read_text(encoding="utf-8")
+    assert entry in text
+    (folder / "model.txt").write_text(text.replace(entry, wrong), encoding="utf-8")
+    options = device_options(random_cells, 9, 9)
+    with pytest.raises(defocus_fast.ModelError, match="of the wrong size|expected 22 answers"):
+        defocus_fast.Estimator(9, 9, model=folder, **options)
 
 
 def test_networks_that_fail(random_cells: str) -> None:

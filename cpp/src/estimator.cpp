@@ -192,6 +192,8 @@ struct Estimator::Cuda : Impl {
     DeviceSetup setup{height, width, options, model, depth_threshold, network_shapes(model, height, width, options)};
     setup.options.canny.smoothing = cpu::smoothing_kernel(options.canny);
     gpu = make_device(setup);
+    // Memory on the device is sized by model.txt: the CPU's networks refuse weights of other sizes.
+    SharedNetworks<float>(model, *kernels.networks_float, *kernels.networks_float, kernels, workers, {cell, cell});
   }
 
   void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
