@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--published", default="", help="as --model was called for the published weights")
     args = parser.parse_args()
     results = json.loads(args.results.read_text())["results"]
-    names = {args.published: "published"}
+    names = {row["model"]: Path(row["model"]).name for row in results} | {args.published: "published"}
     matplotlib.use("agg")
     front, maps = PICTURES / "accuracy_front.svg", PICTURES / "accuracy_maps.jpg"
     (ROOT / PICTURES).mkdir(exist_ok=True)
@@ -154,7 +154,8 @@ Written by `bench/accuracy.py` on {datetime.date.today()}: {os.cpu_count()} core
 Half of them layered, a quarter layered over a slanted background, a quarter slanted; half clean, half with random
 camera effects. "published" are the authors' weights, run by this library in the same run. "as shipped" spreads
 posterior means (`labels="posterior"`), "the paper's form" the most probable levels; "int8" is as shipped in that
-precision. Measures are those of `defocus-fast evaluate --help`.
+precision, "edge_stride" asks about fewer edges; "fast-seed2" was trained as `fast`, from another seed. Measures are
+those of `defocus-fast evaluate --help`.
 
 {scores(results, names)}
 Raw MAE by kind of scene, as shipped:
