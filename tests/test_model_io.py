@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from defocus_fast.model_io import LEVELS, expected_shapes, write_model
+from defocus_fast.model_io import LEVELS, expected_shapes, read_weights, write_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -52,6 +52,17 @@ def test_trunk_and_head_are_the_patch_network(tmp_path: Path, crop_offset: int) 
             (expected,) = session(tmp_path, f"{head}_patch").run(None, crops)
             assert expected.std() > 1e-3  # the networks do answer something
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_weights_come_back(tmp_path: Path) -> None:
+    written = weights()
+    write_model(tmp_path, written, name="test", crop_offset=0, trained="at random")
+    read = read_weights(tmp_path)
+    assert read.keys() == written.keys()
+    for name, array in written.items():
+        np.testing.assert_array_equal(read[name], array, err_msg=name)
+    with pytest.raises(FileNotFoundError, match="expected a model folder, got no graphs"):
+        read_weights(tmp_path / "absent")
 
 
 def test_metadata(tmp_path: Path) -> None:

@@ -23,9 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from defocus_fast.model_io import read_weights
 from training.networks import GRIDS, MODELS, STRIDE, Fast, Tip22, activation
 from training.synthesis import AMBIGUOUS, DEPTH, LEVELS, NO_EDGE, PATTERN, RADIUS_SCALE
 
+BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere float32 is faster
 LOGS = Path(__file__).with_name("logs")
 # Weight of each kind in B-NET's loss: what E-NET misses should still get a sensible radius.
 BLUR_WEIGHT = {NO_EDGE: 0.0, PATTERN: 1.0, DEPTH: 0.2, AMBIGUOUS: 0.5}
@@ -195,7 +197,9 @@ def train(args: argparse.Namespace) -> None:
         step, elapsed = state["step"], state["elapsed_s"]
     else:
         if args.init:
-            model.load_state_dict(torch.load(args.init, weights_only=True)["ema"])
+            known = {name: torch.from_numpy(array.copy()) for name, array in read_weights(args.init).items()}
+            fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(tuple(args.fresh))}
+            model.load_state_dict(known | fresh)
         average.load_state_dict(model.state_dict())
         log.unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -229,7 +233,7 @@ def train(args: argparse.Namespace) -> None:
         for optimizer, share in zip(optimizers, (1, args.dense_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
             blur_loss, edge_loss = losses(model, batch)
         model.zero_grad(set_to_none=True)
         (blur_loss + edge_loss).backward()
@@ -251,7 +255,7 @@ def train(args: argparse.Namespace) -> None:
             if duration > 2 * fastest:
                 alone_until = step + STEPS_ALONE
         if step % args.every == 0 or step == args.steps or stop:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
                 row: dict[str, Any] = {"step": step, "elapsed_s": round(elapsed), "lr": f"{rate:.2e}"}
                 row |= dict(zip(("edges_per_step", "blur_loss", "edge_loss"), totals[1:] / totals[0], strict=True))
                 row |= scores(average, held_out)
@@ -284,7 +288,8 @@ def main() -> None:
     parser.add_argument("--name", help="of the checkpoint OUT/<name>.pt and the log; by default the model's")
     parser.add_argument("--shards", type=Path, required=True, help="folder written by training.synthesis")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints")
-    parser.add_argument("--init", type=Path, help="checkpoint to start from, with a schedule of its own")
+    parser.add_argument("--init", type=Path, help="model folder to start from, with a schedule of its own")
+    parser.add_argument("--fresh", nargs="*", default=[], help="with --init: beginnings of names that start at random")
     parser.add_argument("--width", type=int, default=64, help="channels")
     parser.add_argument("--steps", type=int, default=13_000)
     parser.add_argument("--batch", type=int, help="crops per step; by default the model's")

@@ -254,6 +254,29 @@ def write_model(
     (folder / "model.txt").write_text(text, encoding="utf-8")
 
 
+def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
+    """Return the weights of a model folder, as they were given to :func:`write_model`. Needs the package ``onnx``.
+
+    Raises:
+        FileNotFoundError: no graphs in the folder, or no ``weights.bin``.
+    """
+    import onnx
+
+    graphs = sorted(Path(folder).glob("*.onnx"))
+    if not graphs:
+        raise FileNotFoundError(f"{folder}: expected a model folder, got no graphs (*.onnx)")
+    weights = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for graph in graphs
+        for tensor in onnx.load(graph).graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+    }
+    for name in [name for name in weights if name.endswith(".u")]:
+        whole = name.removesuffix(".u")
+        weights[whole] = np.concatenate([weights.pop(name), weights.pop(f"{whole}.v")], axis=1)
+    return weights
+
+
 def _save_cells(folder: Path, weights: Weights, width: int, levels: int) -> None:
     tensors = _save_tensors(folder, weights)
     trunk = _Graph("trunk", tensors)
