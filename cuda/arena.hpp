@@ -27,8 +27,6 @@ class Arena {
   /// Throws CudaError where the device has not that much.
   void allocate();
 
-  std::size_t bytes() const { return bytes_; }
-
  private:
   static constexpr std::size_t alignment = 256;
 

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "networks.hpp"
+#include "defocus_fast/networks.hpp"
 
 namespace defocus_fast::cuda {
 
@@ -25,5 +26,8 @@ std::string engine_file_name(const std::filesystem::path& model_folder, Graph gr
 
 /// Throws BackendUnavailable if there is no such file, Error if it is damaged or another's.
 EngineFile read_engine_file(const std::filesystem::path& file);
+
+/// Evaluates the networks by the engines in engine_folder(); of builds with DEFOCUS_FAST_TENSORRT.
+std::shared_ptr<Networks> make_tensorrt();
 
 }  // namespace defocus_fast::cuda

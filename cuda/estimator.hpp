@@ -6,7 +6,7 @@
 
 #include "../cpp/src/device.hpp"
 #include "clock.hpp"
-#include "networks.hpp"
+#include "defocus_fast/networks.hpp"
 #include "stages.hpp"
 
 namespace defocus_fast::cuda {

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "defocus_fast/version.hpp"
+#include "engine_file.hpp"
 #include "estimator.hpp"
 #include "graphs.hpp"
 
@@ -20,7 +21,9 @@ int compute_capability() {
   if (status == cudaErrorInsufficientDriver)
     throw BackendUnavailable("device: no NVIDIA driver, or one older than CUDA 13 needs: install driver 580 or newer");
   if (status == cudaErrorNoDevice) throw BackendUnavailable("device: the NVIDIA driver is there, but it sees no GPU");
-  check(status, "cudaGetDeviceCount");
+  if (status != cudaSuccess)
+    throw BackendUnavailable(std::string("device: the NVIDIA driver cannot be used: cudaGetDeviceCount: ") +
+                             cudaGetErrorString(status));
   int major = 0, minor = 0, device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
@@ -120,7 +123,7 @@ class Plugin : public Device {
     const std::size_t bytes = std::size_t(height_) * std::size_t(width_) * sizeof(float);
     void* memory = nullptr;
     check(cudaMalloc(&memory, bytes), ("cudaMalloc of " + std::to_string(bytes) + " bytes").c_str());
-    return {static_cast<float*>(memory), cudaFree};
+    return {static_cast<float*>(memory), free_map};
   }
 
   void order(Stream before, Stream after) override {
@@ -135,6 +138,15 @@ class Plugin : public Device {
 
  private:
   static constexpr Stream stream = nullptr;  // of frames from host memory
+
+  /// Python's garbage collector may call this while its thread captures a frame, which would be refused and would spoil
+  /// the capture.
+  static void free_map(float* memory) {
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    cudaFree(memory);
+    cudaThreadExchangeStreamCaptureMode(&mode);
+  }
 
   MapView view(float* data) const { return {data, height_, width_, width_ * std::ptrdiff_t{sizeof(float)}}; }
 
@@ -231,5 +243,9 @@ __attribute__((visibility("default"))) defocus_fast::Device* defocus_fast::defoc
         "device: TensorRT is missing: this library was built without DEFOCUS_FAST_TENSORRT, and `networks` is not "
         "given");
   complete.options.networks->prepare(setup.model.folder.string(), setup.shapes, compute_capability);
-  return new cuda::Plugin(complete);
+  try {
+    return new cuda::Plugin(complete);
+  } catch (const cuda::CudaError& error) {
+    throw BackendUnavailable(std::string("device: the GPU cannot be used: ") + error.what());
+  }
 }

@@ -14,7 +14,7 @@
 #include "../cpp/src/model.hpp"
 #include "arena.hpp"
 #include "defocus_fast/estimator.hpp"
-#include "networks.hpp"
+#include "defocus_fast/networks.hpp"
 
 namespace defocus_fast::cuda {
 

@@ -10,14 +10,13 @@ from collections.abc import Generator
 import numpy as np
 import pytest
 
-import defocus_fast
 from defocus_fast import _tensorrt, model_io
 
 
 @pytest.fixture(autouse=True)
-def _no_tensorrt_for_an_emulated_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it is installed, device "auto" would take the emulated device, whose engines it cannot load."""
-    if "emulated" in defocus_fast.build_config()["cuda"]:
+def _no_tensorrt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Device "auto" is the CPU but in the tests for a GPU, also where there is one, or an emulated one."""
+    if not request.node.get_closest_marker("gpu"):
         for name in _tensorrt.PACKAGES:
             monkeypatch.setitem(sys.modules, name, None)  # import raises ModuleNotFoundError
 

@@ -39,6 +39,12 @@ def set_type_code(capsule: Any, code: int) -> Any:
     return capsule
 
 
+def set_bits(capsule: Any, bits: int) -> Any:
+    address = _pointer(capsule, _name(capsule)) + _DEVICE_OFFSET[_name(capsule)]
+    ctypes.c_uint8.from_address(address + _TYPE_OFFSET + 1).value = bits
+    return capsule
+
+
 def set_major_version(capsule: Any, major: int) -> Any:
     ctypes.c_uint32.from_address(_pointer(capsule, b"dltensor_versioned")).value = major
     return capsule

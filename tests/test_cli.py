@@ -349,6 +349,20 @@ def test_info() -> None:
     assert result.stdout.count("trained: ") == len(defocus_fast.shipped_models())
 
 
+def test_info_and_estimate_with_a_driver_that_cannot_be_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "emulated" not in defocus_fast.build_config()["cuda"]:
+        pytest.skip("the CUDA part is not built with DEFOCUS_FAST_CUDA_EMULATION")
+    monkeypatch.setenv("EMULATION_DEVICE", "other driver")
+    result = CliRunner().invoke(cli.main, ["info"])
+    assert result.exit_code == 0, result.output
+    assert "not available: device: the NVIDIA driver cannot be used" in " ".join(result.stdout.split())
+    save("a.png")
+    assert CliRunner().invoke(cli.main, ["estimate", "a.png"]).exit_code == 0
+    result = CliRunner().invoke(cli.main, ["estimate", "a.png", "--device", "cuda"])
+    assert result.exit_code == 2
+    assert "device: the NVIDIA driver cannot be used" in result.stderr
+
+
 def published_files(folder: Path, seed: int = 0) -> None:
     """Write random weights in the files and layout of the published ones."""
     savemat = pytest.importorskip("scipy.io").savemat
@@ -441,6 +455,7 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_done(random_model: str, folder: 
     save("a.png")
     save("b.png", np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8), compress_level=0)
     command = [script(), "estimate", "a.png", "b.png", "--model", random_model, "--threads", "1", "-o", "out"]
+    command += ["--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 30
         while not Path("out/a.overlay.jpg").exists() and time.monotonic() < deadline:

@@ -111,6 +111,11 @@ def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:
     [
         ("no driver", "device: no NVIDIA driver, or one older than CUDA 13 needs: install driver 580 or newer"),
         ("no device", "device: the NVIDIA driver is there, but it sees no GPU"),
+        (
+            "other driver",
+            "device: the NVIDIA driver cannot be used: cudaGetDeviceCount: system has unsupported display",
+        ),
+        ("9.0, no memory", r"device: the GPU cannot be used: cudaMalloc of \d+ bytes: out of memory"),
         ("7.0", "device: expected a GPU of compute capability 7.5 or newer, got 7.0"),
     ],
 )

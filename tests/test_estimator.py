@@ -409,8 +409,8 @@ def test_sizes_out_of_range(random_model: str, size: tuple[int, int]) -> None:
 
 
 def test_cuda_is_not_silently_replaced(random_model: str) -> None:
-    """Without networks for it, device "cuda" is incomplete in every build; tests/test_cuda.py has the reasons."""
-    with pytest.raises(defocus_fast.BackendUnavailable, match="device: .* missing|device: no NVIDIA driver"):
+    """The tests hide TensorRT, so that device "cuda" is incomplete everywhere; tests/test_cuda.py has the reasons."""
+    with pytest.raises(defocus_fast.BackendUnavailable, match="device: .* (missing|driver)"):
         make(random_model, 20, 20, device="cuda")
     assert make(random_model, 20, 20, device="auto").device == "cpu"
 

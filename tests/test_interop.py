@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 import weakref
@@ -23,6 +24,7 @@ from device_arrays import (
     by_dlpack,
     capsule_name,
     relabel,
+    set_bits,
     set_major_version,
     set_type_code,
 )
@@ -164,7 +166,7 @@ class Recorded:
 class Stream:
     """A stream of a library that keeps its handle in `name`."""
 
-    def __init__(self, name: str, handle: int) -> None:
+    def __init__(self, name: str, handle: Any) -> None:
         setattr(self, name, (lambda: (0, handle)) if name == "__cuda_stream__" else handle)
 
 
@@ -181,6 +183,9 @@ class Stream:
         (Stream("cuda_stream", 77), 77),
         (Stream("cuda_stream", 0), 1),
         (Stream("handle", 77), 77),
+        (Stream("handle", ctypes.c_void_p(77)), 77),
+        (Stream("handle", ctypes.c_void_p(0)), 1),
+        (np.int64(77), 77),
     ],
 )
 def test_work_is_in_stream_order(random_cells: str, stream: Any, handle: int) -> None:
@@ -303,6 +308,53 @@ def test_threads_share_an_estimator(estimator: defocus_fast.Estimator) -> None:
         np.testing.assert_array_equal(by_dlpack(result.map), out)
 
 
+def test_a_result_keeps_its_stream(estimator: defocus_fast.Estimator) -> None:
+    """Consumers will be told to wait for it."""
+    stream = Stream("ptr", 77)
+    alive = weakref.ref(stream)
+    result = estimator.estimate(CudaArray(picture()), stream=stream)
+    del stream
+    assert alive() is not None
+    del result
+    assert alive() is None
+
+
+def test_an_estimator_for_an_image_without_a_shape(random_cells: str) -> None:
+    """The CUDA Array Interface needs no other attribute."""
+
+    class Image:
+        __cuda_array_interface__ = CudaArray(picture()).__cuda_array_interface__
+
+    options = device_options(random_cells, HEIGHT, WIDTH)
+    estimator = defocus_fast.Estimator.for_image(Image(), model=random_cells, **options)
+    assert (estimator.height, estimator.width) == (HEIGHT, WIDTH)
+
+
+def test_networks_that_call_their_estimator(random_cells: str) -> None:
+    """An error: it would wait for itself."""
+    estimators: list[defocus_fast.Estimator] = []
+    options = device_options(random_cells, HEIGHT, WIDTH)
+    options["networks"] = lambda *_: estimators[0].estimate(CudaArray(picture()))
+    estimators.append(defocus_fast.Estimator(HEIGHT, WIDTH, model=random_cells, **options))
+    for _ in range(2):
+        with pytest.raises(defocus_fast.Error, match="estimator: called from within one of its own calls"):
+            estimators[0].estimate(CudaArray(picture()))
+    with pytest.raises(TypeError, match="networks: expected a callable or None, got 3"):
+        defocus_fast.Estimator(HEIGHT, WIDTH, model=random_cells, networks=3)  # type: ignore[arg-type]
+
+
+def test_estimators_side_by_side(random_cells: str) -> None:
+    estimators = [
+        defocus_fast.Estimator(HEIGHT, WIDTH, model=random_cells, **device_options(random_cells, HEIGHT, WIDTH))
+        for _ in range(3)
+    ]
+    expected = estimators[0].estimate(picture()).map
+    with ThreadPoolExecutor(3) as threads:
+        jobs = [threads.submit(estimator.estimate, picture()) for _ in range(5) for estimator in estimators]
+        for job in jobs:
+            np.testing.assert_array_equal(job.result().map, expected)
+
+
 def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:
     """Nobody waits, so nothing is raised: edge_count tells."""
     options = device_options(random_cells, HEIGHT, WIDTH, 10)
@@ -337,7 +389,22 @@ BAD_IMAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "null": (lambda: CudaArray(picture(), data=(0, False)), ValueError, "expected a pointer to pixels, got null"),
     "mask": (lambda: CudaArray(picture(), mask=CudaArray(picture())), TypeError, "expected an array without a mask"),
     "version": (lambda: CudaArray(picture(), version=1), TypeError, "_interface__ of version 2 or 3, got 1"),
-    "stream 0": (lambda: CudaArray(picture(), stream=0), ValueError, "expected a stream other than 0"),
+    "no version": (lambda: CudaArray(picture(), version=None), TypeError, "_interface__ of version 2 or 3, got None"),
+    "later version": (lambda: CudaArray(picture(), version=99), TypeError, "_interface__ of version 2 or 3, got 99"),
+    "no data": (
+        lambda: CudaArray(picture(), data=None),
+        TypeError,
+        r"expected data \(pointer, read-only\) in .*, got None",
+    ),
+    "stream 0": (lambda: CudaArray(picture(), stream=0), ValueError, "expected a stream from 1 to .*, got 0"),
+    "stream -1": (lambda: CudaArray(picture(), stream=-1), ValueError, "expected a stream from 1 to .*, got -1"),
+    "stream 2**64": (lambda: CudaArray(picture(), stream=2**64), ValueError, "expected a stream from 1 to .*, got 184"),
+    "stream of text": (lambda: CudaArray(picture(), stream="x"), ValueError, "expected a stream from 1 to .*, got 'x'"),
+    "24 bits": (
+        lambda: DLPackArray(blank(), change=lambda capsule: set_bits(capsule, 24)),
+        TypeError,
+        "expected uint8 or float32, got DLPack type code 2 of 24 bits and 1 lanes",
+    ),
     "another GPU": (lambda: DLPackArray(picture(), device=(2, 1)), ValueError, ANOTHER_GPU),
     "DLPack 2": (
         lambda: DLPackArray(picture(), change=lambda capsule: set_major_version(capsule, 2)),
@@ -401,8 +468,13 @@ def test_bad_streams(estimator: defocus_fast.Estimator) -> None:
     for stream in ("s", True, 1.5, object(), Stream("ptr", None)):
         with pytest.raises(TypeError, match="stream: expected a handle or an object with __cuda_stream__, ptr"):
             estimator.estimate(CudaArray(picture()), stream=stream)
-    with pytest.raises(ValueError, match="stream: expected a handle >= 0, got -1"):
-        estimator.estimate_into(CudaArray(picture()), CudaArray(picture()), stream=-1)
+    for handle in (-1, 2**64):
+        with pytest.raises(ValueError, match=r"stream: expected a handle from 0 to 2\*\*64 - 1, got "):
+            estimator.estimate_into(CudaArray(picture()), CudaArray(picture()), stream=handle)
+    result = estimator.estimate(CudaArray(picture()))
+    for consumer_s in (0, -2, 1.5, 2**64):
+        with pytest.raises(ValueError, match="stream: expected -1, 1, 2 or a handle, got "):
+            result.map.__dlpack__(stream=consumer_s)
     with pytest.raises(ValueError, match="stream: expected None for an image in host memory"):
         estimator.estimate(picture(), stream=7)
 

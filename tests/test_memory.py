@@ -32,7 +32,7 @@ assert image.shape == (height, width, 3)
 edges = np.zeros((height, width), bool)
 edges[3000:3100, 3000:3100] = True
 before = resident_bytes()
-estimator = defocus_fast.Estimator(height, width, model=sys.argv[2], precision="float32")
+estimator = defocus_fast.Estimator(height, width, model=sys.argv[2], device="cpu", precision="float32")
 result = estimator.estimate(image, edges=edges, expected_error=False)  # 4 bytes a pixel more
 assert np.isfinite(result.map).all()
 assert defocus_fast.detect_edges(image).sum() > 1e6

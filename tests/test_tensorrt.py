@@ -284,19 +284,19 @@ def test_missing_onnx_is_named(random_cells: str, trt: Any, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("gpu", "precision", "accepted"),
+    ("gpu", "precision", "accepted", "remedy"),
     [
-        ("9.0", "float32", "8.0, 8.6, 8.9, 12.0, 12.1"),
-        ("9.0", "float16", "7.5, 8.0, 8.6, 8.9, 12.0, 12.1"),
-        ("7.5", "float32", "8.0, 8.6, 8.9, 12.0, 12.1"),
+        ("9.0", "float32", "8.0, 8.6, 8.9, 12.0, 12.1", "pip install tensorrt-cu13"),
+        ("9.0", "float16", "7.5, 8.0, 8.6, 8.9, 12.0, 12.1", "pip install tensorrt-cu13"),
+        ("7.5", "float32", "8.0, 8.6, 8.9, 12.0, 12.1", 'precision="float16"'),
     ],
 )
 def test_a_gpu_that_tensorrt_rtx_does_not_know(
-    random_cells: str, monkeypatch: pytest.MonkeyPatch, gpu: str, precision: str, accepted: str
+    random_cells: str, monkeypatch: pytest.MonkeyPatch, gpu: str, precision: str, accepted: str, remedy: str
 ) -> None:
     install(monkeypatch, fake_tensorrt.make("tensorrt_rtx"))
     monkeypatch.setenv("EMULATION_DEVICE", gpu)
-    message = f"builds {precision} networks for the compute capabilities {accepted}, the GPU has {gpu}: pip install"
+    message = f"builds {precision} networks for the compute capabilities {accepted}, the GPU has {gpu}: {remedy}"
     with pytest.raises(defocus_fast.BackendUnavailable, match=message):
         make(random_cells, precision=precision)
     assert make(random_cells, precision="auto", device="auto").device == "cpu"

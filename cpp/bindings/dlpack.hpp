@@ -60,23 +60,29 @@ struct ManagedVersioned {
 
 static_assert(sizeof(Managed) == 64 && sizeof(ManagedVersioned) == 80);
 
-/// What the tensor is to NumPy, e.g. "f4".
-inline std::string type_text(const DataType& type, const char* name) {
+/// What the tensor's elements are to NumPy.
+inline py::dtype element_type(const DataType& type, const char* name) {
   constexpr std::array kinds{'i', 'u', 'f', '\0', '\0', 'c', 'b'};
-  if (type.code >= kinds.size() || !kinds[type.code] || type.bits % 8 != 0 || type.lanes != 1)
-    throw py::type_error(std::string(name) + ": expected uint8 or float32, got DLPack type code " +
-                         std::to_string(type.code) + " of " + std::to_string(type.bits) + " bits and " +
-                         std::to_string(type.lanes) + " lanes");
-  return kinds[type.code] + std::to_string(type.bits / 8);
+  if (type.code < kinds.size() && kinds[type.code] && type.bits % 8 == 0 && type.lanes == 1) try {
+      return py::dtype(kinds[type.code] + std::to_string(type.bits / 8));
+    } catch (const py::error_already_set&) {  // of a size that NumPy has not
+    }
+  throw py::type_error(std::string(name) + ": expected uint8 or float32, got DLPack type code " +
+                       std::to_string(type.code) + " of " + std::to_string(type.bits) + " bits and " +
+                       std::to_string(type.lanes) + " lanes");
 }
 
 /// The tensor as a NumPy array that owns it; the memory is not read.
 inline py::array describe(const Tensor& tensor, bool read_only, const py::capsule& owner, const char* name) {
-  const py::dtype type(type_text(tensor.type, name));
+  const py::dtype type = element_type(tensor.type, name);
   std::vector<py::ssize_t> shape(tensor.shape, tensor.shape + tensor.dimensions), strides(shape.size());
   py::ssize_t without_gaps = type.itemsize();
   for (std::size_t i = shape.size(); i-- > 0; without_gaps *= shape[i])
-    strides[i] = tensor.strides ? py::ssize_t(tensor.strides[i]) * type.itemsize() : without_gaps;
+    if (!tensor.strides)
+      strides[i] = without_gaps;
+    else if (__builtin_mul_overflow(py::ssize_t(tensor.strides[i]), type.itemsize(), &strides[i]))
+      throw py::value_error(std::string(name) + ": expected strides of less than 2**63 bytes, got " +
+                            std::to_string(tensor.strides[i]) + " elements");
   // NumPy would take null for a wish for memory of its own.
   if (!tensor.data && without_gaps > 0)
     throw py::value_error(std::string(name) + ": expected a pointer to pixels, got null");

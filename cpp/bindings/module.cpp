@@ -12,9 +12,9 @@
 #include <utility>
 #include <vector>
 
-#include "../../cuda/networks.hpp"
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/estimator.hpp"
+#include "defocus_fast/networks.hpp"
 #include "dlpack.hpp"
 
 namespace py = pybind11;

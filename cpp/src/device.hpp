@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
-#include "../../cuda/networks.hpp"
 #include "defocus_fast/estimator.hpp"
+#include "defocus_fast/networks.hpp"
 #include "model.hpp"
 
 namespace defocus_fast {

@@ -2,6 +2,7 @@
 #include "defocus_fast/estimator.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include <numeric>
 #include <optional>
 #include <ranges>
+#include <thread>
 #include <variant>
 
 #include "defocus_fast/error.hpp"
@@ -178,6 +180,28 @@ struct Estimator::Impl {
   Precision precision = Precision::float32;
   BlurMap scratch;  // what estimate_into finds on the way
   std::mutex mutex;
+  std::atomic<std::thread::id> at_work;  // the thread that holds it
+};
+
+/// Calls run one after the other.
+class Estimator::Turn {
+ public:
+  explicit Turn(Impl& impl) : impl_(impl) {
+    // What evaluates the networks of a frame on a device is the caller's own code.
+    if (impl.at_work == std::this_thread::get_id())
+      throw Error("estimator: called from within one of its own calls, which would wait for itself");
+    impl.mutex.lock();
+    impl.at_work = std::this_thread::get_id();
+  }
+  ~Turn() {
+    impl_.at_work = std::thread::id();
+    impl_.mutex.unlock();
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  Impl& impl_;
 };
 
 /// Frames on the device; the stages are in cuda/estimator.cu.
@@ -465,12 +489,12 @@ Estimator::Estimator(Estimator&&) noexcept = default;
 Estimator& Estimator::operator=(Estimator&&) noexcept = default;
 
 void Estimator::estimate_into(const ImageView& image, const MapView& out) {
-  const std::lock_guard lock(impl_->mutex);
+  const Turn turn(*impl_);
   impl_->estimate(image, {}, out, impl_->scratch, {.expected_error = false});
 }
 
 void Estimator::estimate(const ImageView& image, BlurMap& result, const MaskView& edges, const Wanted& wanted) {
-  const std::lock_guard lock(impl_->mutex);
+  const Turn turn(*impl_);
   result.map.resize(std::size_t(impl_->height) * std::size_t(impl_->width));
   const MapView out{result.map.data(), impl_->height, impl_->width, impl_->width * std::ptrdiff_t{sizeof(float)}};
   impl_->estimate(image, edges, out, result, wanted);
@@ -478,7 +502,7 @@ void Estimator::estimate(const ImageView& image, BlurMap& result, const MaskView
 
 void Estimator::enqueue(const ImageView& image, const MapView& out, cuda::Stream stream, const MapView& expected_error,
                         const MaskView& edges) {
-  const std::lock_guard lock(impl_->mutex);
+  const Turn turn(*impl_);
   Device& device = impl_->on_device();
   cpu::check_layout(image, "image");
   check_size(image, "image", impl_->height, impl_->width);
@@ -489,7 +513,7 @@ void Estimator::enqueue(const ImageView& image, const MapView& out, cuda::Stream
 }
 
 EdgeCount Estimator::edge_count(cuda::Stream stream) {
-  const std::lock_guard lock(impl_->mutex);
+  const Turn turn(*impl_);
   return impl_->on_device().edge_count(stream);
 }
 

@@ -9,6 +9,7 @@ PyTorch's CUDA Array Interface does not tell on which stream the array will be r
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from . import _core
 
 LEGACY_DEFAULT_STREAM = 1
+_LARGEST_HANDLE = 2**64 - 1
 _CUDA, _CUDA_MANAGED = 2, 13  # DLPack's device types; pinned host memory is taken for what it is, host memory
 
 
@@ -33,16 +35,27 @@ def stream_handle(stream: Any) -> int:
     if stream is None:
         return LEGACY_DEFAULT_STREAM
     if hasattr(stream, "__cuda_stream__"):
-        handle = stream.__cuda_stream__()[1]  # (version of the protocol, handle)
-    else:  # CuPy, PyTorch, PyCUDA
+        _, handle = stream.__cuda_stream__()  # the protocol's version
+    else:  # CuPy, PyTorch, PyCUDA and Numba, whose handles are of ctypes
         names = [name for name in ("ptr", "cuda_stream", "handle") if hasattr(stream, name)]
         handle = getattr(stream, names[0]) if names else stream
-    if isinstance(handle, bool) or not isinstance(handle, int):
+        if isinstance(handle, ctypes.c_void_p):
+            handle = handle.value or 0
+    if isinstance(handle, bool) or not isinstance(handle, (int, np.integer)):
         accepted = "a handle or an object with __cuda_stream__, ptr, cuda_stream or handle"
         raise TypeError(f"stream: expected {accepted}, got {stream!r}")
-    if handle < 0:
-        raise ValueError(f"stream: expected a handle >= 0, got {handle}")
-    return handle or LEGACY_DEFAULT_STREAM
+    if not 0 <= handle <= _LARGEST_HANDLE:
+        raise ValueError(f"stream: expected a handle from 0 to 2**64 - 1, got {handle}")
+    return int(handle) or LEGACY_DEFAULT_STREAM
+
+
+def shape(array: Any) -> tuple[int, ...]:
+    """Return the shape of an array in device memory."""
+    if hasattr(array, "shape"):
+        return tuple(array.shape)
+    if hasattr(array, "__cuda_array_interface__"):
+        return tuple(array.__cuda_array_interface__["shape"])
+    raise TypeError(f"image: expected an array with a shape, got {type(array).__name__}")
 
 
 def describe(array: Any, name: str, stream: int, core: _core.Estimator) -> NDArray[Any]:
@@ -59,15 +72,20 @@ def describe(array: Any, name: str, stream: int, core: _core.Estimator) -> NDArr
             raise ValueError(f"{name}: expected memory of GPU {core.gpu}, got memory of GPU {gpu}")
         return _core.from_dlpack(_capsule(array, name, stream), name)
     interface = array.__cuda_array_interface__
-    if interface["version"] < 2:
-        raise TypeError(f"{name}: expected __cuda_array_interface__ of version 2 or 3, got {interface['version']}")
+    version, ready = interface.get("version"), interface.get("stream")
+    if version not in (2, 3):
+        raise TypeError(f"{name}: expected __cuda_array_interface__ of version 2 or 3, got {version!r}")
     if interface.get("mask") is not None:
         raise TypeError(f"{name}: expected an array without a mask, got one with a mask")
-    ready = interface.get("stream")
-    if ready == 0:
-        raise ValueError(f"{name}: expected a stream other than 0 in __cuda_array_interface__, got 0")
+    if ready is not None and not (isinstance(ready, int) and 0 < ready <= _LARGEST_HANDLE):
+        raise ValueError(
+            f"{name}: expected a stream from 1 to 2**64 - 1 or None in __cuda_array_interface__, got {ready!r}"
+        )
+    data = interface.get("data")
+    if not (isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], int)):
+        raise TypeError(f"{name}: expected data (pointer, read-only) in __cuda_array_interface__, got {data!r}")
     # NumPy would take null for a wish for memory of its own.
-    if interface["data"][0] == 0 and all(interface["shape"]):
+    if data[0] == 0 and all(interface["shape"]):
         raise ValueError(f"{name}: expected a pointer to pixels, got null")
     if ready is not None:
         core.order(ready, stream)
@@ -97,9 +115,10 @@ class DeviceArray:
     memory is freed with the last array that shows it, which waits for the device.
     """
 
-    def __init__(self, core: _core.Estimator, stream: int) -> None:
+    def __init__(self, core: _core.Estimator, stream: Any) -> None:
         self._core = core
-        self._stream = stream
+        self._stream = stream_handle(stream)
+        self._stream_owner = stream  # consumers will be told to wait for it
         self._map = core.make_map()
 
     @property
@@ -136,8 +155,8 @@ class DeviceArray:
     ) -> Any:
         if copy or dl_device not in (None, self.__dlpack_device__()):
             raise BufferError(f"only exported as it is, on device {self.__dlpack_device__()}")
-        if stream is not None and (stream == 0 or stream < -1):
-            raise ValueError(f"stream: expected -1, 1, 2 or a handle, got {stream}")
+        if stream is not None and not (isinstance(stream, int) and (stream == -1 or 0 < stream <= _LARGEST_HANDLE)):
+            raise ValueError(f"stream: expected -1, 1, 2 or a handle, got {stream!r}")
         if stream != -1:
             self._core.order(self._stream, LEGACY_DEFAULT_STREAM if stream is None else stream)
         return self._map.to_dlpack(max_version is not None and max_version[0] >= 1)

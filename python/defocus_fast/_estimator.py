@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any, Literal, overload
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from . import _core, _tensorrt
 from ._core import BlurMap
 from ._device import DeviceArray, DeviceBlurMap, describe, on_device, stream_handle
+from ._device import shape as device_shape
 
 
 def _as_array(image: Any, name: str) -> NDArray[Any]:
@@ -20,7 +22,10 @@ def _as_array(image: Any, name: str) -> NDArray[Any]:
     if isinstance(image, np.ndarray):
         return image
     if on_device(image):
-        raise TypeError(f"{name}: expected an array in host memory, got {type(image).__name__}, which is on a device")
+        reason = "Estimator(..., device='cuda') takes it, or tells what is missing for that"
+        raise TypeError(
+            f"{name}: expected an array in host memory, got {type(image).__name__}, which is on a device: {reason}"
+        )
     if hasattr(image, "__dlpack__"):
         try:
             return np.from_dlpack(image)
@@ -64,17 +69,18 @@ class Estimator:
         edge_stride: in [1, 16]: the networks are asked only about edges whose row and column are multiples of it, and
             the others do not count as edges: less time and less accuracy, see ACCURACY.md for both models.
         max_edges: device "cuda" only: edges for which there is memory, and for which networks are evaluated; None means
-            a quarter of the pixels, but at least 4096. A frame with more raises :class:`Error`; in device memory, where
-            nobody waits for the number, the others are left out, see :meth:`edge_count`.
+            a quarter of the pixels, but at least 4096; photographs seldom have more, noise may have a third. A frame
+            with more raises :class:`Error`; in device memory, where nobody waits for the number, the last ones, at the
+            bottom of the picture, are left out, see :meth:`edge_count`.
         networks: device "cuda" only: enqueues one evaluation of a graph of the model folder, called as
             ``networks(graph, tensors, stream)`` with the graph's name, the pointers of its inputs and outputs in device
-            memory and the CUDA stream, see cuda/networks.hpp. None means TensorRT or TensorRT-RTX, whichever is
+            memory and the CUDA stream, see defocus_fast/networks.hpp. None means TensorRT or TensorRT-RTX, whichever is
             installed (``pip install "defocus_fast[cuda]"``). The first estimator of a size builds their engines, which
             are kept in $DEFOCUS_FAST_CACHE, or ~/.cache/defocus_fast: TensorRT-RTX takes seconds, TensorRT minutes,
             and the logger "defocus_fast" tells.
 
     Raises:
-        ValueError: an argument is out of range.
+        TypeError, ValueError: an argument is of another type, or out of range.
         BackendUnavailable: this machine or build lacks the device, precision or kernels asked for.
         ModelError: the model folder is missing, incomplete or of another format.
         Error: device "cuda" or "auto": TensorRT is there, but failed.
@@ -130,16 +136,17 @@ class Estimator:
             iterations=_integer("iterations", iterations),
             edge_stride=_integer("edge_stride", edge_stride),
             max_edges=_edges(max_edges),
-            networks=_tensorrt.Networks() if networks is None else networks,
+            networks=_networks(networks),
         )
+        self._enqueueing = threading.RLock()  # the core refuses calls from within its own
 
     @classmethod
     def for_image(cls, image: Any, **options: Any) -> Estimator:
         """Make an estimator for pictures of the size of `image`; `options` as for the constructor."""
-        shape = (image if on_device(image) else _as_array(image, "image")).shape
-        if len(shape) not in (2, 3):
-            raise ValueError(f"image: expected shape (H, W) or (H, W, 3), got {shape}")
-        return cls(shape[0], shape[1], **options)
+        size = device_shape(image) if on_device(image) else _as_array(image, "image").shape
+        if len(size) not in (2, 3):
+            raise ValueError(f"image: expected shape (H, W) or (H, W, 3), got {size}")
+        return cls(size[0], size[1], **options)
 
     @overload
     def estimate(
@@ -198,7 +205,8 @@ class Estimator:
             or reuse them; the estimator keeps them until its next frame, or until it is gone. Frames of one
             estimator follow each other whatever their streams. Values of float images are not checked, and edges
             beyond max_edges are left out: :meth:`edge_count` tells. The result's memory is allocated, and freed
-            with it, which waits for the device: :meth:`estimate_into` does neither.
+            with it, which waits for the device: :meth:`estimate_into` does neither. The launches of a frame with the
+            same arrays as one of the 16 last are replayed as a CUDA graph: give the same few arrays again and again.
         """
         if self.device == "cpu" or not on_device(image):
             array = _as_array(image, "image")
@@ -207,10 +215,9 @@ class Estimator:
             return self._core.estimate(array, mask, expected_error, level_probabilities)
         if level_probabilities:
             raise ValueError("level_probabilities: expected False for an image in device memory, got True")
-        handle = stream_handle(stream)
-        error = DeviceArray(self._core, handle) if expected_error else None
-        result = DeviceBlurMap(DeviceArray(self._core, handle), error)
-        self._enqueue(handle, image, result.map, error, edges)
+        error = DeviceArray(self._core, stream) if expected_error else None
+        result = DeviceBlurMap(DeviceArray(self._core, stream), error)
+        self._enqueue(stream_handle(stream), image, result.map, error, edges)
         return result
 
     @overload
@@ -243,8 +250,9 @@ class Estimator:
             None if expected_error is None else described(expected_error, "expected_error"),
             None if edges is None else described(edges, "edges"),
         )
-        self._core.enqueue(*frame, stream)
-        self._in_flight = frame
+        with self._enqueueing:
+            self._core.enqueue(*frame, stream)
+            self._in_flight = frame
 
     def edge_count(self, stream: Any = None) -> tuple[int, int]:
         """Wait for the last frame of images in device memory; return its number of edges, and of those not left out.
@@ -471,6 +479,14 @@ def _edges(max_edges: int | None) -> int:
     if _integer("max_edges", max_edges) < 1:
         raise ValueError(f"max_edges: expected at least 1, or None for the default, got {max_edges}")
     return max_edges
+
+
+def _networks(networks: Callable[[str, list[int], int], object] | None) -> Callable[[str, list[int], int], object]:
+    if networks is None:
+        return _tensorrt.Networks()
+    if not callable(networks):
+        raise TypeError(f"networks: expected a callable or None, got {networks!r}")
+    return networks
 
 
 def _default_to_zero(name: str, sigma: float | None) -> float:

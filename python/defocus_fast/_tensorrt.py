@@ -100,7 +100,7 @@ class Networks:
             self._graphs[request.graph] = self._runtime.load(request)
 
     def __call__(self, graph: str, tensors: list[int], stream: int) -> None:
-        """Enqueue one evaluation; see cuda/networks.hpp."""
+        """Enqueue one evaluation; see defocus_fast/networks.hpp."""
         names, context = self._graphs[graph]
         for name, pointer in zip(names, tensors, strict=True):
             if not context.set_tensor_address(name, pointer):
@@ -299,9 +299,10 @@ def _rtx_target(trt: Any, request: Request) -> Any:
         known.pop(75, None)  # it has no matrix products of float32 there
     if request.compute_capability not in known:
         accepted = ", ".join(_capability(number) for number in known)
+        remedy = 'precision="float16"' if request.compute_capability == 75 else "pip install tensorrt-cu13"
         raise BackendUnavailable(
             f"device: TensorRT-RTX {trt.__version__} builds {request.precision} networks for the compute capabilities "
-            f"{accepted}, the GPU has {_capability(request.compute_capability)}: pip install tensorrt-cu13"
+            f"{accepted}, the GPU has {_capability(request.compute_capability)}: {remedy}"
         )
     return known[request.compute_capability]
 

@@ -66,6 +66,13 @@ def main() -> None:
     metavar="X",
     help="How strongly depth edges keep radii from spreading across them.",
 )
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="To compute on.  [default: auto, a GPU if everything that it needs is there]",
+)
+@click.option("--max-edges", type=click.IntRange(1), metavar="N", help="As Estimator(max_edges=...), for device cuda.")
 def estimate(
     photos: tuple[Path, ...],
     output: Path,
@@ -74,6 +81,8 @@ def estimate(
     precision: str,
     threads: int | None,
     psi: float,
+    device: str,
+    max_edges: int | None,
 ) -> None:
     """Write the blur maps of photographs.
 
@@ -107,7 +116,9 @@ def estimate(
         err.print(f"{_shown(path)}: {reason}", style="red", markup=False)
 
     jobs = list(_plan(_pictures_of(photos, failed), output, [OUTPUTS[kind] for kind in save or OUTPUTS]))
-    estimators = _Estimators(model=_model(model), precision=precision, num_threads=threads, psi=psi)
+    estimators = _Estimators(
+        model=_model(model), precision=precision, num_threads=threads, psi=psi, device=device, max_edges=max_edges
+    )
     done: list[_Summary] = []
     progress = Progress(
         TextColumn("{task.description}", markup=False),
@@ -165,13 +176,13 @@ class _Estimators:
         self._last: Estimator | None = None
 
     def of_size(self, height: int, width: int) -> Estimator:
-        from . import BackendUnavailable, Estimator, ModelError
+        from . import Error, Estimator
 
         if self._last is None or (self._last.height, self._last.width) != (height, width):
             self._last = None  # frees its buffers before the next one's are made
             try:
                 self._last = Estimator(height, width, **self._options)
-            except (BackendUnavailable, ModelError, ValueError) as error:
+            except (Error, ValueError) as error:
                 raise _Unusable(str(error)) from None
         return self._last
 
@@ -356,7 +367,7 @@ def info() -> None:
     from rich import box
     from rich.table import Table
 
-    from . import BackendUnavailable, Estimator, available_kernels, build_config, shipped_models
+    from . import Error, Estimator, _tensorrt, available_kernels, build_config, shipped_models
 
     facts = {f"built: {key}" if key != "version" else key: value for key, value in build_config().items()}
     try:
@@ -366,9 +377,10 @@ def info() -> None:
     facts["kernels here"] = ", ".join(available_kernels()) + " (the first is used)"
     facts["device cpu"] = f"{len(_cores())} cores"
     try:
-        Estimator(1, 1, device="cuda")
+        Estimator(1, 1, device="cuda", networks=lambda *_: None)  # engines may take minutes to build
+        _tensorrt.import_tensorrt()
         facts["device cuda"] = "available"
-    except BackendUnavailable as error:
+    except Error as error:
         facts["device cuda"] = f"not available: {error}"
     models = Path(__file__).parent / "models"
     for name in shipped_models():

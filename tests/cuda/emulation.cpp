@@ -6,7 +6,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdlib>
+#include <cstring>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -307,6 +310,8 @@ UNCHECKED void interrupt() {
 }
 
 UNCHECKED void run_grid(unsigned grid, unsigned block, void (*body)(const void*), const void* context) {
+  static std::mutex mutex;  // fibers and __shared__ variables are the process's
+  const std::lock_guard lock(mutex);
   if (grid < 1 || grid > 0x7fffffffu || block < 1 || block > max_threads)
     throw Fault("invalid launch of " + std::to_string(grid) + " blocks of " + std::to_string(block) + " threads");
   const char* name = std::getenv("EMULATION_ORDER");
@@ -340,7 +345,7 @@ UNCHECKED void run_grid(unsigned grid, unsigned block, void (*body)(const void*)
 }
 
 namespace {
-int allocation_count = 0;
+std::atomic<int> allocation_count = 0;
 bool allocation_fails = false;
 }  // namespace
 
@@ -353,7 +358,9 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   using namespace defocus_fast::emulation;
   ++allocation_count;
   // Aligned as CUDA's; not std::aligned_alloc, whose size is a multiple of it: the sanitizers guard the exact end.
-  if (std::exchange(allocation_fails, false) || posix_memalign(memory, 256, bytes) != 0)
+  const char* device = std::getenv("EMULATION_DEVICE");
+  if (std::exchange(allocation_fails, false) || (device && std::strstr(device, "no memory")) ||
+      posix_memalign(memory, 256, bytes) != 0)
     return cudaErrorMemoryAllocation;
   std::memset(*memory, 0xCD, bytes);
   return cudaSuccess;
@@ -375,6 +382,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
   *count = 0;
   if (device_name() == "no driver") return cudaErrorInsufficientDriver;
   if (device_name() == "no device") return cudaErrorNoDevice;
+  if (device_name() == "other driver") return cudaErrorSystemDriverMismatch;
   *count = 1;
   return cudaSuccess;
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs CUDA kernels on the CPU from their own source, for tests. A block's threads are fibers of one OS thread that
-// run until they wait; blocks run one after another. Device memory is host memory and streams are eager.
+// run until they wait; blocks run one after another, and so do the launches of several OS threads. Device memory is
+// host memory and streams are eager.
 //
 // The environment variable EMULATION_ORDER is "forward" (default), "reverse" or a number, the seed of a random order of
 // blocks and threads in which threads are also interrupted at atomic operations. Under ThreadSanitizer each CUDA
 // thread is a thread of its own to it: what no barrier orders is a race. It sees races between blocks only in
 // kernels without barriers, because blocks share the memory of their __shared__ variables here.
-// What this cannot show: tensor cores, textures, stream order, contraction of multiply-adds, speed.
+// What this cannot show: tensor cores, textures, stream order, capture, contraction of multiply-adds, speed.
 #pragma once
 
 #include <math.h>
@@ -105,13 +106,16 @@ enum : int {
   cudaSuccess = 0,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInsufficientDriver = 35,
-  cudaErrorNoDevice = 100
+  cudaErrorNoDevice = 100,
+  cudaErrorSystemDriverMismatch = 803
 };
 using cudaStream_t = struct CUstream_st*;
 cudaError_t cudaMalloc(void** memory, std::size_t bytes);
 cudaError_t cudaFree(void* memory);
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorMemoryAllocation ? "out of memory" : "no error";
+  return error == cudaErrorMemoryAllocation       ? "out of memory"
+         : error == cudaErrorSystemDriverMismatch ? "system has unsupported display driver / cuda driver combination"
+                                                  : "no error";
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaMemset(void* memory, int value, std::size_t bytes) {
@@ -125,6 +129,8 @@ inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, c
 // An event is a time of the host, since streams are eager; there is no capture.
 using cudaEvent_t = std::chrono::steady_clock::time_point*;
 inline constexpr unsigned cudaEventRecordDefault = 0, cudaEventRecordExternal = 1;
+enum cudaStreamCaptureMode : int { cudaStreamCaptureModeRelaxed = 2 };
+inline cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode*) { return cudaSuccess; }
 enum cudaStreamCaptureStatus : int { cudaStreamCaptureStatusNone = 0 };
 inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
   *status = cudaStreamCaptureStatusNone;

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "../../cpp/src/stages.hpp"
-#include "../../cuda/networks.hpp"
+#include "defocus_fast/networks.hpp"
 
 namespace defocus_fast::test {
 

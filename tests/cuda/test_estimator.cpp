@@ -29,6 +29,7 @@ struct Case {
   int batch = 7;
   int max_edges = 0;  // 0: all pixels
   Precision precision = Precision::float32;
+  int edge_stride = 1;
 };
 
 float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -73,6 +74,7 @@ Answer run(const Case& c) {
   options.kernels = "portable";
   options.canny.smoothing = smoothing(options.canny.sigma);
   options.labels = c.labels;
+  options.edge_stride = c.edge_stride;
   options.propagation.sigma_r = 0.75;
   options.max_edges = c.max_edges == 0 ? int(pixels) : c.max_edges;
   Answer answer;
@@ -155,6 +157,14 @@ TEST_CASE("whole frames equal the CPU's on pictures of awkward sizes") {
         check({model, random_int(0, 1) ? PixelType::uint8 : PixelType::float32, height, width, random_int(0, 1) ? 1 : 3,
                Layout(random_int(0, 3)), percent, labels});
       }
+}
+
+TEST_CASE("edges on a grid") {
+  for (const int stride : {2, 3}) {
+    Case c{"cells", PixelType::uint8, 19, 22, 3, Layout::packed, 60};
+    c.edge_stride = stride;
+    check(c);
+  }
 }
 
 TEST_CASE("networks in half precision agree to what half precision holds") {

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -117,6 +118,18 @@ def errors(folder: Path) -> None:
     )
 
 
+def without_a_gpu() -> None:
+    """What the package says here that was built with the CUDA part, by nvcc."""
+    if not defocus_fast.build_config()["cuda"].startswith("nvcc"):
+        return
+
+    def make(device: Literal["auto", "cuda"]) -> defocus_fast.Estimator:
+        return defocus_fast.Estimator(9, 9, device=device)
+
+    expect("device: ", defocus_fast.BackendUnavailable, make, "cuda")
+    assert make("auto").device == "cpu"
+
+
 def from_cpp(folder: Path, shapes: tuple[int, int, int]) -> str:
     """What the C++ adapter says of the engines in a folder, read_engines.cpp."""
     model = str(MODELS / "fast")
@@ -171,6 +184,7 @@ def main() -> None:
         table.add_row(graph, precision, targets, f"{min(sizes):,} to {max(sizes):,}", f"{max(seconds):.2f}")
     folder = Path.cwd()
     errors(folder)
+    without_a_gpu()
     command_line(folder / "cache")
     Console(width=120).print(table)
 

@@ -85,7 +85,7 @@ struct Options {
   int edge_stride = 1;
   /// Device "cuda": edges for which there is memory; 0: a quarter of the pixels, but at least 4096.
   std::int32_t max_edges = 0;
-  /// Device "cuda": evaluates the networks (cuda/networks.hpp). Nothing: TensorRT, in builds with
+  /// Device "cuda": evaluates the networks (defocus_fast/networks.hpp). Nothing: TensorRT, in builds with
   /// DEFOCUS_FAST_TENSORRT, from engines in $DEFOCUS_FAST_CACHE or ~/.cache/defocus_fast that the Python package has
   /// built.
   std::shared_ptr<cuda::Networks> networks;
@@ -179,6 +179,7 @@ class DEFOCUS_FAST_API Estimator {
   struct Impl;
   struct Cpu;
   struct Cuda;
+  class Turn;
   std::unique_ptr<Impl> impl_;
 };
 

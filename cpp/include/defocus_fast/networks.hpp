@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 
@@ -42,8 +41,5 @@ class Networks {
   /// allocates nothing: a frame is captured into a CUDA graph.
   virtual void enqueue(Graph graph, std::span<void* const> tensors, Stream stream) = 0;
 };
-
-/// Loads engines from engine_folder(); of builds with DEFOCUS_FAST_TENSORRT.
-std::shared_ptr<Networks> make_tensorrt();
 
 }  // namespace defocus_fast::cuda
