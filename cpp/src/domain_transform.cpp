@@ -186,8 +186,7 @@ void DomainTransform::spread(const PropagationOptions& options, const Seed& seed
       for (float* row : {rows.weights, rows.radii, rows.squares})
         if (row) std::fill_n(row, width_, 0.0f);
       seed(y, rows);
-      for (int s = 0; s < count; ++s)
-        sums_[std::size_t(y)][std::size_t(s)] = sum(signal(s).row(y), signal(s).pitch());
+      for (int s = 0; s < count; ++s) sums_[std::size_t(y)][std::size_t(s)] = sum(signal(s).row(y), signal(s).pitch());
     }
   };
   float fallback = 0, fallback_deviation = unknown;
