@@ -36,27 +36,29 @@ EMA_DECAY = 0.998
 VALIDATION_CROPS = 2048
 STEPS_ALONE = 40  # steps with a single thread before trying all of them again
 LONGEST_STEP_S = 10.0  # a step that took longer was suspended; it counts as this much in the log
+TEACHER_MARGIN = 3  # px that `fast` sees around what `tip22` sees, wherever in a cell the edge lies
 
 
 class Batch(NamedTuple):
     """Crops and labelled edges in them."""
 
     crops: Tensor  # (B, 3, S, S) float32 in [0, 1], channels last
-    at: Tensor  # (N, 3) int64: crop, row, column
+    around: Tensor  # (B, 3, S + 2 * margin, S + 2 * margin): the same with what lies around it
+    at: Tensor  # (N, 3) int64: crop, row, column in `crops`
     radius: Tensor  # (N,) float32, px
     kind: Tensor  # (N,) int64: PATTERN, DEPTH or AMBIGUOUS
 
 
 class Sampler:
-    """Draws batches of crops from a folder of shards (see ``training.synthesis``)."""
+    """Draws batches of crops from a folder of shards (see ``training.synthesis``), and `margin` px around them."""
 
-    def __init__(self, folder: Path, side: int, patch: int, every_edge: bool) -> None:
+    def __init__(self, folder: Path, side: int, patch: int, every_edge: bool, margin: int = 0) -> None:
         self.shards = [np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))]
         if not self.shards:
             raise ValueError(f"{folder}: no shards; write them with training.synthesis")
         if side < patch or (side - patch) % STRIDE:
             raise ValueError(f"side: expected {patch} + a multiple of {STRIDE}, got {side}")
-        self.side, self.half = side, patch // 2
+        self.side, self.half, self.margin = side, patch // 2, margin
         self.asked = np.zeros((side, side), bool)  # where the networks are asked about edges
         if every_edge:
             self.asked[self.half - 1 : side - self.half + 1, self.half - 1 : side - self.half + 1] = True
@@ -79,11 +81,11 @@ class Sampler:
                 return scene, points[:, wanted[0]]
 
     def _crop(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Return a crop (S, S, 5) with a random labelled edge on its grid."""
+        """Return a crop (S, S, 5), and the margin around it, with a random labelled edge on its grid."""
         scene, edge = self._edge(rng)
         size = len(scene)
         on_grid = rng.integers(0, (self.side - 2 * self.half - 1) // STRIDE + 1, 2)
-        index = (edge - self.half - STRIDE * on_grid)[:, None] + np.arange(self.side)
+        index = (edge - self.half - STRIDE * on_grid)[:, None] + np.arange(-self.margin, self.side + self.margin)
         # Patches at the border see the picture mirrored (edge pixel repeated), as in the estimator.
         index = np.where(index < 0, -1 - index, np.where(index >= size, 2 * size - 1 - index, index))
         crop = scene[np.ix_(index[0], index[1])]
@@ -95,12 +97,14 @@ class Sampler:
 
     def __call__(self, count: int, rng: np.random.Generator) -> Batch:
         """Return a batch of `count` crops with the edges that the networks are asked about."""
-        crops = np.stack([self._crop(rng) for _ in range(count)])
+        around = np.stack([self._crop(rng) for _ in range(count)])
+        inner = slice(self.margin, self.margin + self.side)
+        crops = around[:, inner, inner]
         kind, radius = crops[..., 4], crops[..., 3]
         edge = (kind != NO_EDGE) & self.asked
-        image = torch.from_numpy(np.ascontiguousarray(crops[..., :3])).permute(0, 3, 1, 2).float() / 255
+        images = (torch.from_numpy(np.ascontiguousarray(part[..., :3])) for part in (crops, around))
         return Batch(
-            image.contiguous(memory_format=torch.channels_last),
+            *((image.float() / 255).permute(0, 3, 1, 2) for image in images),
             torch.from_numpy(np.argwhere(edge)),
             torch.from_numpy(radius[edge].astype(np.float32) / RADIUS_SCALE),
             torch.from_numpy(kind[edge].astype(np.int64)),
@@ -113,15 +117,33 @@ def soft_levels(radius: Tensor) -> Tensor:
     return (1 - (position[:, None] - torch.arange(len(LEVELS))).abs()).clamp(min=0)
 
 
-def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return B-NET's cross-entropy against soft levels, and E-NET's with both classes of the same total weight."""
+def ask(teacher: Fast, batch: Batch) -> list[Tensor]:
+    """Return the probabilities (N, levels) and (N, 2) of `teacher` at the edges of the batch."""
+    margin = (batch.around.shape[2] - batch.crops.shape[2]) // 2
+    with torch.no_grad():
+        return [
+            logits.float().softmax(1) for logits in teacher(batch.around, batch.at + torch.tensor([0, margin, margin]))
+        ]
+
+
+def losses(model: Tip22 | Fast, batch: Batch, taught: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Return B-NET's cross-entropy against soft levels, and E-NET's with both classes of the same total weight.
+
+    `taught`, the answers of a teacher, are half of the targets then: they have less noise than labels, since several
+    radii are possible at most edges.
+    """
     blur, edge = (logits.float() for logits in model(batch.crops, batch.at))
+    blur_target = soft_levels(batch.radius)
+    edge_target = F.one_hot((batch.kind == DEPTH).long(), 2).float()
+    if taught:
+        blur_target, edge_target = (blur_target + taught[0]) / 2, (edge_target + taught[1]) / 2
     weight = torch.tensor([BLUR_WEIGHT[kind] for kind in range(4)])[batch.kind]
-    blur_loss = -(soft_levels(batch.radius) * blur.log_softmax(1)).sum(1)
+    blur_loss = -(blur_target * blur.log_softmax(1)).sum(1)
     clear = batch.kind != AMBIGUOUS
     depth = (batch.kind[clear] == DEPTH).long()
-    class_weight = 1 / torch.bincount(depth, minlength=2).clamp(min=1)
-    return (blur_loss * weight).sum() / weight.sum(), F.cross_entropy(edge[clear], depth, weight=class_weight)
+    class_weight = (1 / torch.bincount(depth, minlength=2).clamp(min=1))[depth]
+    edge_loss = -(edge_target * edge.log_softmax(1)).sum(1)[clear]
+    return (blur_loss * weight).sum() / weight.sum(), (edge_loss * class_weight).sum() / class_weight.sum()
 
 
 def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
@@ -204,9 +226,15 @@ def train(args: argparse.Namespace) -> None:
         log.unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
 
+    teacher = None
+    if args.teacher:
+        teacher = Fast()
+        teacher.load_state_dict(
+            {name: torch.from_numpy(array.copy()) for name, array in read_weights(args.teacher).items()}
+        )
     sampler, validation = (
-        Sampler(args.shards / split, args.side or model.side, model.patch, model.every_edge)
-        for split in ("train", "validation")
+        Sampler(args.shards / split, args.side or model.side, model.patch, model.every_edge, margin)
+        for split, margin in (("train", TEACHER_MARGIN if teacher else 0), ("validation", 0))
     )
     rng = np.random.default_rng(12345)
     crops = args.batch or model.crops
@@ -228,13 +256,16 @@ def train(args: argparse.Namespace) -> None:
         threads = 1 if step < alone_until else args.threads
         torch.set_num_threads(threads)
         batch = sampler(crops, np.random.default_rng([args.seed, step]))
+        activation.negative_slope = 0.0
+        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
+            taught = ask(teacher, batch) if teacher else None
         activation.negative_slope = max(0.0, args.leak * (1 - 2 * step / args.steps))
         rate = learning_rate(step, args.steps, args.warm_up, args.lr)
         for optimizer, share in zip(optimizers, (1, args.dense_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
         with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
-            blur_loss, edge_loss = losses(model, batch)
+            blur_loss, edge_loss = losses(model, batch, taught)
         model.zero_grad(set_to_none=True)
         (blur_loss + edge_loss).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -289,6 +320,7 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, required=True, help="folder written by training.synthesis")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--init", type=Path, help="model folder to start from, with a schedule of its own")
+    parser.add_argument("--teacher", type=Path, help="model folder of `fast`, whose answers are half of the targets")
     parser.add_argument("--fresh", nargs="*", default=[], help="with --init: beginnings of names that start at random")
     parser.add_argument("--width", type=int, default=64, help="channels")
     parser.add_argument("--steps", type=int, default=13_000)
