@@ -39,7 +39,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     versions = {}
-    for package in ("numpy", "openvino", "onnxruntime", "opencv-contrib-python-headless", "scikit-image", "torch"):
+    packages = ("numpy", "openvino", "onnxruntime", "opencv-contrib-python-headless", "scikit-image", "tensorflow-cpu")
+    for package in (*packages, "torch"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
