@@ -138,10 +138,11 @@ void DomainTransform::filter_rows(int count, int iteration, const Prepare& prepa
 
 template <class Finish>
 void DomainTransform::filter_columns(int count, int iteration, const Finish& finish) {
-  workers_.for_ranges(width_, lanes, [&](int begin, int end, int) {
+  static_assert(row_padding % (2 * lanes) == 0);
+  workers_.for_ranges(width_, 2 * lanes, [&](int begin, int end, int) {
     std::array<float*, 3> signals{};
     for (int s = 0; s < count; ++s) signals[std::size_t(s)] = signal(s).row(0) + begin;
-    kernels_.recursive_pass(vy_.row(0) + begin, iteration, signals.data(), count, vy_.pitch(), height_);
+    kernels_.recursive_pass_twice(vy_.row(0) + begin, iteration, signals.data(), count, vy_.pitch(), height_);
     finish(begin, end);
   });
 }

@@ -13,8 +13,9 @@ namespace defocus_fast {
 /// Rows that the kernels below read and write are padded to a multiple of this many elements.
 inline constexpr int row_padding = 32;
 
-/// Lines that `recursive_pass` filters side by side.
-inline constexpr int lanes = 32;
+/// Lines that lie side by side where `recursive_pass` runs along them. 16 rows of 1920 px, coefficients and three
+/// signals, stay in the second-level cache.
+inline constexpr int lanes = 16;
 
 /// T is the type in which scikit-image would compute: double for uint8 pictures, float for float32 ones.
 /// Every intermediate is rounded to T exactly where ndimage stores an array of T; sums run in double, in its order.
@@ -95,6 +96,9 @@ struct Kernels {
   /// Filters `signals` planes (1 to 3) along a line, forward and backward, for `lanes` lines side by side, with the
   /// feedback coefficients `v` squared `squarings` times. Element i of lane k is at [i * stride + k].
   void (*recursive_pass)(const float* v, int squarings, float* const* f, int signals, std::ptrdiff_t stride, int n);
+  /// The same for twice as many: where lines lie far apart in memory, twice as much of it is waited for at a time.
+  void (*recursive_pass_twice)(const float* v, int squarings, float* const* f, int signals, std::ptrdiff_t stride,
+                               int n);
   /// out[i * lanes + k] = rows[k][i] and back; rows that are null are read as 0 and not written.
   void (*gather_lines)(const float* const* rows, int n, float* out);
   void (*scatter_lines)(const float* in, int n, float* const* rows);

@@ -14,14 +14,13 @@ namespace defocus_fast::DEFOCUS_FAST_VARIANT {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int vector_floats = 16, tile_pixels = 6, tile_blocks = 4;  // 24 sums, 4 weights, 1 value: 29 of 32 registers
+constexpr int tile_pixels = 6, tile_blocks = 4;  // 24 sums, 4 weights, 1 value: 29 of 32 registers
 #elif defined(__AVX2__)
-constexpr int vector_floats = 8, tile_pixels = 3, tile_blocks = 2;  // 12 sums, 1 weight, 3 values: 16 of 16 registers
+constexpr int tile_pixels = 3, tile_blocks = 2;  // 12 sums, 1 weight, 3 values: 16 of 16 registers
 #else
-constexpr int vector_floats = 4, tile_pixels = 3, tile_blocks = 1;
+constexpr int tile_pixels = 3, tile_blocks = 1;
 #endif
 
-using Floats = float __attribute__((vector_size(vector_floats * sizeof(float)), aligned(4), may_alias));
 constexpr int vectors_per_block = feature_block / vector_floats;
 
 #ifndef DEFOCUS_FAST_NARROW

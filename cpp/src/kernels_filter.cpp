@@ -65,37 +65,42 @@ void feedback(const float* const* row, const float* const* above, int channels, 
   vx[0] = 0;
 }
 
-template <int signals>
+/// Vectors are spelled out: of loops over 16 numbers GCC 12 makes code that takes several times as long.
+template <int signals, int vectors>
 void recursive_pass_of(const float* v, int squarings, float* const* f, std::ptrdiff_t stride, int n) {
   // (1 - v) * f does not wait for the previous element, so the recurrence is one multiply-add deep.
-  float last[signals][lanes];
-  float vi[lanes];
+  Floats last[signals][vectors], vi[vectors];
   // Squared here rather than in memory: reading and writing it back would cost more.
   const auto load = [&](int i) {
-    for (int k = 0; k < lanes; ++k) vi[k] = v[i * stride + k];
+    for (int k = 0; k < vectors; ++k) vi[k] = *reinterpret_cast<const Floats*>(v + i * stride + k * vector_floats);
     for (int s = 0; s < squarings; ++s)
-      for (int k = 0; k < lanes; ++k) vi[k] *= vi[k];
+      for (int k = 0; k < vectors; ++k) vi[k] *= vi[k];
+  };
+  const auto step = [&](int i) {
+    for (int s = 0; s < signals; ++s)
+      for (int k = 0; k < vectors; ++k) {
+        Floats& fi = *reinterpret_cast<Floats*>(f[s] + i * stride + k * vector_floats);
+        fi = last[s][k] = (fi - vi[k] * fi) + vi[k] * last[s][k];
+      }
   };
   for (int s = 0; s < signals; ++s)
-    for (int k = 0; k < lanes; ++k) last[s][k] = f[s][k];
+    for (int k = 0; k < vectors; ++k) last[s][k] = *reinterpret_cast<const Floats*>(f[s] + k * vector_floats);
   for (int i = 1; i < n; ++i) {
     load(i);
-    for (int s = 0; s < signals; ++s) {
-      float* fi = f[s] + i * stride;
-      for (int k = 0; k < lanes; ++k) fi[k] = last[s][k] = (fi[k] - vi[k] * fi[k]) + vi[k] * last[s][k];
-    }
+    step(i);
   }
   for (int i = n - 2; i >= 0; --i) {
     load(i + 1);
-    for (int s = 0; s < signals; ++s) {
-      float* fi = f[s] + i * stride;
-      for (int k = 0; k < lanes; ++k) fi[k] = last[s][k] = (fi[k] - vi[k] * fi[k]) + vi[k] * last[s][k];
-    }
+    step(i);
   }
 }
 
+template <int lines>
 void recursive_pass(const float* v, int squarings, float* const* f, int signals, std::ptrdiff_t stride, int n) {
-  const auto run = signals == 1 ? recursive_pass_of<1> : signals == 2 ? recursive_pass_of<2> : recursive_pass_of<3>;
+  constexpr int vectors = lines / vector_floats;
+  const auto run = signals == 1   ? recursive_pass_of<1, vectors>
+                   : signals == 2 ? recursive_pass_of<2, vectors>
+                                  : recursive_pass_of<3, vectors>;
   run(v, squarings, f, stride, n);
 }
 
@@ -202,7 +207,8 @@ extern constinit const Kernels kernels{DEFOCUS_FAST_QUOTE(DEFOCUS_FAST_VARIANT),
                                        &canny_float,
                                        &canny_double,
                                        feedback,
-                                       recursive_pass,
+                                       recursive_pass<lanes>,
+                                       recursive_pass<2 * lanes>,
                                        gather_lines,
                                        scatter_lines,
                                        fuse_float,

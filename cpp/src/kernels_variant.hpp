@@ -7,6 +7,15 @@
 
 namespace defocus_fast::DEFOCUS_FAST_VARIANT {
 
+#if defined(__AVX512F__)
+constexpr int vector_floats = 16;
+#elif defined(__AVX2__)
+constexpr int vector_floats = 8;
+#else
+constexpr int vector_floats = 4;
+#endif
+using Floats = float __attribute__((vector_size(vector_floats * sizeof(float)), aligned(4), may_alias));
+
 extern const CannyKernels<float> canny_float;
 extern const CannyKernels<double> canny_double;
 extern const NetworkKernels<float> networks_float;

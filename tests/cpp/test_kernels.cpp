@@ -268,28 +268,31 @@ TEST_CASE("a recursive pass is the recurrence forward and backward, with coeffic
   for (const int n : {1, 2, 33})
     for (const auto& [signals, squarings] : {std::pair{1, 0}, {2, 1}, {3, 0}, {3, 4}})
       for_variants([&](const Kernels& kernels) {
-        const std::ptrdiff_t stride = lanes + 16;
+        const std::ptrdiff_t stride = 2 * lanes + 16;
         const std::size_t size = std::size_t(n * stride);
         const auto v = random_values<float>(size, 0, 1);
         auto coefficients = v;
         for (float& coefficient : coefficients) coefficient = float(std::pow(double(coefficient), 1 << squarings));
-        std::vector<std::vector<float>> f;
-        std::vector<float*> pointers;
-        for (int s = 0; s < signals; ++s) f.push_back(random_values<float>(size, 0, 6));
-        const auto before = f;
-        for (auto& plane : f) pointers.push_back(plane.data());
-        kernels.recursive_pass(v.data(), squarings, pointers.data(), signals, stride, n);
-        for (std::size_t s = 0; s < std::size_t(signals); ++s)
-          for (int k = 0; k < stride; ++k) {
-            const auto at = [&](int i) { return std::size_t(i * stride + k); };
-            std::vector<double> line;
-            for (int i = 0; i < n; ++i) line.push_back(before[s][at(i)]);
-            for (int i = 1; i < n && k < lanes; ++i)
-              line[std::size_t(i)] += coefficients[at(i)] * (line[std::size_t(i - 1)] - line[std::size_t(i)]);
-            for (int i = n - 2; i >= 0 && k < lanes; --i)
-              line[std::size_t(i)] += coefficients[at(i + 1)] * (line[std::size_t(i + 1)] - line[std::size_t(i)]);
-            for (int i = 0; i < n; ++i) CHECK(f[s][at(i)] == doctest::Approx(line[std::size_t(i)]).epsilon(1e-5));
-          }
+        for (const auto& [pass, lines] :
+             {std::pair{kernels.recursive_pass, lanes}, {kernels.recursive_pass_twice, 2 * lanes}}) {
+          std::vector<std::vector<float>> f;
+          std::vector<float*> pointers;
+          for (int s = 0; s < signals; ++s) f.push_back(random_values<float>(size, 0, 6));
+          const auto before = f;
+          for (auto& plane : f) pointers.push_back(plane.data());
+          pass(v.data(), squarings, pointers.data(), signals, stride, n);
+          for (std::size_t s = 0; s < std::size_t(signals); ++s)
+            for (int k = 0; k < stride; ++k) {
+              const auto at = [&](int i) { return std::size_t(i * stride + k); };
+              std::vector<double> line;
+              for (int i = 0; i < n; ++i) line.push_back(before[s][at(i)]);
+              for (int i = 1; i < n && k < lines; ++i)
+                line[std::size_t(i)] += coefficients[at(i)] * (line[std::size_t(i - 1)] - line[std::size_t(i)]);
+              for (int i = n - 2; i >= 0 && k < lines; --i)
+                line[std::size_t(i)] += coefficients[at(i + 1)] * (line[std::size_t(i + 1)] - line[std::size_t(i)]);
+              for (int i = 0; i < n; ++i) CHECK(f[s][at(i)] == doctest::Approx(line[std::size_t(i)]).epsilon(1e-5));
+            }
+        }
       });
 }
 
