@@ -15,7 +15,6 @@ namespace defocus_fast::cpu {
 
 namespace {
 
-constexpr int rows_per_strip = 64;
 // Classes of pixels: 0 no edge, 1 weak, and these two.
 constexpr std::uint8_t strong = 2;   // at least the high threshold
 constexpr std::uint8_t reached = 4;  // weak, but a chain leads to a strong one
@@ -127,11 +126,13 @@ EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, c
       kernels_(kernels),
       workers_(workers),
       weights_(smoothing_kernel(options)),
+      // A strip computes what its first and last rows need of its neighbours'; four for each worker keep all busy.
+      rows_per_strip_(std::max(64, height / (4 * workers.count()) + 1)),
       stacks_(std::size_t(workers.count())) {
   // Room for the longest chains, which costs memory only as far as it is used. Those from strip to strip take the
   // first.
   for (auto& stack : stacks_) {
-    const int rows = &stack == &stacks_.front() ? height : std::min(height, rows_per_strip);
+    const int rows = &stack == &stacks_.front() ? height : std::min(height, rows_per_strip_);
     stack = std::make_unique_for_overwrite<std::int32_t[]>(std::size_t(rows) * std::size_t(width));
   }
 }
@@ -161,7 +162,7 @@ void EdgeDetector::find_chains(const ImageView& image, std::vector<Strip<T>>& st
   const float low = options_.low == 0 ? 1e-14f : float(options_.low);
   const T high = T(options_.high);
 
-  workers_.for_ranges(height_, rows_per_strip, [&](int begin, int end, int slot) {
+  workers_.for_ranges(height_, rows_per_strip_, [&](int begin, int end, int slot) {
     Strip<T>& s = strips[std::size_t(slot)];
     const auto smooth_bleed = [&](int y, T* out) {
       double sum = weights_[std::size_t(radius)];
@@ -266,7 +267,7 @@ void EdgeDetector::trace_row(std::uint8_t* classes, int y, int first, int last, 
 
 /// Chains from strip to strip; then the classes become the mask.
 void EdgeDetector::join_strips(std::uint8_t* classes) {
-  for (int y = rows_per_strip; y < height_; y += rows_per_strip)
+  for (int y = rows_per_strip_; y < height_; y += rows_per_strip_)
     for (const int row : {y - 1, y}) trace_row(classes, row, 0, height_, stacks_[0].get());
   workers_.for_ranges(height_ * width_, 1 << 18, [&](int begin, int end, int) {
     const auto finish = [&]<class Word>(int i, Word ones) {

@@ -87,6 +87,7 @@ class EdgeDetector {
   const Kernels& kernels_;
   Workers& workers_;
   std::vector<double> weights_;
+  int rows_per_strip_;
   std::vector<Strip<float>> float_strips_;  // one per worker, made when the first picture of the type comes
   std::vector<Strip<double>> double_strips_;
   std::vector<std::unique_ptr<std::int32_t[]>> stacks_;  // one per worker
