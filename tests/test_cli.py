@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import defocus_fast
-from defocus_fast import _pictures, cli, model_io
+from defocus_fast import _pictures, benchmark, cli, model_io
 
 Estimate = Callable[..., Result]
 
@@ -490,6 +490,19 @@ def test_bench(tmp_path: Path, random_model: str, random_cells: str) -> None:
         whole = frame["stages"].pop("whole frame")
         assert len(whole) == 3
         assert all(sum(stages) <= total for *stages, total in zip(*frame["stages"].values(), whole, strict=True))
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_bench_shows_a_photograph_in_every_size(folder: Path, random_cells: str, channels: tuple[int, ...]) -> None:
+    """Grey ones too: the middle of one that is too large, mirrored where it is too small."""
+    picture = np.random.default_rng(2).integers(0, 256, (30, 40, *channels), np.uint8)
+    np.testing.assert_array_equal(benchmark.of_size(picture, 20, 10), picture[5:25, 15:25])
+    mirrored = np.concatenate([picture, picture[::-1]])[:50, 10:30]
+    np.testing.assert_array_equal(benchmark.of_size(picture, 50, 20), mirrored)
+    save("a.png", picture)
+    sizes = ["--size", "24x16", "--size", "50x20"]
+    result = CliRunner().invoke(cli.main, ["bench", "a.png", *sizes, "--model", random_cells, "--seconds", "0"])
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("size", ["40", "0x30", "40x", "ax3", "999999x2"])

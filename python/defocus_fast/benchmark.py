@@ -99,7 +99,7 @@ def of_size(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     size = np.array(picture.shape[:2])
     pad = np.maximum(np.array([height, width]) - size, 0)
     y, x = (size + pad - [height, width]) // 2
-    whole = np.pad(picture, [(0, pad[0]), (0, pad[1]), (0, 0)], mode="symmetric")
+    whole = np.pad(picture, [(0, pad[0]), (0, pad[1]), (0, 0)][: picture.ndim], mode="symmetric")
     return np.ascontiguousarray(whole[y : y + height, x : x + width])
 
 
