@@ -20,7 +20,10 @@ int compute_capability() {
   const cudaError_t status = cudaGetDeviceCount(&devices);
   if (status == cudaErrorInsufficientDriver)
     throw BackendUnavailable("device: no NVIDIA driver, or one older than CUDA 13 needs: install driver 580 or newer");
-  if (status == cudaErrorNoDevice) throw BackendUnavailable("device: the NVIDIA driver is there, but it sees no GPU");
+  if (status == cudaErrorNoDevice)
+    throw BackendUnavailable(
+        "device: the NVIDIA driver is there, but it sees no GPU: nvidia-smi -L tells which there are, and "
+        "CUDA_VISIBLE_DEVICES, where it is set, hides all that it does not name");
   if (status != cudaSuccess)
     throw BackendUnavailable(std::string("device: the NVIDIA driver cannot be used: cudaGetDeviceCount: ") +
                              cudaGetErrorString(status));

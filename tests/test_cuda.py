@@ -110,7 +110,7 @@ def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:
     ("environment", "message"),
     [
         ("no driver", "device: no NVIDIA driver, or one older than CUDA 13 needs: install driver 580 or newer"),
-        ("no device", "device: the NVIDIA driver is there, but it sees no GPU"),
+        ("no device", "device: the NVIDIA driver is there, but it sees no GPU: .* CUDA_VISIBLE_DEVICES"),
         (
             "other driver",
             "device: the NVIDIA driver cannot be used: cudaGetDeviceCount: system has unsupported display",
