@@ -9,6 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -328,6 +329,9 @@ def test_an_estimator_for_an_image_without_a_shape(random_cells: str) -> None:
     options = device_options(random_cells, HEIGHT, WIDTH)
     estimator = defocus_fast.Estimator.for_image(Image(), model=random_cells, **options)
     assert (estimator.height, estimator.width) == (HEIGHT, WIDTH)
+    del Image.__cuda_array_interface__["shape"]
+    with pytest.raises(TypeError, match=r"image: expected a shape \(integer >= 0, ...\) in .*, got None"):
+        defocus_fast.Estimator.for_image(Image())
 
 
 def test_networks_that_call_their_estimator(random_cells: str) -> None:
@@ -396,6 +400,16 @@ BAD_IMAGES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         r"expected data \(pointer, read-only\) in .*, got None",
     ),
+    "no interface": (
+        lambda: SimpleNamespace(__cuda_array_interface__=None),
+        TypeError,
+        "expected a dict as __cuda_array_interface__, got None",
+    ),
+    "no shape": (lambda: CudaArray(picture(), shape=None), TypeError, r"a shape .* in __cuda_array_.*, got None"),
+    "shape": (lambda: CudaArray(picture(), shape=(9, -9)), TypeError, r"a shape .* in __cuda_array_.*, got \(9, -9\)"),
+    "no typestr": (lambda: CudaArray(picture(), typestr=None), TypeError, "as typestr in __cuda_array_.*, got None"),
+    "typestr": (lambda: CudaArray(picture(), typestr="<f3"), TypeError, "__cuda_array_inter.*, got: data type '<f3'"),
+    "strides": (lambda: CudaArray(picture(), strides=(1,)), TypeError, "__cuda_array_interface__ .*, got: mismatch in"),
     "stream 0": (lambda: CudaArray(picture(), stream=0), ValueError, "expected a stream from 1 to .*, got 0"),
     "stream -1": (lambda: CudaArray(picture(), stream=-1), ValueError, "expected a stream from 1 to .*, got -1"),
     "stream 2**64": (lambda: CudaArray(picture(), stream=2**64), ValueError, "expected a stream from 1 to .*, got 184"),

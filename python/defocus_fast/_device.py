@@ -54,7 +54,7 @@ def shape(array: Any) -> tuple[int, ...]:
     if hasattr(array, "shape"):
         return tuple(array.shape)
     if hasattr(array, "__cuda_array_interface__"):
-        return tuple(array.__cuda_array_interface__["shape"])
+        return tuple(_interface(array, "image")["shape"])
     raise TypeError(f"image: expected an array with a shape, got {type(array).__name__}")
 
 
@@ -71,7 +71,7 @@ def describe(array: Any, name: str, stream: int, core: _core.Estimator) -> NDArr
         if kind == _CUDA and gpu != core.gpu:
             raise ValueError(f"{name}: expected memory of GPU {core.gpu}, got memory of GPU {gpu}")
         return _core.from_dlpack(_capsule(array, name, stream), name)
-    interface = array.__cuda_array_interface__
+    interface = _interface(array, name)
     version, ready = interface.get("version"), interface.get("stream")
     if version not in (2, 3):
         raise TypeError(f"{name}: expected __cuda_array_interface__ of version 2 or 3, got {version!r}")
@@ -89,7 +89,23 @@ def describe(array: Any, name: str, stream: int, core: _core.Estimator) -> NDArr
         raise ValueError(f"{name}: expected a pointer to pixels, got null")
     if ready is not None:
         core.order(ready, stream)
-    return np.asarray(_Description(interface, array))
+    try:
+        return np.asarray(_Description(interface, array))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{name}: expected an array that __cuda_array_interface__ describes, got: {error}") from None
+
+
+def _interface(array: Any, name: str) -> dict[str, Any]:
+    """Return its CUDA Array Interface, checked where NumPy would complain about its own protocol."""
+    interface = array.__cuda_array_interface__
+    if not isinstance(interface, dict):
+        raise TypeError(f"{name}: expected a dict as __cuda_array_interface__, got {interface!r}")
+    shape, typestr = interface.get("shape"), interface.get("typestr")
+    if not (isinstance(shape, tuple) and all(isinstance(n, (int, np.integer)) and n >= 0 for n in shape)):
+        raise TypeError(f"{name}: expected a shape (integer >= 0, ...) in __cuda_array_interface__, got {shape!r}")
+    if not isinstance(typestr, str):
+        raise TypeError(f"{name}: expected a text as typestr in __cuda_array_interface__, got {typestr!r}")
+    return interface
 
 
 @dataclass
