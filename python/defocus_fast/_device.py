@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import _core
 
-LEGACY_DEFAULT_STREAM = 1
+LEGACY_DEFAULT_STREAM, PER_THREAD_DEFAULT_STREAM = 1, 2
 _LARGEST_HANDLE = 2**64 - 1
 _CUDA, _CUDA_MANAGED = 2, 13  # DLPack's device types; pinned host memory is taken for what it is, host memory
 
@@ -133,7 +133,9 @@ class DeviceArray:
 
     def __init__(self, core: _core.Estimator, stream: Any) -> None:
         self._core = core
-        self._stream = stream_handle(stream)
+        handle = stream_handle(stream)
+        # A consumer in another thread would take 2 for that thread's stream. The legacy one waits for those of all.
+        self._stream = LEGACY_DEFAULT_STREAM if handle == PER_THREAD_DEFAULT_STREAM else handle
         self._stream_owner = stream  # consumers will be told to wait for it
         self._map = core.make_map()
 
