@@ -37,6 +37,7 @@ inline unsigned blocks_for(std::int64_t n, int size = block_size) { return unsig
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), unsigned grid, int block, cudaStream_t stream,
             const Arguments&... arguments) {
+  cudaGetLastError();  // forgets what failed before, such as an allocation, which was told there
 #ifdef DEFOCUS_FAST_EMULATION
   (void)stream;
   emulation::run(grid, unsigned(block), [&] { kernel(Parameters(arguments)...); });

@@ -354,6 +354,14 @@ void fail_next_allocation() { allocation_fails = true; }
 
 }  // namespace defocus_fast::emulation
 
+namespace {
+thread_local cudaError_t last_error = cudaSuccess;
+
+cudaError_t fail(cudaError_t error) { return last_error = error; }
+}  // namespace
+
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   using namespace defocus_fast::emulation;
   ++allocation_count;
@@ -361,7 +369,7 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   const char* device = std::getenv("EMULATION_DEVICE");
   if (std::exchange(allocation_fails, false) || (device && std::strstr(device, "no memory")) ||
       posix_memalign(memory, 256, bytes) != 0)
-    return cudaErrorMemoryAllocation;
+    return fail(cudaErrorMemoryAllocation);
   std::memset(*memory, 0xCD, bytes);
   return cudaSuccess;
 }
@@ -380,9 +388,9 @@ std::string device_name() {
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 0;
-  if (device_name() == "no driver") return cudaErrorInsufficientDriver;
-  if (device_name() == "no device") return cudaErrorNoDevice;
-  if (device_name() == "other driver") return cudaErrorSystemDriverMismatch;
+  if (device_name() == "no driver") return fail(cudaErrorInsufficientDriver);
+  if (device_name() == "no device") return fail(cudaErrorNoDevice);
+  if (device_name() == "other driver") return fail(cudaErrorSystemDriverMismatch);
   *count = 1;
   return cudaSuccess;
 }

@@ -107,17 +107,19 @@ enum : int {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorSystemDriverMismatch = 803
 };
 using cudaStream_t = struct CUstream_st*;
 cudaError_t cudaMalloc(void** memory, std::size_t bytes);
 cudaError_t cudaFree(void* memory);
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorMemoryAllocation       ? "out of memory"
-         : error == cudaErrorSystemDriverMismatch ? "system has unsupported display driver / cuda driver combination"
-                                                  : "no error";
+  return error == cudaErrorMemoryAllocation         ? "out of memory"
+         : error == cudaErrorSystemDriverMismatch   ? "system has unsupported display driver / cuda driver combination"
+         : error == cudaErrorNoKernelImageForDevice ? "no kernel image is available for execution on the device"
+                                                    : "no error";
 }
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError();  // of the thread's last call that failed; like CUDA's, calls that succeed leave it
 inline cudaError_t cudaMemset(void* memory, int value, std::size_t bytes) {
   std::memset(memory, value, bytes);
   return cudaSuccess;
