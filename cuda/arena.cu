@@ -12,8 +12,10 @@ void Arena::allocate() {
   check(cudaMalloc(&memory, bytes_), ("cudaMalloc of " + std::to_string(bytes_) + " bytes").c_str());
   memory_ = static_cast<std::byte*>(memory);
   check(cudaMemset(memory_, 0, bytes_), "cudaMemset");
-  for (const Reservation& reservation : reservations_)
-    reservation.assign(reservation.variable, memory_ + reservation.offset);
+  for (const Reservation& reservation : reservations_) {
+    reservation.assign(reservation.variable, memory_ + reservation.begin);
+    forbid(memory_ + reservation.end, reservation.next - reservation.end);
+  }
   reservations_.clear();
 }
 

@@ -15,13 +15,15 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  /// allocate() will set `pointer` to `count` zeroed elements on a 256-byte boundary.
+  /// allocate() will set `pointer` to `count` zeroed elements on a 256-byte boundary. After them lies a gap, so that
+  /// the tests see what is read or written beyond them.
   template <class T>
   void reserve(T*& pointer, std::size_t count) {
-    reservations_.push_back({&pointer, bytes_, [](void* variable, void* memory) {
+    const std::size_t begin = bytes_, end = begin + count * sizeof(T);
+    bytes_ = (end + alignment - 1) / alignment * alignment + alignment;
+    reservations_.push_back({&pointer, begin, end, bytes_, [](void* variable, void* memory) {
                                *static_cast<T**>(variable) = static_cast<T*>(memory);
                              }});
-    bytes_ += (count * sizeof(T) + alignment - 1) / alignment * alignment;
   }
 
   /// Throws CudaError where the device has not that much.
@@ -32,7 +34,7 @@ class Arena {
 
   struct Reservation {
     void* variable;
-    std::size_t offset;
+    std::size_t begin, end, next;
     void (*assign)(void* variable, void* memory);
   };
   std::vector<Reservation> reservations_;

@@ -49,6 +49,13 @@ void launch(void (*kernel)(Parameters...), unsigned grid, int block, cudaStream_
   check(cudaGetLastError(), "kernel launch");
 }
 
+/// Nobody may touch this device memory. A GPU does not know; AddressSanitizer does.
+inline void forbid([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {
+#ifdef DEFOCUS_FAST_EMULATION
+  emulation::forbid(memory, bytes);
+#endif
+}
+
 /// The index of this thread in the grid.
 __device__ inline std::int64_t thread_index() { return std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
 

@@ -352,6 +352,12 @@ bool allocation_fails = false;
 int allocations() { return allocation_count; }
 void fail_next_allocation() { allocation_fails = true; }
 
+void forbid([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  __asan_poison_memory_region(memory, bytes);
+#endif
+}
+
 }  // namespace defocus_fast::emulation
 
 namespace {

@@ -56,6 +56,8 @@ void interrupt();
 
 int allocations();  // calls of cudaMalloc so far
 void fail_next_allocation();
+/// AddressSanitizer ends the program where this memory is touched, until it is freed.
+void forbid(void* memory, std::size_t bytes);
 
 inline int atomic_load(const int* address) {
   interrupt();

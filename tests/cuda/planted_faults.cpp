@@ -4,13 +4,14 @@
 #include <string_view>
 #include <vector>
 
+#include "arena.hpp"
 #include "launch.hpp"
 
 using namespace defocus_fast::cuda;
 
 namespace {
 
-enum class Fault : unsigned char { none, global_memory, shared_memory, missing_barrier, blocks };
+enum class Fault : unsigned char { none, global_memory, arena_memory, shared_memory, missing_barrier, blocks };
 
 /// Turns the values of each block around, through shared memory.
 __global__ void turn_around(const int* in, int n, Fault fault, int* out) {
@@ -19,7 +20,7 @@ __global__ void turn_around(const int* in, int n, Fault fault, int* out) {
   values[t] = i < n || fault == Fault::global_memory ? in[i] : 0;
   if (fault != Fault::missing_barrier) __syncthreads();
   const int from = block_size - 1 - t + (fault == Fault::shared_memory);
-  if (i < n) out[i] = values[from];
+  if (i < n + (fault == Fault::arena_memory)) out[i] = values[from];
 }
 
 /// A sum of all values, atomic or not.
@@ -38,14 +39,19 @@ __global__ void add(const int* in, int n, Fault fault, int* sum) {
 int main(int count, char** arguments) {
   const std::string_view name = count > 1 ? arguments[1] : "none";
   const Fault fault = name == "global_memory"     ? Fault::global_memory
+                      : name == "arena_memory"    ? Fault::arena_memory
                       : name == "shared_memory"   ? Fault::shared_memory
                       : name == "missing_barrier" ? Fault::missing_barrier
                       : name == "blocks"          ? Fault::blocks
                                                   : Fault::none;
   const int n = 3 * block_size - 5;
-  std::vector<int> in(n, 1), out(n);
-  int sum = 0;
-  launch(turn_around, blocks_for(n), block_size, nullptr, in.data(), n, fault, out.data());
-  launch(add, blocks_for(n), block_size, nullptr, in.data(), n, fault, &sum);
-  return sum != n;
+  const std::vector<int> in(n, 1);
+  Arena arena;
+  int *out = nullptr, *sum = nullptr;
+  arena.reserve(out, n);
+  arena.reserve(sum, 1);
+  arena.allocate();
+  launch(turn_around, blocks_for(n), block_size, nullptr, in.data(), n, fault, out);
+  launch(add, blocks_for(n), block_size, nullptr, in.data(), n, fault, sum);
+  return *sum != n;
 }
