@@ -215,6 +215,11 @@ struct WritePosition {
 
 }  // namespace
 
+void find_kernels() {
+  cudaFuncAttributes attributes{};
+  check(cudaFuncGetAttributes(&attributes, keep_strong), "cudaFuncGetAttributes");  // all are for the same GPUs
+}
+
 EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, std::int32_t edge_capacity, Arena& arena)
     : height_(height), width_(width), weights_(options.smoothing), low_(options.low), high_(options.high) {
   const std::size_t pixels = std::size_t(height) * std::size_t(width);

@@ -31,9 +31,15 @@ int compute_capability() {
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
+  const std::string got = std::to_string(major) + '.' + std::to_string(minor);
   if (10 * major + minor < 75)
-    throw BackendUnavailable("device: expected a GPU of compute capability 7.5 or newer, got " + std::to_string(major) +
-                             '.' + std::to_string(minor));
+    throw BackendUnavailable("device: expected a GPU of compute capability 7.5 or newer, got " + got);
+  try {
+    find_kernels();
+  } catch (const CudaError& error) {
+    throw BackendUnavailable("device: a GPU of compute capability " + got +
+                             " does not run this build's kernels, see CMAKE_CUDA_ARCHITECTURES: " + error.what());
+  }
   return 10 * major + minor;
 }
 

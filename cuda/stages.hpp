@@ -27,6 +27,9 @@ struct EdgeList {
 
 // ---- canny.cu
 
+/// Throws CudaError if this build has no kernels for the current GPU.
+void find_kernels();
+
 /// Bit for bit the CPU's edges: uint8 pictures compute in double, float32 pictures in float with sums in double.
 class EdgeDetector {
  public:

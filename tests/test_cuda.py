@@ -117,6 +117,7 @@ def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:
         ),
         ("9.0, no memory", r"device: the GPU cannot be used: cudaMalloc of \d+ bytes: out of memory"),
         ("7.0", "device: expected a GPU of compute capability 7.5 or newer, got 7.0"),
+        ("11.0", "device: a GPU of compute capability 11.0 does not run this build's kernels, .*: no kernel image is"),
     ],
 )
 def test_what_is_missing_is_named(

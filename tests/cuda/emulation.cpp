@@ -407,6 +407,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   return cudaSuccess;
 }
 
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) {
+  return std::stoi(device_name()) == 11 ? fail(cudaErrorNoKernelImageForDevice) : cudaSuccess;
+}
+
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void*) {
   const char* gpu = std::getenv("EMULATION_MEMORY");
   *attributes = {gpu && std::strcmp(gpu, "unknown") == 0 ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice,

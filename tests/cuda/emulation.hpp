@@ -130,6 +130,15 @@ inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, c
   return cudaMemset(memory, value, bytes);
 }
 
+/// Fails on a device of compute capability 11, of which cuda/CMakeLists.txt has no kernels: its PTX is for 12.0 and
+/// newer.
+struct cudaFuncAttributes {};
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
+template <class... Parameters>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*kernel)(Parameters...)) {
+  return cudaFuncGetAttributes(attributes, reinterpret_cast<const void*>(kernel));
+}
+
 // An event is a time of the host, since streams are eager; there is no capture.
 using cudaEvent_t = std::chrono::steady_clock::time_point*;
 inline constexpr unsigned cudaEventRecordDefault = 0, cudaEventRecordExternal = 1;
@@ -166,8 +175,8 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-/// The environment variable EMULATION_DEVICE is "major.minor" of the device (default 9.0), or "no driver" or "no
-/// device".
+/// The environment variable EMULATION_DEVICE is "major.minor" of the device (default 9.0), after which may stand "no
+/// memory", or "no driver", "other driver" or "no device".
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 inline cudaError_t cudaGetDevice(int* device) {
