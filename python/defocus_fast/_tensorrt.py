@@ -29,7 +29,6 @@ import numpy as np
 
 from ._core import BackendUnavailable, Error, ModelError
 
-GRAPHS = ("trunk", "edge_head", "blur_head")
 PACKAGES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 INSTALL = 'pip install "defocus_fast[cuda]"'
 FORMAT = 1  # of engine files, and of what is built from the same ONNX files
@@ -62,14 +61,10 @@ class Engine:
 
 
 def requests(
-    model: Path, precision: str, image_height: int, image_width: int, head_batch: int, compute_capability: int
+    model: Path, precision: str, graphs: Mapping[str, Mapping[str, int]], compute_capability: int
 ) -> list[Request]:
-    """Return what an estimator needs."""
-    image = {"H": image_height, "W": image_width}
-    return [
-        Request(model, graph, precision, image if graph == "trunk" else {"N": head_batch}, compute_capability)
-        for graph in GRAPHS
-    ]
+    """Return what an estimator needs; `graphs` as from ``_core.network_shapes``."""
+    return [Request(model, graph, precision, sizes, compute_capability) for graph, sizes in graphs.items()]
 
 
 class Networks:
@@ -80,13 +75,7 @@ class Networks:
         self._graphs: dict[str, tuple[list[str], Any]] = {}  # names of the tensors, execution context
 
     def prepare(
-        self,
-        model: str,
-        precision: str,
-        image_height: int,
-        image_width: int,
-        head_batch: int,
-        compute_capability: int,
+        self, model: str, precision: str, graphs: Mapping[str, Mapping[str, int]], compute_capability: int
     ) -> None:
         """Load the engines of a model folder, and build those that are not in the cache.
 
@@ -96,7 +85,7 @@ class Networks:
             Error: TensorRT failed.
         """
         self._runtime = _Runtime(import_tensorrt())
-        for request in requests(Path(model), precision, image_height, image_width, head_batch, compute_capability):
+        for request in requests(Path(model), precision, graphs, compute_capability):
             self._graphs[request.graph] = self._runtime.load(request)
 
     def __call__(self, graph: str, tensors: list[int], stream: int) -> None:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// read_engines MODEL_FOLDER HEIGHT WIDTH BATCH COMPUTE_CAPABILITY TENSORRT: what C++ finds of the float32 engines that
-// Python has written, and what becomes of them.
+// read_engines MODEL_FOLDER HEIGHT WIDTH BATCH COMPUTE_CAPABILITY TENSORRT: what C++ finds of the float32 engines
+// that Python has written, and what becomes of them. Of a trunk of height 0: those of the patch graphs.
 #include <cstdio>
 #include <cstdlib>
 
@@ -10,10 +10,11 @@
 using namespace defocus_fast;
 
 int main(int, char** arguments) {
-  const cuda::NetworkShapes shapes{cuda::TensorType::float32, std::atoi(arguments[2]), std::atoi(arguments[3]),
-                                   std::atoi(arguments[4])};
+  const int height = std::atoi(arguments[2]);
+  const cuda::NetworkShapes shapes{cuda::TensorType::float32, height, std::atoi(arguments[3]), std::atoi(arguments[4]),
+                                   height == 0 ? Evaluation::patch : Evaluation::shared};
   const int compute_capability = std::atoi(arguments[5]);
-  for (const cuda::Graph graph : {cuda::Graph::trunk, cuda::Graph::edge_head, cuda::Graph::blur_head}) try {
+  for (const cuda::Graph graph : shapes.graphs()) try {
       const auto file =
           cuda::engine_folder() / cuda::engine_file_name(arguments[1], graph, shapes, compute_capability, arguments[6]);
       const cuda::EngineFile engine = cuda::read_engine_file(file);
