@@ -63,11 +63,10 @@ class TensorRt : public Networks {
     if (!runtime_) logger().fail("device: TensorRT cannot be used");
   }
 
-  void prepare(const std::string& model_folder, const NetworkShapes& shapes, int compute_capability) override {
+  void prepare(const std::string& model_folder, const NetworkShapes& shapes, const GpuModel& gpu) override {
     const std::string tensorrt = package + version();
     for (const Graph graph : shapes.graphs()) {
-      const std::filesystem::path file =
-          engine_folder() / engine_file_name(model_folder, graph, shapes, compute_capability, tensorrt);
+      const std::filesystem::path file = engine_folder() / engine_file_name(model_folder, graph, shapes, gpu, tensorrt);
       const EngineFile engine = read_engine_file(file);
       Loaded& loaded = graphs_[std::size_t(graph)];
       loaded.tensors = engine.tensors;

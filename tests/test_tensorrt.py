@@ -135,7 +135,7 @@ def test_engines_are_built_once(random_cells: str, trt: Any, cache: Path, caplog
         first = make(random_cells)
     assert trt.builds == 3
     assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["blur_head", "edge_head", "trunk"]
-    built = "cells/trunk (float32, H 39, W 48, compute capability 9.0) with tensorrt 1.0"
+    built = "cells/trunk (float32, H 39, W 48, compute capability 9.0, Emulated GPU) with tensorrt 1.0"
     assert f"building the engine of {built}" in caplog.text
     assert "Building engine, step 1 of 2" in caplog.text
     assert "Timing" not in caplog.text
@@ -183,6 +183,32 @@ def test_engines_of_another_version_flavour_or_gpu(random_cells: str, monkeypatc
     assert package.builds == 6
 
 
+@pytest.mark.parametrize(("package", "builds"), [("tensorrt", [3, 6, 6, 9]), ("tensorrt_rtx", [3, 3, 3, 3])])
+def test_engines_of_another_gpu_of_the_same_capability(
+    random_cells: str,
+    package: str,
+    builds: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """TensorRT would take them with a warning; those of TensorRT-RTX are for all of them."""
+    install(monkeypatch, trt := fake_tensorrt.make(package))
+    monkeypatch.setenv("EMULATION_DEVICE", "8.9")
+    names = ["NVIDIA L4", "NVIDIA L40S", "NVIDIA L4", "../NVIDIA L4"]
+    for name, expected in zip(names, builds, strict=True):
+        before = trt.builds
+        caplog.clear()
+        monkeypatch.setenv("EMULATION_GPU", name)
+        make(random_cells)
+        assert trt.builds == expected
+        built = f"building the engine of cells/trunk (float32, H 39, W 48, compute capability 8.9, {name})"
+        assert (built in caplog.text) == (expected > before)
+        assert "different models of devices" not in caplog.text
+    assert len(list(cache.glob("*.engine1"))) == trt.builds
+    assert len(list(cache.glob("*-sm89-NVIDIA_L4-*"))) == (3 if package == "tensorrt" else 0)
+
+
 @pytest.mark.parametrize("damage", ["a bit", "the end", "everything", "another's"])
 def test_damaged_engines_are_built_anew(
     random_cells: str, trt: Any, cache: Path, damage: str, caplog: pytest.LogCaptureFixture
@@ -210,7 +236,7 @@ def test_damaged_engines_are_built_anew(
 def test_engines_that_tensorrt_refuses_are_built_anew(
     random_cells: str, trt: Any, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after an exchange of the GPU for another of the same compute capability, or of the driver."""
+    """As after an exchange of the driver."""
     make(random_cells)
     path = next(cache.glob("trunk-*"))
     engine = _tensorrt.read(path)
@@ -366,7 +392,7 @@ def test_auto_takes_tensorrt_and_hides_no_failure(random_cells: str, trt: Any) -
     with pytest.raises(defocus_fast.Error, match="cannot build an engine: no implementation for node conv_1") as error:
         make(random_cells, device="auto", max_edges=7)
     assert not isinstance(error.value, defocus_fast.BackendUnavailable)
-    assert "cells/edge_head (float32, N 7, compute capability 9.0)" in str(error.value)
+    assert "cells/edge_head (float32, N 7, compute capability 9.0, Emulated GPU)" in str(error.value)
 
 
 def test_tensorrt_is_not_imported_without_a_gpu(random_cells: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +450,7 @@ def test_failures_at_loading_are_errors(random_cells: str, trt: Any) -> None:
 
 def test_failures_in_a_frame_are_errors(random_cells: str, trt: Any) -> None:
     networks = _tensorrt.Networks()
-    networks.prepare(random_cells, "float32", _core.network_shapes(random_cells, 20, 30, 100, "shared"), 90)
+    networks.prepare(random_cells, "float32", _core.network_shapes(random_cells, 20, 30, 100, "shared"), 90, "GPU")
     memory = np.zeros(1 << 20, np.uint8)
     start = -memory.ctypes.data % 256 + memory.ctypes.data
     with pytest.raises(defocus_fast.Error, match=r"trunk: TensorRT refuses the address 0x\w+ of features: features at"):

@@ -153,12 +153,12 @@ class PythonNetworks : public cuda::Networks {
   PythonNetworks(const PythonNetworks&) = delete;
   PythonNetworks& operator=(const PythonNetworks&) = delete;
 
-  void prepare(const std::string& model_folder, const cuda::NetworkShapes& shapes, int compute_capability) override {
+  void prepare(const std::string& model_folder, const cuda::NetworkShapes& shapes, const cuda::GpuModel& gpu) override {
     const py::gil_scoped_acquire acquire;
     if (!py::hasattr(networks_, "prepare")) return;
     try {
       networks_.attr("prepare")(model_folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
-                                free_dimensions(shapes), compute_capability);
+                                free_dimensions(shapes), gpu.compute_capability, gpu.name);
     } catch (const py::error_already_set& error) {
       // What is absent is the core's to judge: device "auto" takes the CPU then.
       if (!error.matches(py::module_::import("defocus_fast._core").attr("BackendUnavailable"))) throw;

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from defocus_fast import _core, _tensorrt, cli
 
 TARGETS = {"float32": [80, 86, 89, 120], "float16": [75, 80, 86, 89, 120]}
 HEIGHT, WIDTH = 1080, 1920
+GPU = "NVIDIA L4/24GB-\u00b5"  # no name for a file
 MODELS = Path(defocus_fast.__file__).parent / "models"
 
 trt = _tensorrt.import_tensorrt()
@@ -116,6 +118,7 @@ def errors(folder: Path) -> None:
         "float32",
         _core.network_shapes("fast", 60, 60, 9, "shared"),
         86,
+        GPU,
     )
 
 
@@ -136,7 +139,7 @@ def from_cpp(folder: Path, model: str, graphs: dict[str, dict[str, int]], tensor
     image = graphs.get("trunk", {"H": 0, "W": 0})
     batch = graphs["edge_head" if "trunk" in graphs else "edge_patch"]["N"]
     sizes = [str(size) for size in (image["H"], image["W"], batch)]
-    command = [sys.argv[1], str(MODELS / model), *sizes, "89", tensorrt]
+    command = [sys.argv[1], str(MODELS / model), *sizes, "89", GPU, tensorrt]
     environment = os.environ | {"DEFOCUS_FAST_CACHE": str(folder)}
     return subprocess.run(command, env=environment, check=True, text=True, stdout=subprocess.PIPE).stdout
 
@@ -155,6 +158,11 @@ def command_line(folder: Path) -> None:
             assert f"{request.graph}: {' '.join(engine.tensors)} {len(engine.plan)} bytes\n" in said
         assert said.count(" bytes\n") == len(requests)
         assert f"device: built for TensorRT 10, found {trt.__version__}" in said
+    said = from_cpp(folder, "fast", graphs, "tensorrt-10.1")
+    for request in _tensorrt.requests(MODELS / "fast", "float32", graphs, 89, GPU):
+        name = _tensorrt.file_name(SimpleNamespace(__name__="tensorrt", __version__="10.1"), request)
+        assert f"device: there is no engine {folder / name}: " in said
+        assert "-sm89-NVIDIA_L4_24GB_" in name
 
     def of_trunk(message: str) -> bool:
         return f"{trunk}{message}" in from_cpp(folder, "fast", graphs, f"tensorrt_rtx-{trt.__version__}")

@@ -38,13 +38,18 @@ struct NetworkShapes {
 /// What an estimator of this size and these options will ask for. Throws as Estimator's constructor.
 DEFOCUS_FAST_API NetworkShapes network_shapes(int height, int width, const Options& options);
 
+/// What engines are built for.
+struct GpuModel {
+  int compute_capability = 0;  // 86 for 8.6
+  std::string name;            // as the driver has it, "NVIDIA L4"
+};
+
 class Networks {
  public:
   virtual ~Networks() = default;
-  /// Called once, when a GPU was found and before its memory is taken; `compute_capability` is 86 for 8.6. Throws
-  /// BackendUnavailable if something is absent without which nothing can be evaluated.
-  virtual void prepare(const std::string& /*model_folder*/, const NetworkShapes& /*shapes*/,
-                       int /*compute_capability*/) {}
+  /// Called once, when a GPU was found and before its memory is taken. Throws BackendUnavailable if something is absent
+  /// without which nothing can be evaluated.
+  virtual void prepare(const std::string& /*model_folder*/, const NetworkShapes& /*shapes*/, const GpuModel& /*gpu*/) {}
   /// Enqueues one evaluation of a graph; tensors are device pointers in the order of the ONNX file's inputs, then
   /// outputs, each laid out as the ONNX file says, without gaps, on 256-byte boundaries. Never waits for the stream and
   /// allocates nothing: a frame is captured into a CUDA graph.
