@@ -48,12 +48,12 @@ void check_tiles(const ImageView& image) {
     }
 }
 
-/// Batches of 7 beyond the end of the list, which need not have an edge.
+/// Batches of 7, the last of which reaches beyond the end of the list.
 template <class T>
 void check_patches(const ImageView& image, int percent, int crop_offset) {
   const Edges edges(image.height, image.width, percent);
   const int batch = 7;
-  for (int first = 0; first < edges.list().capacity; first += batch) {
+  for (int first = 0; first <= edges.count(); first += batch) {
     std::array<std::vector<T>, 3> got, expected;
     std::array<std::vector<float>, 3> of_edge;
     std::array<std::byte*, 3> pointers{};
@@ -130,7 +130,6 @@ TEST_CASE("patches equal the CPU's, rounded in half precision") {
       for (const auto& [height, width] : std::vector<std::pair<int, int>>{{1, 1}, {1, 50}, {50, 1}, {7, 5}, {45, 43}})
         for (const int percent : {0, height * width > 1000 ? 1 : 40}) {
           const Picture image = scene(type, height, width, channels, Layout(random_int(0, 3)));
-          if (height * width > 1000 && percent == 0) continue;
           check_patches<float>(image.view, percent, 1);
           check_patches<_Float16>(image.view, percent, 0);
         }
