@@ -393,16 +393,16 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   return cudaSuccess;
 }
 
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  const char* name = std::getenv("EMULATION_GPU");
-  *properties = {};
-  std::strncpy(properties->name, name ? name : "Emulated GPU", sizeof properties->name - 1);
-  return cudaSuccess;
-}
-
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void*) {
   const char* gpu = std::getenv("EMULATION_MEMORY");
   *attributes = {gpu && std::strcmp(gpu, "unknown") == 0 ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice,
                  gpu ? std::atoi(gpu) : 0};
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  const char* name = std::getenv("EMULATION_GPU");
+  *properties = {};
+  std::strncpy(properties->name, name ? name : "Emulated GPU", sizeof properties->name - 1);
   return cudaSuccess;
 }
