@@ -131,12 +131,14 @@ def frame(model: str, height: int, width: int, element: int, edges: int) -> Iter
     folder = Path(defocus_fast.__file__).parent / "models" / model
     pixels = height * width
     capacity = max(4096, pixels // 4)
-    image_height, image_width, batch = _core.network_shapes(str(folder), height, width, capacity)
+    sizes = _core.network_shapes(str(folder), height, width, capacity, "shared")
+    image_height, image_width = sizes["trunk"].values()
     trunk = Network(folder / "trunk.onnx", [1, 3, image_height, image_width])
     channels, rows, columns = trunk.outputs[0][1:]
     cells = len(trunk.outputs) == 1
     tile_height, tile_width = (3 * rows, 3 * columns) if cells else (rows - 12, columns - 12)
     tiles = -(-height // tile_height) * -(-width // tile_width)
+    batch = sizes["edge_head"]["N"]
     batches = -(-capacity // batch)
 
     yield from detect_edges(pixels, edges, capacity)

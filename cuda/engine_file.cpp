@@ -41,6 +41,12 @@ std::string_view take_line(std::string_view& text) {
   return line;
 }
 
+std::string as_file_name(std::string name) {
+  for (char& c : name)
+    if (!(c >= '0' && c <= '9') && !(c >= 'A' && c <= 'Z') && !(c >= 'a' && c <= 'z')) c = '_';
+  return name;
+}
+
 const char* environment(const char* name) {
   const char* value = std::getenv(name);
   return value && *value ? value : nullptr;
@@ -56,7 +62,7 @@ std::filesystem::path engine_folder() {
 }
 
 std::string engine_file_name(const std::filesystem::path& model_folder, Graph graph, const NetworkShapes& shapes,
-                             int compute_capability, const std::string& tensorrt) {
+                             const GpuModel& gpu, const std::string& tensorrt) {
   const auto checksum_of = [&](const std::string& name) {
     const std::optional<std::string> bytes = read(model_folder / name);
     if (!bytes) throw ModelError((model_folder / name).string() + ": cannot be read");
@@ -70,7 +76,10 @@ std::string engine_file_name(const std::filesystem::path& model_folder, Graph gr
   else
     text << shapes.head_batch;
   text << (shapes.type == TensorType::float16 ? "-float16-" : "-float32-") << checksum_of(name + ".onnx") << '-'
-       << checksum_of("weights.bin") << "-sm" << compute_capability << '-' << tensorrt << ".engine1";
+       << checksum_of("weights.bin") << "-sm" << gpu.compute_capability;
+  // TensorRT-RTX's engines serve every GPU of a compute capability. TensorRT only warns of another one's.
+  if (!tensorrt.starts_with("tensorrt_rtx")) text << '-' << as_file_name(gpu.name);
+  text << '-' << tensorrt << ".engine1";
   return text.str();
 }
 

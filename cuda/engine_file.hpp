@@ -22,7 +22,7 @@ std::filesystem::path engine_folder();
 /// Name of the file of a graph's engine; `tensorrt` is as "tensorrt-10.14.1.48". Throws ModelError if the model folder
 /// cannot be read.
 std::string engine_file_name(const std::filesystem::path& model_folder, Graph graph, const NetworkShapes& shapes,
-                             int compute_capability, const std::string& tensorrt);
+                             const GpuModel& gpu, const std::string& tensorrt);
 
 /// Throws BackendUnavailable if there is no such file, Error if it is damaged or another's.
 EngineFile read_engine_file(const std::filesystem::path& file);

@@ -2,6 +2,8 @@
 // The stages of a frame, as Estimator::Cpu::run calls them.
 #include "estimator.hpp"
 
+#include <algorithm>
+
 #include "launch.hpp"
 
 namespace defocus_fast::cuda {
@@ -11,6 +13,7 @@ namespace {
 std::size_t element(TensorType type) { return type == TensorType::float32 ? 4 : 2; }
 
 Tiling tile(const Model& model, int height, int width, const NetworkShapes& shapes) {
+  if (shapes.evaluation == Evaluation::patch) return {};
   const bool cells = model.architecture == Architecture::cells;
   const int margin = network_margin(model);
   const int tile_height = shapes.image_height - 2 * margin, tile_width = shapes.image_width - 2 * margin;
@@ -52,7 +55,11 @@ Estimator::Estimator(const DeviceSetup& setup)
   for (std::size_t i = 0; i < tiling_.outputs; ++i)
     arena_.reserve(trunk_outputs_[i],
                    std::size_t(tiling_.down * tiling_.across) * std::size_t(tiling_.features.tile_pitch) * size);
-  arena_.reserve(features_, batch * std::size_t(tiling_.features.channels) * tiling_.positions * size);
+  if (shapes_.evaluation == Evaluation::patch)
+    for (std::size_t i = 0; i < 3; ++i)
+      arena_.reserve(inputs_[i], batch * 3 * std::size_t(crop_sizes[i] * crop_sizes[i]) * size);
+  else
+    arena_.reserve(inputs_[0], batch * std::size_t(tiling_.features.channels) * tiling_.positions * size);
   arena_.reserve(probabilities_, batch * std::max(model_.levels.size(), std::size_t{2}) * size);
   arena_.allocate();
 }
@@ -64,9 +71,9 @@ void Estimator::run(const DeviceFrame& frame, Stream stream) {
   clock_.begin(Stage::extract_features, stream);
   extract_features(frame.image, stream);
   clock_.begin(Stage::classify, stream);
-  if (depth_threshold_ < 1) classify(stream);
+  if (depth_threshold_ < 1) classify(frame.image, stream);
   clock_.begin(Stage::estimate, stream);
-  estimate(stream);
+  estimate(frame.image, stream);
   clock_.begin(Stage::propagate, stream);
   propagate(frame, stream);
   clock_.end(stream);
@@ -96,28 +103,38 @@ void Estimator::extract_features(const ImageView& image, Stream stream) {
 }
 
 template <class Use>
-void Estimator::evaluate(Graph head, Stream stream, const Use& use) {
+void Estimator::evaluate(Graph network, const ImageView& image, Stream stream, const Use& use) {
+  const bool by_patch = shapes_.evaluation == Evaluation::patch;
   Features features = tiling_.features;
-  // tip22: blur_u, blur_v, edge_u, edge_v. cells: one for both.
-  const std::size_t first_output = tiling_.outputs == 1 || head == Graph::blur_head ? 0 : 2;
+  // tip22: blur_u, blur_v, edge_u, edge_v. cells: one for both. By patch there are none.
+  const std::size_t first_output = tiling_.outputs == 4 && network == Graph::edge_head ? 2 : 0;
   features.u = trunk_outputs_[first_output];
   features.v = trunk_outputs_[first_output + 1];
+  const std::size_t inputs = by_patch ? 3 : 1;
+  std::array<void*, 4> tensors{};
+  std::copy_n(inputs_.begin(), inputs, tensors.begin());
+  tensors[inputs] = probabilities_;
   for (int first = 0; first < edges().capacity; first += shapes_.head_batch) {
-    gather(model_.architecture, features, edges(), first, shapes_.head_batch, shapes_.type, features_, stream);
-    networks_->enqueue(head, std::array<void*, 2>{features_, probabilities_}, stream);
+    if (by_patch)
+      extract_patches(image, model_.crop_offset, edges(), first, shapes_.head_batch, shapes_.type, inputs_, stream);
+    else
+      gather(model_.architecture, features, edges(), first, shapes_.head_batch, shapes_.type, inputs_[0], stream);
+    networks_->enqueue(network, std::span(tensors).first(inputs + 1), stream);
     use(first);
   }
 }
 
-void Estimator::classify(Stream stream) {
-  evaluate(Graph::edge_head, stream, [&](int first) {
+void Estimator::classify(const ImageView& image, Stream stream) {
+  const Graph network = shapes_.evaluation == Evaluation::patch ? Graph::edge_patch : Graph::edge_head;
+  evaluate(network, image, stream, [&](int first) {
     cuda::classify(probabilities_, shapes_.type, width_, depth_threshold_, edges(), first, shapes_.head_batch, answers_,
                    stream);
   });
 }
 
-void Estimator::estimate(Stream stream) {
-  evaluate(Graph::blur_head, stream, [&](int first) {
+void Estimator::estimate(const ImageView& image, Stream stream) {
+  const Graph network = shapes_.evaluation == Evaluation::patch ? Graph::blur_patch : Graph::blur_head;
+  evaluate(network, image, stream, [&](int first) {
     cuda::estimate(probabilities_, shapes_.type, model_.levels, options_.labels, edges(), first, shapes_.head_batch,
                    answers_, stream);
   });

@@ -11,7 +11,7 @@
 
 namespace defocus_fast::cuda {
 
-/// How the trunk's fixed image size cuts a picture into tiles.
+/// How the trunk's fixed image size cuts a picture into tiles; without a trunk there are none.
 struct Tiling {
   int down, across;       // tiles; the last ones may reach beyond the picture
   int margin;             // px that the trunk reads around a tile
@@ -37,12 +37,12 @@ class Estimator {
  private:
   void detect_edges(const DeviceFrame& frame, Stream stream);
   void extract_features(const ImageView& image, Stream stream);
-  void classify(Stream stream);
-  void estimate(Stream stream);
+  void classify(const ImageView& image, Stream stream);
+  void estimate(const ImageView& image, Stream stream);
   void propagate(const DeviceFrame& frame, Stream stream);
-  /// Asks a head about all edges, a batch at a time, and calls use(first edge of the batch).
+  /// Asks a network about all edges, a batch at a time, and calls use(first edge of the batch).
   template <class Use>
-  void evaluate(Graph head, Stream stream, const Use& use);
+  void evaluate(Graph network, const ImageView& image, Stream stream, const Use& use);
 
   const int height_, width_;
   const Options options_;
@@ -57,7 +57,8 @@ class Estimator {
   Answers answers_;
   StageClock clock_;
   // Elements of the networks' type.
-  std::byte *image_ = nullptr, *features_ = nullptr, *probabilities_ = nullptr;
+  std::byte *image_ = nullptr, *probabilities_ = nullptr;
+  std::array<std::byte*, 3> inputs_{};         // of a batch: the three crops, or a head's features
   std::array<std::byte*, 4> trunk_outputs_{};  // of all tiles, in the order of the trunk's outputs
 };
 

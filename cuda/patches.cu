@@ -34,14 +34,39 @@ void for_tensor_type(TensorType type, const Use& use) {
     use(__half{});
 }
 
+/// Red, green and blue of a pixel, which may lie outside the picture, `plane` elements apart.
+template <class Pixel, class Value>
+__device__ void copy_pixel(const ImageView& image, int y, int x, std::ptrdiff_t plane, Value* out) {
+  const int from_y = reflect(y, image.height), from_x = reflect(x, image.width);
+  for (int c = 0; c < 3; ++c)
+    store(unit_value(value_at<Pixel>(image, from_y, from_x, image.channels == 1 ? 0 : c)), out + c * plane);
+}
+
 template <class Pixel, class Value>
 __global__ void copy_tile(ImageView image, int y0, int x0, int height, int width, Value* out) {
   int y, x;
   if (!pixel_of_thread(height, width, y, x)) return;
-  const int from_y = reflect(y0 + y, image.height), from_x = reflect(x0 + x, image.width);
-  const std::ptrdiff_t plane = std::ptrdiff_t(height) * width, at = std::ptrdiff_t(y) * width + x;
-  for (int c = 0; c < 3; ++c)
-    store(unit_value(value_at<Pixel>(image, from_y, from_x, image.channels == 1 ? 0 : c)), out + c * plane + at);
+  copy_pixel<Pixel>(image, y0 + y, x0 + x, std::ptrdiff_t(height) * width, out + std::ptrdiff_t(y) * width + x);
+}
+
+template <class Value>
+struct Crops {
+  int sides[3], corners[3];  // px; of the corners, from the edge
+  Value* out[3];
+};
+
+/// One block per edge.
+template <class Pixel, class Value>
+__global__ void copy_patches(ImageView image, const __grid_constant__ Crops<Value> crops, Batch batch) {
+  const int k = int(blockIdx.x);
+  if (!batch.has(k)) return;
+  for (int i = 0; i < 3; ++i) {
+    const int side = crops.sides[i], plane = side * side;
+    const int y = batch.y(k) + crops.corners[i], x = batch.x(k) + crops.corners[i];
+    Value* const out = crops.out[i] + std::ptrdiff_t(k) * 3 * plane;
+    for (int at = int(threadIdx.x); at < plane; at += block_size)
+      copy_pixel<Pixel>(image, y + at / side, x + at % side, plane, out + at);
+  }
 }
 
 /// Where the features of a pixel's tile begin.
@@ -135,6 +160,22 @@ void extract_tile(const ImageView& image, int y0, int x0, int height, int width,
     for_tensor_type(type, [&](auto value) {
       launch(copy_tile<decltype(pixel), decltype(value)>, blocks_for(std::int64_t{height} * width), block_size, stream,
              image, y0, x0, height, width, static_cast<decltype(value)*>(out));
+    });
+  });
+}
+
+void extract_patches(const ImageView& image, int crop_offset, const EdgeList& edges, int first, int batch,
+                     TensorType type, const std::array<std::byte*, 3>& crops, Stream stream) {
+  for_pixel_type(image, [&]<class Pixel>(Pixel) {
+    for_tensor_type(type, [&]<class Value>(Value) {
+      Crops<Value> of_type{};
+      for (std::size_t i = 0; i < 3; ++i) {
+        of_type.sides[i] = crop_sizes[i];
+        of_type.corners[i] = crop_corner(i, crop_offset);
+        of_type.out[i] = reinterpret_cast<Value*>(crops[i]);
+      }
+      launch(copy_patches<Pixel, Value>, unsigned(batch), block_size, stream, image, of_type,
+             Batch{edges, first, batch});
     });
   });
 }

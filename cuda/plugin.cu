@@ -49,6 +49,13 @@ int current_gpu() {
   return gpu;
 }
 
+/// Of the GPU that will be used.
+std::string gpu_name() {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, current_gpu()), "cudaGetDeviceProperties");
+  return properties.name;
+}
+
 /// Calls come from threads whose current GPU is another one.
 class OnGpu {
  public:
@@ -251,7 +258,7 @@ __attribute__((visibility("default"))) defocus_fast::Device* defocus_fast::defoc
     throw BackendUnavailable(
         "device: TensorRT is missing: this library was built without DEFOCUS_FAST_TENSORRT, and `networks` is not "
         "given");
-  complete.options.networks->prepare(setup.model.folder.string(), setup.shapes, compute_capability);
+  complete.options.networks->prepare(setup.model.folder.string(), setup.shapes, {compute_capability, cuda::gpu_name()});
   try {
     return new cuda::Plugin(complete);
   } catch (const cuda::CudaError& error) {

@@ -81,6 +81,11 @@ void clear_answers(int height, int width, const EdgeList& edges, const Answers& 
 void extract_tile(const ImageView& image, int y0, int x0, int height, int width, TensorType type, void* out,
                   Stream stream);
 
+/// The three crops around edges [first, first + batch) -> (batch, 3, n, n) for n of crop_sizes. Rows beyond the last
+/// edge are left as they are.
+void extract_patches(const ImageView& image, int crop_offset, const EdgeList& edges, int first, int batch,
+                     TensorType type, const std::array<std::byte*, 3>& crops, Stream stream);
+
 /// The trunk's outputs for a head: (tiles, channels, rows, columns) of every tile of the picture.
 /// tip22: U and V, with 6 px around the tile. cells: u has a tile's cells.
 struct Features {

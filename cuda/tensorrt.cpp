@@ -63,17 +63,17 @@ class TensorRt : public Networks {
     if (!runtime_) logger().fail("device: TensorRT cannot be used");
   }
 
-  void prepare(const std::string& model_folder, const NetworkShapes& shapes, int compute_capability) override {
+  void prepare(const std::string& model_folder, const NetworkShapes& shapes, const GpuModel& gpu) override {
     const std::string tensorrt = package + version();
-    for (std::size_t i = 0; i < graphs_.size(); ++i) {
-      const std::filesystem::path file =
-          engine_folder() / engine_file_name(model_folder, Graph(i), shapes, compute_capability, tensorrt);
+    for (const Graph graph : shapes.graphs()) {
+      const std::filesystem::path file = engine_folder() / engine_file_name(model_folder, graph, shapes, gpu, tensorrt);
       const EngineFile engine = read_engine_file(file);
-      graphs_[i].tensors = engine.tensors;
-      graphs_[i].engine.reset(runtime_->deserializeCudaEngine(engine.plan.data(), engine.plan.size()));
-      if (!graphs_[i].engine) logger().fail(file.string() + ": TensorRT refuses the engine");
-      graphs_[i].context.reset(graphs_[i].engine->createExecutionContext());
-      if (!graphs_[i].context) logger().fail(file.string() + ": TensorRT cannot make an execution context");
+      Loaded& loaded = graphs_[std::size_t(graph)];
+      loaded.tensors = engine.tensors;
+      loaded.engine.reset(runtime_->deserializeCudaEngine(engine.plan.data(), engine.plan.size()));
+      if (!loaded.engine) logger().fail(file.string() + ": TensorRT refuses the engine");
+      loaded.context.reset(loaded.engine->createExecutionContext());
+      if (!loaded.context) logger().fail(file.string() + ": TensorRT cannot make an execution context");
     }
   }
 

@@ -14,18 +14,21 @@ import defocus_fast
 from defocus_fast import _core
 
 
-def device_options(model: str, height: int, width: int, max_edges: int = 0) -> dict[str, Any]:
+def device_options(model: str, height: int, width: int, max_edges: int = 0, evaluation: str = "auto") -> dict[str, Any]:
     """Options of an estimator on the emulated device, its networks evaluated from the ONNX files by OpenVINO."""
     if "emulated" not in defocus_fast.build_config()["cuda"]:
         pytest.skip("the CUDA part is not built with DEFOCUS_FAST_CUDA_EMULATION")
-    image_height, image_width, head_batch = _core.network_shapes(model, height, width, max_edges)
     core = openvino.Core()
     graphs = {}
-    for name in ("trunk", "edge_head", "blur_head"):
+    for name, sizes in _core.network_shapes(model, height, width, max_edges, evaluation).items():
         graph = core.read_model(f"{model}/{name}.onnx")
-        declared = graph.input(0).partial_shape
-        shape = [1, 3, image_height, image_width] if name == "trunk" else [head_batch, *list(declared)[1:]]
-        graph.reshape(openvino.PartialShape(shape))
+        shapes = {}
+        for tensor in graph.inputs:
+            free = iter(sizes.values())
+            shapes[tensor] = openvino.PartialShape(
+                [next(free) if dimension.is_dynamic else dimension for dimension in tensor.partial_shape]
+            )
+        graph.reshape(shapes)
         graphs[name] = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def values(pointer: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -33,8 +36,13 @@ def device_options(model: str, height: int, width: int, max_edges: int = 0) -> d
 
     def enqueue(graph: str, tensors: list[int], stream: int) -> None:
         compiled = graphs[graph]
-        result = compiled([values(tensors[0], tuple(compiled.input(0).shape))])
-        for pointer, output in zip(tensors[1:], compiled.outputs, strict=True):
-            values(pointer, tuple(output.shape))[...] = result[output]
+        arrays = [
+            values(pointer, tuple(tensor.shape))
+            for pointer, tensor in zip(tensors, [*compiled.inputs, *compiled.outputs], strict=True)
+        ]
+        inputs = len(compiled.inputs)
+        result = compiled(arrays[:inputs])
+        for array, output in zip(arrays[inputs:], compiled.outputs, strict=True):
+            array[...] = result[output]
 
-    return {"device": "cuda", "networks": enqueue, "max_edges": max_edges or None}
+    return {"device": "cuda", "networks": enqueue, "max_edges": max_edges or None, "evaluation": evaluation}

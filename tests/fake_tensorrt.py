@@ -3,7 +3,8 @@
 library uses, over host memory, with ONNX Runtime in place of their kernels.
 
 Where TensorRT returns False or None and logs why, so does this. An engine is for one version and one compute
-capability. Its tensors are listed in another order than the ONNX file's: nobody promises one.
+capability; TensorRT only warns of one that was built for another GPU of it. Its tensors are listed in another order
+than the ONNX file's: nobody promises one.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def make(name: str, version: str = "1.0") -> Any:
             monitor.step_complete("Building engine", 0)
             monitor.phase_finish("Building engine")
             target = config.targets[0].name if rtx else f"SM{_gpu()}"
-            return json.dumps([name, version, target]).encode() + b"\n" + network.onnx
+            return json.dumps([name, version, target, _gpu_name()]).encode() + b"\n" + network.onnx
 
     class Context:
         def __init__(self, network: Network, logger: Any) -> None:
@@ -186,9 +187,14 @@ def make(name: str, version: str = "1.0") -> Any:
 
         def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
             header, _, model = plan.partition(b"\n")
-            if json.loads(header) != [name, version, f"SM{_gpu()}"] or package.refuses:
+            *known, gpu = json.loads(header)
+            if known != [name, version, f"SM{_gpu()}"] or package.refuses:
                 self.logger.log(Severity.ERROR, f"built for {header.decode()}")
                 return None
+            if gpu != _gpu_name() and not rtx:
+                self.logger.log(
+                    Severity.WARNING, "an engine file across different models of devices is not recommended"
+                )
             network = Network()
             network.parsed(model)
             return Engine(network, self.logger)
@@ -218,6 +224,10 @@ _DTYPES = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np
 def _gpu() -> str:
     """Of the emulated device (tests/cuda/emulation.hpp), as "86" for 8.6."""
     return os.environ.get("EMULATION_DEVICE", "9.0").replace(".", "")
+
+
+def _gpu_name() -> str:
+    return os.environ.get("EMULATION_GPU", "Emulated GPU")
 
 
 def _with_shapes(model: bytes) -> bytes:

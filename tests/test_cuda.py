@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from emulated import device_options
 from pictures import texture
 
 import defocus_fast
+from defocus_fast import _core
 
 SIZES = [(1, 1), (1, 50), (50, 1), (7, 5), (63, 65)]
 
 
 def pair(model: str, height: int, width: int, **options: Any) -> tuple[defocus_fast.Estimator, defocus_fast.Estimator]:
     """The same estimator on the CPU and on the device."""
-    device = device_options(model, height, width, options.pop("max_edges", height * width))
+    evaluation = options.pop("evaluation", "shared")
+    device = device_options(model, height, width, options.pop("max_edges", height * width), evaluation)
     cpu = defocus_fast.Estimator(
-        height, width, model=model, device="cpu", precision="float32", evaluation="shared", **options
+        height, width, model=model, device="cpu", precision="float32", evaluation=evaluation, **options
     )
     return cpu, defocus_fast.Estimator(height, width, model=model, **device, **options)
 
@@ -86,6 +89,75 @@ def test_pictures_of_several_tiles(architecture: str, size: tuple[int, int], req
     )
 
 
+@pytest.mark.parametrize("labels", ["posterior", "hard"])
+def test_the_whole_networks_on_patches(random_model: str, labels: str) -> None:
+    """Patches that lie mostly outside the picture, no edge at all, and more edges than one batch of 256."""
+    rng = np.random.default_rng(3)
+    masks = [((1, 1), np.ones((1, 1), bool)), ((1, 50), None), ((7, 5), np.zeros((7, 5), bool))]
+    for size, edges in [*masks, ((33, 40), rng.random((33, 40)) < 0.3)]:
+        picture = texture(*size, seed=1)
+        options: dict[str, Any] = {"labels": labels, "evaluation": "patch", "max_edges": min(size[0] * size[1], 600)}
+        for shown in (picture[::-1, ::-1], picture[..., 1].astype(np.float32) / 255):
+            cpu, _ = pair(random_model, *size, **options)
+            cpu, device = pair(random_model, *size, **options, depth_threshold=threshold_between(cpu, shown, edges))
+            expected = cpu.estimate(shown, edges=edges, level_probabilities=True)
+            assert size != (33, 40) or len(expected.edges) > 256
+            check(expected, device.estimate(shown, edges=edges, level_probabilities=True))
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "graphs"),
+    [
+        ("auto", {"trunk", "edge_head", "blur_head"}),
+        ("shared", {"trunk", "edge_head", "blur_head"}),
+        ("patch", {"edge_patch", "blur_patch"}),
+    ],
+)
+def test_each_form_asks_its_own_networks(random_model: str, evaluation: str, graphs: set[str]) -> None:
+    options = device_options(random_model, 9, 9, 81, evaluation)
+    evaluate, asked = options["networks"], []
+
+    def networks(graph: str, tensors: list[int], stream: int) -> None:
+        asked.append(graph)
+        evaluate(graph, tensors, stream)
+
+    estimator = defocus_fast.Estimator(9, 9, model=random_model, **options | {"networks": networks})
+    result = estimator.estimate(texture(9, 9), edges=np.ones((9, 9), bool))
+    assert set(asked) == graphs
+    assert set(asked) == set(_core.network_shapes(random_model, 9, 9, 81, evaluation))
+    assert list(result.stage_ms) == ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
+
+
+def test_patches_take_no_memory_for_features(random_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """U and V of both networks are 4 planes of 8 channels; what else an estimator has is the same in both forms."""
+    size, edges = (200, 300), 500
+    bytes_asked_for = {}
+    monkeypatch.setenv("EMULATION_DEVICE", "9.0, no memory")
+    for evaluation in ("shared", "patch"):
+        options = device_options(random_model, *size, edges, evaluation)
+        with pytest.raises(defocus_fast.BackendUnavailable, match="out of memory") as error:
+            defocus_fast.Estimator(*size, model=random_model, **options)
+        found = re.search(r"cudaMalloc of (\d+) bytes", str(error.value))
+        assert found
+        bytes_asked_for[evaluation] = int(found[1])
+    image, features = 3 * 240 * 340, 4 * 8 * 212 * 312
+    inputs = {"shared": 500 * 8 * 25, "patch": 256 * 3 * (41**2 + 27**2 + 15**2)}
+    probabilities = {"shared": 500 * 23, "patch": 256 * 23}
+    expected = image + features + inputs["shared"] - inputs["patch"] + probabilities["shared"] - probabilities["patch"]
+    difference = bytes_asked_for["shared"] - bytes_asked_for["patch"]
+    assert abs(difference - 4 * expected) <= 12 * 256  # of alignment
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto", "cpu"])
+def test_there_are_no_patch_networks(random_cells: str, device: str) -> None:
+    options = device_options(random_cells, 9, 9) | {"device": device, "evaluation": "patch"}
+    message = 'evaluation: model "cells" has no patch networks; accepted: auto, shared'
+    with pytest.raises(ValueError, match=message):
+        defocus_fast.Estimator(9, 9, model=random_cells, **options)
+    with pytest.raises(ValueError, match=message):
+        _core.network_shapes(random_cells, 9, 9, 81, "patch")
+
+
 @pytest.mark.parametrize("stride", [2, 3])
 def test_edge_stride(random_cells: str, stride: int) -> None:
     picture = texture(31, 40, seed=6)
@@ -137,13 +209,18 @@ def test_auto_takes_a_device_that_is_complete(random_cells: str) -> None:
     assert defocus_fast.Estimator(9, 9, model=random_cells, **options, precision="float16").precision == "float16"
 
 
+def test_auto_takes_a_device_for_patches(random_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = device_options(random_model, 9, 9, evaluation="patch") | {"device": "auto"}
+    assert defocus_fast.Estimator(9, 9, model=random_model, **options).device == "cuda"
+    monkeypatch.setenv("EMULATION_DEVICE", "no device")
+    assert defocus_fast.Estimator(9, 9, model=random_model, **options).device == "cpu"
+
+
 def test_options_that_only_the_other_device_has(random_model: str) -> None:
     with pytest.raises(defocus_fast.BackendUnavailable, match="precision: float16 needs device cuda"):
         defocus_fast.Estimator(9, 9, model=random_model, device="cpu", precision="float16")
     with pytest.raises(defocus_fast.BackendUnavailable, match="precision: bfloat16 needs device cpu"):
         defocus_fast.Estimator(9, 9, model=random_model, device="cuda", precision="bfloat16")
-    with pytest.raises(ValueError, match="evaluation: patch needs device cpu"):
-        defocus_fast.Estimator(9, 9, model=random_model, device="cuda", evaluation="patch")
     for wrong in (0, -1):
         with pytest.raises(ValueError, match="max_edges: expected at least 1"):
             defocus_fast.Estimator(9, 9, model=random_model, max_edges=wrong)
@@ -158,6 +235,18 @@ def test_a_model_whose_weights_are_of_other_sizes(random_cells: str, tmp_path: P
     (folder / "model.txt").write_text(text.replace(entry, wrong), encoding="utf-8")
     options = device_options(random_cells, 9, 9)
     with pytest.raises(defocus_fast.ModelError, match="of the wrong size|expected 22 answers"):
+        defocus_fast.Estimator(9, 9, model=folder, **options)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_patch_networks_that_answer_with_other_levels(random_model: str, tmp_path: Path, device: str) -> None:
+    folder = tmp_path / "random"
+    shutil.copytree(random_model, folder)
+    text = (folder / "model.txt").read_text(encoding="utf-8")
+    (folder / "model.txt").write_text(text.replace("levels: 0.5 0.75", "levels: 0.5"), encoding="utf-8")
+    options = device_options(random_model, 9, 9, evaluation="patch") | {"device": device}
+    message = r"blur_patch.onnx: expected answers of shape \[16,22\], got \[16,23\]"
+    with pytest.raises(defocus_fast.ModelError, match=message):
         defocus_fast.Estimator(9, 9, model=folder, **options)
 
 

@@ -20,7 +20,7 @@ from emulated import device_options
 from pictures import texture
 
 import defocus_fast
-from defocus_fast import _tensorrt, cli
+from defocus_fast import _core, _tensorrt, cli
 
 pytestmark = pytest.mark.skipif(
     "emulated" not in defocus_fast.build_config()["cuda"],
@@ -97,6 +97,36 @@ def test_pictures_of_several_tiles(
     np.testing.assert_allclose(got.radii, expected.radii, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("package", ["tensorrt", "tensorrt_rtx"])
+def test_frames_by_the_patch_graphs(
+    package: str, precision: str, random_model: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their crops are given in the files' order, and only their engines are built."""
+    install(monkeypatch, fake_tensorrt.make(package))
+    monkeypatch.setenv("EMULATION_DEVICE", "8.6")
+    picture = texture(20, 30, seed=1)
+    edges = np.random.default_rng(1).random((20, 30)) < 0.1
+    options: dict[str, Any] = {"evaluation": "patch", "depth_threshold": 1}
+    cpu = make(random_model, **options, device="cpu", precision="float32")
+    expected = cpu.estimate(picture, edges=edges, level_probabilities=True)
+    device = make(random_model, **options, precision=precision, max_edges=80)
+    got = device.estimate(picture, edges=edges, level_probabilities=True)
+    assert sorted(path.name.split("-")[:3] for path in cache.iterdir()) == [
+        ["blur_patch", "80", precision],
+        ["edge_patch", "80", precision],
+    ]
+    half = precision == "float16"
+    np.testing.assert_allclose(
+        got.level_probabilities,
+        expected.level_probabilities,
+        rtol=0,
+        atol=tolerances.PROBABILITY_FLOAT16 if half else tolerances.PROBABILITY_DEVICE,
+    )
+    tolerance = tolerances.RADIUS_FLOAT16 if half else tolerances.RADIUS_DEVICE
+    np.testing.assert_allclose(got.radii, expected.radii, rtol=0, atol=tolerance)
+
+
 # ---- the cache
 
 
@@ -105,9 +135,8 @@ def test_engines_are_built_once(random_cells: str, trt: Any, cache: Path, caplog
         first = make(random_cells)
     assert trt.builds == 3
     assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["blur_head", "edge_head", "trunk"]
-    assert "building the engine of cells/trunk (float32, H 39, W 48, compute capability 9.0) with tensorrt 1.0" in (
-        caplog.text
-    )
+    built = "cells/trunk (float32, H 39, W 48, compute capability 9.0, Emulated GPU) with tensorrt 1.0"
+    assert f"building the engine of {built}" in caplog.text
     assert "Building engine, step 1 of 2" in caplog.text
     assert "Timing" not in caplog.text
     caplog.clear()
@@ -154,6 +183,32 @@ def test_engines_of_another_version_flavour_or_gpu(random_cells: str, monkeypatc
     assert package.builds == 6
 
 
+@pytest.mark.parametrize(("package", "builds"), [("tensorrt", [3, 6, 6, 9]), ("tensorrt_rtx", [3, 3, 3, 3])])
+def test_engines_of_another_gpu_of_the_same_capability(
+    random_cells: str,
+    package: str,
+    builds: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """TensorRT would take them with a warning; those of TensorRT-RTX are for all of them."""
+    install(monkeypatch, trt := fake_tensorrt.make(package))
+    monkeypatch.setenv("EMULATION_DEVICE", "8.9")
+    names = ["NVIDIA L4", "NVIDIA L40S", "NVIDIA L4", "../NVIDIA L4"]
+    for name, expected in zip(names, builds, strict=True):
+        before = trt.builds
+        caplog.clear()
+        monkeypatch.setenv("EMULATION_GPU", name)
+        make(random_cells)
+        assert trt.builds == expected
+        built = f"building the engine of cells/trunk (float32, H 39, W 48, compute capability 8.9, {name})"
+        assert (built in caplog.text) == (expected > before)
+        assert "different models of devices" not in caplog.text
+    assert len(list(cache.glob("*.engine1"))) == trt.builds
+    assert len(list(cache.glob("*-sm89-NVIDIA_L4-*"))) == (3 if package == "tensorrt" else 0)
+
+
 @pytest.mark.parametrize("damage", ["a bit", "the end", "everything", "another's"])
 def test_damaged_engines_are_built_anew(
     random_cells: str, trt: Any, cache: Path, damage: str, caplog: pytest.LogCaptureFixture
@@ -181,7 +236,7 @@ def test_damaged_engines_are_built_anew(
 def test_engines_that_tensorrt_refuses_are_built_anew(
     random_cells: str, trt: Any, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after an exchange of the GPU for another of the same compute capability, or of the driver."""
+    """As after an exchange of the driver."""
     make(random_cells)
     path = next(cache.glob("trunk-*"))
     engine = _tensorrt.read(path)
@@ -210,22 +265,37 @@ def test_the_cache_lies_where_the_platform_wants_it(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("architecture", "evaluation", "engines"),
+    [("random_cells", "shared", 3), ("random_model", "shared", 3), ("random_model", "patch", 2)],
+)
 def test_engines_that_the_command_line_has_built(
-    random_cells: str, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    architecture: str,
+    evaluation: str,
+    engines: int,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
+    model = request.getfixturevalue(architecture)
     install(monkeypatch, package := fake_tensorrt.make("tensorrt_rtx"))
     monkeypatch.setenv("EMULATION_DEVICE", "8.9")
     size = ["--height", "20", "--width", "30", "--compute-capability", "8.9"]
-    command = ["build-engines", "--model", random_cells, "--precision", precision, *size, "-o", str(tmp_path / "made")]
+    kind = ["--model", model, "--precision", precision, "--evaluation", evaluation]
+    command = ["build-engines", *kind, *size, "-o", str(tmp_path / "made")]
     done = CliRunner().invoke(cli.main, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert package.builds == 3
+    assert package.builds == engines
     monkeypatch.setenv("DEFOCUS_FAST_CACHE", str(tmp_path / "made"))
-    assert np.isfinite(make(random_cells, precision=precision).estimate(texture(20, 30)).map).all()
-    assert package.builds == 3
+    estimator = make(model, precision=precision, evaluation=evaluation)
+    assert np.isfinite(estimator.estimate(texture(20, 30)).map).all()
+    assert package.builds == engines
 
 
-def test_the_command_line_says_what_it_cannot_build(random_cells: str, trt: Any) -> None:
+def test_the_command_line_says_what_it_cannot_build(
+    random_cells: str, trt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = ["--model", random_cells, "--height", "20", "--width", "30", "--compute-capability"]
     done = CliRunner().invoke(cli.main, ["build-engines", *size, "8.9"])
     assert done.exit_code == 1
@@ -233,6 +303,10 @@ def test_the_command_line_says_what_it_cannot_build(random_cells: str, trt: Any)
     done = CliRunner().invoke(cli.main, ["build-engines", *size, "89"])
     assert done.exit_code == 2
     assert "expected a number such as 8.6, got 89" in done.output
+    install(monkeypatch, fake_tensorrt.make("tensorrt_rtx"))
+    done = CliRunner().invoke(cli.main, ["build-engines", *size, "8.9", "--evaluation", "patch"])
+    assert done.exit_code == 1
+    assert 'Error: evaluation: model "cells" has no patch networks; accepted: auto, shared' in done.output
     assert trt.builds == 0
 
 
@@ -318,7 +392,7 @@ def test_auto_takes_tensorrt_and_hides_no_failure(random_cells: str, trt: Any) -
     with pytest.raises(defocus_fast.Error, match="cannot build an engine: no implementation for node conv_1") as error:
         make(random_cells, device="auto", max_edges=7)
     assert not isinstance(error.value, defocus_fast.BackendUnavailable)
-    assert "cells/edge_head (float32, N 7, compute capability 9.0)" in str(error.value)
+    assert "cells/edge_head (float32, N 7, compute capability 9.0, Emulated GPU)" in str(error.value)
 
 
 def test_tensorrt_is_not_imported_without_a_gpu(random_cells: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +450,7 @@ def test_failures_at_loading_are_errors(random_cells: str, trt: Any) -> None:
 
 def test_failures_in_a_frame_are_errors(random_cells: str, trt: Any) -> None:
     networks = _tensorrt.Networks()
-    networks.prepare(random_cells, "float32", 39, 48, 100, 90)
+    networks.prepare(random_cells, "float32", _core.network_shapes(random_cells, 20, 30, 100, "shared"), 90, "GPU")
     memory = np.zeros(1 << 20, np.uint8)
     start = -memory.ctypes.data % 256 + memory.ctypes.data
     with pytest.raises(defocus_fast.Error, match=r"trunk: TensorRT refuses the address 0x\w+ of features: features at"):

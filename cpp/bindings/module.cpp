@@ -122,6 +122,25 @@ const std::vector<std::pair<const char*, Precision>> precisions{{"auto", Precisi
                                                                 {"float16", Precision::float16},
                                                                 {"int8", Precision::int8}};
 
+const std::vector<std::pair<const char*, Evaluation>> evaluations{
+    {"auto", Evaluation::automatic}, {"shared", Evaluation::shared}, {"patch", Evaluation::patch}};
+
+/// graph -> name -> size, of the ONNX files' free dimensions; the graphs that are evaluated.
+py::dict free_dimensions(const cuda::NetworkShapes& shapes) {
+  py::dict result;
+  for (const cuda::Graph graph : shapes.graphs()) {
+    py::dict sizes;
+    if (graph == cuda::Graph::trunk) {
+      sizes["H"] = shapes.image_height;
+      sizes["W"] = shapes.image_width;
+    } else {
+      sizes["N"] = shapes.head_batch;
+    }
+    result[cuda::graph_names[std::size_t(graph)]] = sizes;
+  }
+  return result;
+}
+
 /// Networks that a Python object evaluates: networks(graph, pointers, stream), after networks.prepare(...) if it has
 /// one.
 class PythonNetworks : public cuda::Networks {
@@ -134,12 +153,12 @@ class PythonNetworks : public cuda::Networks {
   PythonNetworks(const PythonNetworks&) = delete;
   PythonNetworks& operator=(const PythonNetworks&) = delete;
 
-  void prepare(const std::string& model_folder, const cuda::NetworkShapes& shapes, int compute_capability) override {
+  void prepare(const std::string& model_folder, const cuda::NetworkShapes& shapes, const cuda::GpuModel& gpu) override {
     const py::gil_scoped_acquire acquire;
     if (!py::hasattr(networks_, "prepare")) return;
     try {
       networks_.attr("prepare")(model_folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
-                                shapes.image_height, shapes.image_width, shapes.head_batch, compute_capability);
+                                free_dimensions(shapes), gpu.compute_capability, gpu.name);
     } catch (const py::error_already_set& error) {
       // What is absent is the core's to judge: device "auto" takes the CPU then.
       if (!error.matches(py::module_::import("defocus_fast._core").attr("BackendUnavailable"))) throw;
@@ -242,9 +261,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              options.model = model;
              options.device = device;
              options.precision = parse("precision", precision, precisions);
-             options.evaluation = parse<Evaluation>(
-                 "evaluation", evaluation,
-                 {{"auto", Evaluation::automatic}, {"shared", Evaluation::shared}, {"patch", Evaluation::patch}});
+             options.evaluation = parse("evaluation", evaluation, evaluations);
              options.num_threads = num_threads;
              options.kernels = kernels;
              options.canny = {canny_sigma, canny_low, canny_high, std::move(canny_smoothing)};
@@ -380,14 +397,14 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   m.def(
       "network_shapes",
-      [](const std::string& model, int height, int width, std::int32_t max_edges) {
+      [](const std::string& model, int height, int width, std::int32_t max_edges, const std::string& evaluation) {
         Options options;
         options.model = model;
         options.max_edges = max_edges;
-        const cuda::NetworkShapes shapes = cuda::network_shapes(height, width, options);
-        return std::tuple(shapes.image_height, shapes.image_width, shapes.head_batch);
+        options.evaluation = parse("evaluation", evaluation, evaluations);
+        return free_dimensions(cuda::network_shapes(height, width, options));
       },
-      py::arg("model"), py::arg("height"), py::arg("width"), py::arg("max_edges"));
+      py::arg("model"), py::arg("height"), py::arg("width"), py::arg("max_edges"), py::arg("evaluation"));
 
   m.def("available_kernels", &available_kernels);
   m.def("build_config", [] {

@@ -210,14 +210,15 @@ struct Estimator::Cuda : Impl {
     if (options.precision == Precision::bfloat16 || options.precision == Precision::int8)
       throw BackendUnavailable(std::string("precision: ") + precision_name(options.precision) +
                                " needs device cpu; accepted on device cuda: float32, float16, auto");
-    if (options.evaluation == Evaluation::patch)
-      throw InvalidArgument("evaluation: patch needs device cpu; accepted on device cuda: auto, shared");
     if (options.precision == Precision::float16) precision = Precision::float16;
     DeviceSetup setup{height, width, options, model, depth_threshold, network_shapes(model, height, width, options)};
     setup.options.canny.smoothing = cpu::smoothing_kernel(options.canny);
     gpu = make_device(setup);
     // Memory on the device is sized by model.txt: the CPU's networks refuse weights of other sizes.
-    SharedNetworks<float>(model, *kernels.networks_float, *kernels.networks_float, kernels, workers, {cell, cell});
+    if (setup.shapes.evaluation == Evaluation::patch)
+      cpu::PatchNetworks::check(model);
+    else
+      SharedNetworks<float>(model, *kernels.networks_float, *kernels.networks_float, kernels, workers, {cell, cell});
   }
 
   void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
@@ -430,8 +431,9 @@ void Estimator::Cpu::evaluate(Head head, bool by_patch, const ImageView& image, 
     const std::array<float*, 3> crops = patches->crops(head);
     workers.for_ranges(count, 1, [&](int k, int, int) {
       const std::size_t edge = std::size_t(selection[std::size_t(first + k)]);
-      cpu::extract_patches(image, result.edges[2 * edge], result.edges[2 * edge + 1], model.crop_offset,
-                           {crops[0] + k * 3 * 41 * 41, crops[1] + k * 3 * 27 * 27, crops[2] + k * 3 * 15 * 15});
+      std::array<float*, 3> of_edge = crops;
+      for (std::size_t i = 0; i < 3; ++i) of_edge[i] += k * 3 * crop_sizes[i] * crop_sizes[i];
+      cpu::extract_patches(image, result.edges[2 * edge], result.edges[2 * edge + 1], model.crop_offset, of_edge);
     });
     const float* probabilities = patches->predict(head);
     for (int k = 0; k < count; ++k)
@@ -470,14 +472,14 @@ void Estimator::Cpu::propagate(const ImageView& image, BlurMap& result, const Ma
 }
 
 cuda::NetworkShapes cuda::network_shapes(int height, int width, const Options& options) {
-  return defocus_fast::network_shapes(load_model(options.model), height, width, check(height, width, options));
+  return defocus_fast::network_shapes(check_model(load_model(options.model), options), height, width,
+                                      check(height, width, options));
 }
 
 Estimator::Estimator(int height, int width, const Options& options) {
   if (options.device != "cpu") try {
       // What only the CPU has is not asked of a GPU that nobody asked for.
-      const bool only_cpu = options.precision == Precision::bfloat16 || options.precision == Precision::int8 ||
-                            options.evaluation == Evaluation::patch;
+      const bool only_cpu = options.precision == Precision::bfloat16 || options.precision == Precision::int8;
       if (options.device == "cuda" || !only_cpu) impl_ = std::make_unique<Cuda>(height, width, options);
     } catch (const BackendUnavailable&) {
       if (options.device == "cuda") throw;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -12,6 +14,8 @@ namespace defocus_fast {
 /// tip22: the paper's networks. cells: one network that answers per cell of 3 x 3 pixels.
 enum class Architecture : std::uint8_t { tip22, cells };
 inline constexpr int cell = 3;  // px
+/// px of the crops around an edge that tip22's whole networks read.
+inline constexpr std::array<int, 3> crop_sizes{41, 27, 15};
 
 /// A model folder's metadata (python/defocus_fast/model_io.py writes it).
 struct Model {
@@ -33,6 +37,9 @@ struct Model {
 inline int network_margin(const Model& model) {
   return model.architecture == Architecture::cells ? cell * (model.depth + 1) : 20;
 }
+
+/// Rows and columns from an edge to the corner of its i-th crop.
+inline int crop_corner(std::size_t i, int crop_offset) { return (i > 0 ? crop_offset : 0) - crop_sizes[i] / 2; }
 
 /// Of tiles of equal size and at most `most` px that cover `length`; the last one may reach beyond it.
 inline int tile_side(const Model& model, int length, int most) {

@@ -13,9 +13,40 @@ namespace defocus_fast::cpu {
 
 namespace {
 
-const char* prefix(Head head) { return head == Head::edge ? "edge" : "blur"; }
+/// Throws ModelError unless it answers with as many probabilities as the rest of the model expects.
+std::shared_ptr<ov::Model> read(ov::Core& core, const Model& model, Head head) {
+  const std::filesystem::path file = model.folder / (head == Head::edge ? "edge_patch.onnx" : "blur_patch.onnx");
+  auto network = core.read_model(file.string());
+  std::map<std::size_t, ov::PartialShape> inputs;
+  for (std::size_t i = 0; i < 3; ++i) inputs[i] = {PatchNetworks::batch, 3, crop_sizes[i], crop_sizes[i]};
+  network->reshape(inputs);
+  const std::size_t outputs = head == Head::edge ? 2 : model.levels.size();
+  if (const ov::PartialShape expected{PatchNetworks::batch, std::int64_t(outputs)},
+      got = network->output().get_partial_shape();
+      got != expected)
+    throw ModelError(file.string() + ": expected answers of shape " + expected.to_string() + ", got " +
+                     got.to_string());
+  return network;
+}
+
+/// Calls use() and turns OpenVINO's errors into ModelError.
+template <class Use>
+void with_model(const Model& model, const Use& use) {
+  try {
+    use();
+  } catch (const ov::Exception& error) {
+    throw ModelError(model.folder.string() + ": OpenVINO cannot use this model: " + error.what());
+  }
+}
 
 }  // namespace
+
+void PatchNetworks::check(const Model& model) {
+  with_model(model, [&] {
+    ov::Core core;
+    for (const Head head : {Head::edge, Head::blur}) read(core, model, head);
+  });
+}
 
 struct PatchNetworks::Impl {
   ov::Core core;
@@ -33,10 +64,9 @@ PatchNetworks::PatchNetworks(const Model& model, Precision precision, int num_th
       ov::num_streams(1),
       ov::inference_num_threads(num_threads),
   };
-  try {
+  with_model(model, [&] {
     for (const Head head : {Head::edge, Head::blur}) {
-      auto network = impl_->core.read_model((model.folder / (std::string(prefix(head)) + "_patch.onnx")).string());
-      network->reshape({{0, {batch, 3, 41, 41}}, {1, {batch, 3, 27, 27}}, {2, {batch, 3, 15, 15}}});
+      const auto network = read(impl_->core, model, head);
       ov::preprocess::PrePostProcessor layout(network);
       for (std::size_t i = 0; i < 3; ++i) {
         layout.input(i).model().set_layout("NCHW");
@@ -45,9 +75,7 @@ PatchNetworks::PatchNetworks(const Model& model, Precision precision, int num_th
       layout.output().tensor().set_element_type(ov::element::f32);
       impl_->request(head) = impl_->core.compile_model(layout.build(), "CPU", properties).create_infer_request();
     }
-  } catch (const ov::Exception& error) {
-    throw ModelError(model.folder.string() + ": OpenVINO cannot use this model: " + error.what());
-  }
+  });
 }
 
 PatchNetworks::~PatchNetworks() = default;

@@ -49,10 +49,9 @@ template void extract_cells(const ImageView&, int, int, int, int, std::uint16_t*
 template void extract_cells(const ImageView&, int, int, int, int, std::uint8_t*);
 
 void extract_patches(const ImageView& image, int y, int x, int crop_offset, const std::array<float*, 3>& crops) {
-  constexpr std::array<int, 3> sizes{41, 27, 15};
   for (std::size_t i = 0; i < 3; ++i) {
-    const int first = -sizes[i] / 2 + (i > 0 ? crop_offset : 0);
-    extract_pixels(image, y + first, x + first, sizes[i], sizes[i], 3, crops[i]);
+    const int corner = crop_corner(i, crop_offset);
+    extract_pixels(image, y + corner, x + corner, crop_sizes[i], crop_sizes[i], 3, crops[i]);
   }
 }
 

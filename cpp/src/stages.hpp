@@ -101,7 +101,7 @@ void extract_pixels(const ImageView& image, int y0, int x0, int rows, int n, int
 /// A row of `n` cells from the pixel (y0, x0) on: the 27 values of a cell at the start of every `stride`.
 template <class T>
 void extract_cells(const ImageView& image, int y0, int x0, int n, int stride, T* out);
-/// The three crops around the pixel (y, x) -> (n, n, 3) for n = 41, 27, 15.
+/// The three crops around the pixel (y, x) -> (n, n, 3) for n of crop_sizes.
 void extract_patches(const ImageView& image, int y, int x, int crop_offset, const std::array<float*, 3>& crops);
 
 // ---- trunk.cpp
@@ -176,9 +176,12 @@ class PatchNetworks {
   PatchNetworks(const Model& model, Precision precision, int num_threads);
   ~PatchNetworks();
 
+  /// Throws ModelError unless the model's graphs answer with as many probabilities as its other parts expect.
+  static void check(const Model& model);
+
   static constexpr int batch = 16;  // edges per evaluation
 
-  /// Input of predict: (batch, n, n, 3) for n = 41, 27, 15.
+  /// Input of predict: (batch, n, n, 3) for n of crop_sizes.
   std::array<float*, 3> crops(Head head);
   /// (batch, outputs) probabilities.
   const float* predict(Head head);

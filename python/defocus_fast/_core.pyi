@@ -164,8 +164,8 @@ def propagate(
     num_threads: int,
     kernels: str,
 ) -> NDArray[np.float32]: ...
-def network_shapes(model: str, height: int, width: int, max_edges: int) -> tuple[int, int, int]:
-    """Height and width of the trunk's image, and the heads' batch, that an estimator on device "cuda" asks for."""
+def network_shapes(model: str, height: int, width: int, max_edges: int, evaluation: str) -> dict[str, dict[str, int]]:
+    """Sizes of the ONNX files' free dimensions, of the graphs that an estimator on device "cuda" evaluates."""
 
 def available_kernels() -> list[str]: ...
 def build_config() -> dict[str, str]: ...

@@ -53,7 +53,9 @@ class Estimator:
             AVX512-BF16, else float32. "int8" (CPUs with AVX512-VNNI) computes the features that all edges share in
             integers: faster, at a cost in accuracy that ACCURACY.md states for the shipped models.
         evaluation: "shared" (features once per picture), "patch" (three crops per edge through the whole networks,
-            as in the paper), or "auto", which takes whichever costs fewer operations in each part of the picture.
+            as in the paper; not of models of the architecture "cells", such as "fast"), or "auto", which takes
+            whichever costs fewer operations in each part of the picture; on device "cuda" always "shared". There
+            "patch" keeps no features, but evaluates whole networks for all of max_edges.
         num_threads: threads of this estimator; None means all cores.
         kernels: instruction set of this library's own loops, one of :func:`available_kernels`, or "auto".
         canny_sigma, canny_low, canny_high: of the edge detector, see :func:`detect_edges`.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks on a GPU: TensorRT engines of a model folder's graphs, built when first needed and kept in a cache.
 
-Serves the packages ``tensorrt`` (every GPU; an engine takes minutes, on the GPU that it is for) and ``tensorrt_rtx``
-(GeForce and RTX GPUs; an engine takes a second, on any machine, and is finished by the driver's compiler when loaded).
+Serves the packages ``tensorrt`` (every GPU; an engine takes minutes, on the GPU that it is for, and is for no other
+model of GPU) and ``tensorrt_rtx`` (GeForce and RTX GPUs; an engine takes a second, on any machine, and is finished by
+the driver's compiler when loaded).
 
 Shapes are static: a frame is captured into a CUDA graph, which kernels specialised later would invalidate.
 
@@ -16,6 +17,7 @@ import functools
 import importlib
 import logging
 import os
+import re
 import tempfile
 import time
 import zlib
@@ -29,7 +31,6 @@ import numpy as np
 
 from ._core import BackendUnavailable, Error, ModelError
 
-GRAPHS = ("trunk", "edge_head", "blur_head")
 PACKAGES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 INSTALL = 'pip install "defocus_fast[cuda]"'
 FORMAT = 1  # of engine files, and of what is built from the same ONNX files
@@ -46,11 +47,12 @@ class Request:
     precision: str  # "float32" or "float16", of weights, inputs and outputs
     sizes: Mapping[str, int]  # of the ONNX file's free dimensions H, W and N
     compute_capability: int  # 86 for 8.6
+    gpu: str = ""  # its name, of a GPU that is there
 
     def __str__(self) -> str:
-        sizes = ", ".join(f"{name} {size}" for name, size in self.sizes.items())
-        capability = _capability(self.compute_capability)
-        return f"{self.model.name}/{self.graph} ({self.precision}, {sizes}, compute capability {capability})"
+        sizes = (f"{name} {size}" for name, size in self.sizes.items())
+        facts = [self.precision, *sizes, f"compute capability {_capability(self.compute_capability)}", self.gpu]
+        return f"{self.model.name}/{self.graph} ({', '.join(fact for fact in facts if fact)})"
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,10 @@ class Engine:
 
 
 def requests(
-    model: Path, precision: str, image_height: int, image_width: int, head_batch: int, compute_capability: int
+    model: Path, precision: str, graphs: Mapping[str, Mapping[str, int]], compute_capability: int, gpu: str = ""
 ) -> list[Request]:
-    """Return what an estimator needs."""
-    image = {"H": image_height, "W": image_width}
-    return [
-        Request(model, graph, precision, image if graph == "trunk" else {"N": head_batch}, compute_capability)
-        for graph in GRAPHS
-    ]
+    """Return what an estimator needs; `graphs` as from ``_core.network_shapes``."""
+    return [Request(model, graph, precision, sizes, compute_capability, gpu) for graph, sizes in graphs.items()]
 
 
 class Networks:
@@ -80,13 +78,7 @@ class Networks:
         self._graphs: dict[str, tuple[list[str], Any]] = {}  # names of the tensors, execution context
 
     def prepare(
-        self,
-        model: str,
-        precision: str,
-        image_height: int,
-        image_width: int,
-        head_batch: int,
-        compute_capability: int,
+        self, model: str, precision: str, graphs: Mapping[str, Mapping[str, int]], compute_capability: int, gpu: str
     ) -> None:
         """Load the engines of a model folder, and build those that are not in the cache.
 
@@ -96,7 +88,7 @@ class Networks:
             Error: TensorRT failed.
         """
         self._runtime = _Runtime(import_tensorrt())
-        for request in requests(Path(model), precision, image_height, image_width, head_batch, compute_capability):
+        for request in requests(Path(model), precision, graphs, compute_capability, gpu):
             self._graphs[request.graph] = self._runtime.load(request)
 
     def __call__(self, graph: str, tensors: list[int], stream: int) -> None:
@@ -248,6 +240,8 @@ def file_name(trt: Any, request: Request) -> str:
         except OSError as error:
             raise ModelError(f"{request.model / name}: cannot be read: {error.strerror}") from error
 
+    # TensorRT-RTX's engines serve every GPU of a compute capability. TensorRT only warns of another one's.
+    target = [] if is_rtx(trt) else [re.sub(rb"[^0-9A-Za-z]", b"_", request.gpu.encode()).decode()]
     parts = [
         request.graph,
         "x".join(str(size) for size in request.sizes.values()),
@@ -255,6 +249,7 @@ def file_name(trt: Any, request: Request) -> str:
         checksum(f"{request.graph}.onnx"),
         checksum("weights.bin"),
         f"sm{request.compute_capability}",
+        *target,
         "tensorrt_rtx" if is_rtx(trt) else "tensorrt",
         trt.__version__,
     ]

@@ -440,6 +440,13 @@ def _compute_capability(_context: click.Context, _option: click.Parameter, value
 @click.option("--width", required=True, type=click.IntRange(1), metavar="PX", help="Of the pictures.")
 @click.option("--precision", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option(
+    "--evaluation",
+    type=click.Choice(["shared", "patch"]),
+    default="shared",
+    show_default=True,
+    help="As Estimator(evaluation=...).",
+)
+@click.option(
     "--compute-capability", required=True, callback=_compute_capability, metavar="X.Y", help="Of the GPU, such as 8.6."
 )
 @click.option("--max-edges", type=click.IntRange(1), metavar="N", help="As Estimator(max_edges=...).")
@@ -455,6 +462,7 @@ def build_engines(
     height: int,
     width: int,
     precision: str,
+    evaluation: str,
     compute_capability: int,
     max_edges: int | None,
     output: Path | None,
@@ -462,7 +470,7 @@ def build_engines(
     """Build the TensorRT-RTX engines that an estimator of one size needs, on a machine with or without a GPU.
 
     They are used where $DEFOCUS_FAST_CACHE is their folder, with the same version of TensorRT-RTX, model, size,
-    precision and max_edges. Without this command an estimator builds them when it is made.
+    precision, evaluation and max_edges. Without this command an estimator builds them when it is made.
     """
     from rich import box
     from rich.table import Table
@@ -479,8 +487,8 @@ def build_engines(
             _fail("TensorRT builds for the GPU that is there, when an estimator is made; this is for TensorRT-RTX")
         path = _model(model)
         found = Path(path) if os.sep in path else Path(__file__).parent / "models" / path
-        shapes = _core.network_shapes(path, height, width, max_edges or 0)
-        for request in _tensorrt.requests(found, precision, *shapes, compute_capability):
+        graphs = _core.network_shapes(path, height, width, max_edges or 0, evaluation)
+        for request in _tensorrt.requests(found, precision, graphs, compute_capability):
             start = time.perf_counter()
             file, engine = folder / _tensorrt.file_name(trt, request), _tensorrt.build(trt, request)
             _tensorrt.write(file, engine)

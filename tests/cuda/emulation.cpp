@@ -417,3 +417,10 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
                  gpu ? std::atoi(gpu) : 0};
   return cudaSuccess;
 }
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  const char* name = std::getenv("EMULATION_GPU");
+  *properties = {};
+  std::strncpy(properties->name, name ? name : "Emulated GPU", sizeof properties->name - 1);
+  return cudaSuccess;
+}

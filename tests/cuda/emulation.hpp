@@ -179,6 +179,11 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 /// memory", or "no driver", "other driver" or "no device".
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+/// The environment variable EMULATION_GPU is the name of the device (default "Emulated GPU").
+struct cudaDeviceProp {
+  char name[256];
+};
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "networks.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -84,13 +85,13 @@ Tensor convolve(Tensor in, const std::string& name, int kernel, int dilation = 1
   return out;
 }
 
-Tensor pool(Tensor in) {
-  Tensor out(in.channels, in.height - 2, in.width - 2);
+Tensor pool(Tensor in, int stride) {
+  Tensor out(in.channels, (in.height - 3) / stride + 1, (in.width - 3) / stride + 1);
   for (int c = 0; c < out.channels; ++c)
     for (int y = 0; y < out.height; ++y)
       for (int x = 0; x < out.width; ++x) {
-        float& most = out.at(c, y, x) = in.at(c, y, x);
-        for (int i = 0; i < 9; ++i) most = std::max(most, in.at(c, y + i / 3, x + i % 3));
+        float& most = out.at(c, y, x) = in.at(c, y * stride, x * stride);
+        for (int i = 0; i < 9; ++i) most = std::max(most, in.at(c, y * stride + i / 3, x * stride + i % 3));
       }
   return out;
 }
@@ -113,27 +114,44 @@ Tensor concat(const std::vector<Tensor>& parts) {
   return out;
 }
 
+// The branches of tip22 as model_io.py has them: `stride` 3 is the literal form, 1 the dense one.
+Tensor branch1(const Tensor& image, const std::string& name, int stride) {
+  Tensor x = pool(convolve(image, name + ".conv1", 3), stride);
+  for (int i = 2; i <= 4; ++i) x = convolve(x, name + ".conv" + std::to_string(i), 3, 3 / stride);
+  return x;
+}
+Tensor branch2(Tensor x, int stride) {
+  for (int i = 1; i <= 3; ++i) x = convolve(x, "branch2.conv" + std::to_string(i), 3);
+  return convolve(pool(x, stride), "branch2.conv4", 1);
+}
+Tensor branch3(Tensor x) {
+  for (int i = 1; i <= 4; ++i) x = convolve(x, "branch3.conv" + std::to_string(i), 3);
+  return x;
+}
+
 std::vector<Tensor> trunk(const Model& model, const Tensor& image) {
   if (model.architecture == Architecture::cells) {
     Tensor x = convolve(image, "stem", 9, 1, 3);
     for (int i = 0; i < model.depth; ++i) x = convolve(x, "convs." + std::to_string(i), 3);
     return {x};
   }
-  const auto pooled_branch = [&](const std::string& name) {
-    Tensor x = pool(convolve(image, name + ".conv1", 3));
-    for (int i = 2; i <= 4; ++i) x = convolve(x, name + ".conv" + std::to_string(i), 3, 3);
-    return x;
-  };
-  const Tensor branch1 = pooled_branch("branch1"), edge_branch1 = pooled_branch("edge_branch1");
-  Tensor branch2 = crop(image, 7 + model.crop_offset, 7 - model.crop_offset);
-  for (int i = 1; i <= 3; ++i) branch2 = convolve(branch2, "branch2.conv" + std::to_string(i), 3);
-  branch2 = convolve(pool(branch2), "branch2.conv4", 1);
-  Tensor branch3 = crop(image, 9 + model.crop_offset, 9 - model.crop_offset);
-  for (int i = 1; i <= 4; ++i) branch3 = convolve(branch3, "branch3.conv" + std::to_string(i), 3);
-  return {convolve(concat({branch1, branch2}), "blur.conv1.u", 3, 3, 1, false),
-          convolve(branch3, "blur.conv1.v", 3, 1, 1, false),
-          convolve(concat({edge_branch1, branch1, branch2}), "edge.conv1.u", 3, 3, 1, false),
-          convolve(branch3, "edge.conv1.v", 3, 1, 1, false)};
+  const Tensor first = branch1(image, "branch1", 1), edge_first = branch1(image, "edge_branch1", 1);
+  const Tensor second = branch2(crop(image, 7 + model.crop_offset, 7 - model.crop_offset), 1);
+  const Tensor third = branch3(crop(image, 9 + model.crop_offset, 9 - model.crop_offset));
+  return {convolve(concat({first, second}), "blur.conv1.u", 3, 3, 1, false),
+          convolve(third, "blur.conv1.v", 3, 1, 1, false),
+          convolve(concat({edge_first, first, second}), "edge.conv1.u", 3, 3, 1, false),
+          convolve(third, "edge.conv1.v", 3, 1, 1, false)};
+}
+
+/// What a head reads, from the three crops of one edge.
+Tensor fuse(const std::array<Tensor, 3>& crops, const std::string& head) {
+  std::vector<Tensor> branches{branch1(crops[0], "branch1", 3), branch2(crops[1], 3)};
+  if (head == "edge") branches.insert(branches.begin(), branch1(crops[0], "edge_branch1", 3));
+  Tensor sum = convolve(concat(branches), head + ".conv1.u", 3, 1, 1, false);
+  const Tensor v = convolve(branch3(crops[2]), head + ".conv1.v", 3, 1, 1, false);
+  for (std::size_t i = 0; i < v.values.size(); ++i) sum.values[i] = std::max(sum.values[i] + v.values[i], 0.0f);
+  return sum;
 }
 
 std::vector<float> predict(const Model& model, const std::string& head, Tensor x) {
@@ -170,17 +188,25 @@ void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph
                      [](float value) { return T(value); });
     return;
   }
+  const bool by_patch = shapes.evaluation == Evaluation::patch;
+  if (tensors.size() != (by_patch ? 4 : 2)) throw Error("a network was not given a tensor for each input and output");
+  const std::string head = std::string(cuda::graph_names[std::size_t(graph)]).substr(0, 4);  // edge or blur
   const int side = model.architecture == Architecture::tip22 ? 5 : 1;
-  T* out = static_cast<T*>(tensors[1]);
+  std::array<const T*, 3> crops{};
+  for (std::size_t i = 0; by_patch && i < 3; ++i) crops[i] = static_cast<const T*>(tensors[i]);
+  const auto read_crop = [&](std::size_t i) { return read(crops[i], {3, crop_sizes[i], crop_sizes[i]}); };
+  T* out = static_cast<T*>(tensors.back());
   for (int k = 0; k < shapes.head_batch; ++k)
     for (const float p :
-         predict(model, graph == cuda::Graph::edge_head ? "edge" : "blur", read(in, {width, side, side})))
+         predict(model, head,
+                 by_patch ? fuse({read_crop(0), read_crop(1), read_crop(2)}, head) : read(in, {width, side, side})))
       *out++ = T(p);
 }
 
 }  // namespace
 
 void test::HostNetworks::enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream) {
+  if (std::ranges::count(shapes_.graphs(), graph) == 0) throw Error("a graph that was not to be evaluated");
   for (void* tensor : tensors)
     if (reinterpret_cast<std::uintptr_t>(tensor) % 256 != 0) throw Error("a tensor is not on a 256-byte boundary");
   if (shapes_.type == cuda::TensorType::float32)
@@ -211,6 +237,7 @@ namespace cpu {
 struct PatchNetworks::Impl {};
 PatchNetworks::PatchNetworks(const Model&, Precision, int) { throw Error("no patch networks here"); }
 PatchNetworks::~PatchNetworks() = default;
+void PatchNetworks::check(const Model&) {}
 std::array<float*, 3> PatchNetworks::crops(Head) { return {}; }
 const float* PatchNetworks::predict(Head) { return nullptr; }
 

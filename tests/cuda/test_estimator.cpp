@@ -30,6 +30,7 @@ struct Case {
   int max_edges = 0;  // 0: all pixels
   Precision precision = Precision::float32;
   int edge_stride = 1;
+  Evaluation evaluation = Evaluation::shared;  // of the device; the CPU's is shared
 };
 
 float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -84,11 +85,14 @@ Answer run(const Case& c) {
 
   const Model model = load_model(c.model);
   options.precision = c.precision;
+  options.evaluation = c.evaluation;
   DeviceSetup setup{
       c.height, c.width, options, model, *options.depth_threshold, network_shapes(model, c.height, c.width, options)};
   // Smaller ones than the library's, so that small pictures have several of both.
-  setup.shapes.image_height = tile_side(model, c.height, c.tile) + 2 * network_margin(model);
-  setup.shapes.image_width = tile_side(model, c.width, c.tile) + 2 * network_margin(model);
+  if (c.evaluation == Evaluation::shared) {
+    setup.shapes.image_height = tile_side(model, c.height, c.tile) + 2 * network_margin(model);
+    setup.shapes.image_width = tile_side(model, c.width, c.tile) + 2 * network_margin(model);
+  }
   setup.shapes.head_batch = c.batch;
   setup.options.networks = std::make_shared<HostNetworks>(model, setup.shapes);
   const std::unique_ptr<Device> device(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup));
@@ -157,6 +161,22 @@ TEST_CASE("whole frames equal the CPU's on pictures of awkward sizes") {
         check({model, random_int(0, 1) ? PixelType::uint8 : PixelType::float32, height, width, random_int(0, 1) ? 1 : 3,
                Layout(random_int(0, 3)), percent, labels});
       }
+}
+
+TEST_CASE("the whole networks on patches give what shared features give") {
+  for (const auto& [height, width, percent] : {std::tuple{1, 1, 100}, {5, 1, 60}, {31, 26, -1}, {9, 11, 0}}) {
+    Case c{"tip22",
+           random_int(0, 1) ? PixelType::uint8 : PixelType::float32,
+           height,
+           width,
+           random_int(0, 1) ? 1 : 3,
+           Layout(random_int(0, 3)),
+           percent};
+    c.evaluation = Evaluation::patch;
+    c.edge_stride = percent < 0 ? 2 : 1;
+    c.max_edges = height * width > 90 ? 90 : 0;
+    check(c);
+  }
 }
 
 TEST_CASE("edges on a grid") {

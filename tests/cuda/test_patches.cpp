@@ -48,6 +48,36 @@ void check_tiles(const ImageView& image) {
     }
 }
 
+/// Batches of 7, the last of which reaches beyond the end of the list.
+template <class T>
+void check_patches(const ImageView& image, int percent, int crop_offset) {
+  const Edges edges(image.height, image.width, percent);
+  const int batch = 7;
+  for (int first = 0; first <= edges.count(); first += batch) {
+    std::array<std::vector<T>, 3> got, expected;
+    std::array<std::vector<float>, 3> of_edge;
+    std::array<std::byte*, 3> pointers{};
+    std::array<float*, 3> of_edge_pointers{};
+    for (std::size_t i = 0; i < 3; ++i) {
+      of_edge[i].resize(std::size_t(3 * crop_sizes[i] * crop_sizes[i]));
+      got[i].assign(batch * of_edge[i].size(), T(-9));
+      expected[i] = got[i];
+      pointers[i] = reinterpret_cast<std::byte*>(got[i].data());
+      of_edge_pointers[i] = of_edge[i].data();
+    }
+    for (int k = 0; k < batch && first + k < edges.count(); ++k) {
+      cpu::extract_patches(image, edges.y(first + k), edges.x(first + k), crop_offset, of_edge_pointers);
+      for (std::size_t i = 0; i < 3; ++i) {
+        const std::size_t plane = of_edge[i].size() / 3;
+        for (std::size_t at = 0; at < of_edge[i].size(); ++at)
+          expected[i][std::size_t(k) * 3 * plane + at % 3 * plane + at / 3] = T(of_edge[i][at]);
+      }
+    }
+    cuda::extract_patches(image, crop_offset, edges.list(), first, batch, type_of<T>, pointers, nullptr);
+    CHECK(got == expected);
+  }
+}
+
 /// Of two tiles down and three across.
 template <class T>
 void check_gather(Architecture architecture) {
@@ -92,6 +122,17 @@ TEST_CASE("tiles equal the CPU's, rounded in half precision") {
         check_tiles<float>(image.view);
         check_tiles<_Float16>(image.view);
       }
+}
+
+TEST_CASE("patches equal the CPU's, rounded in half precision") {
+  for (const PixelType type : {PixelType::uint8, PixelType::float32})
+    for (const int channels : {1, 3})
+      for (const auto& [height, width] : std::vector<std::pair<int, int>>{{1, 1}, {1, 50}, {50, 1}, {7, 5}, {45, 43}})
+        for (const int percent : {0, height * width > 1000 ? 1 : 40}) {
+          const Picture image = scene(type, height, width, channels, Layout(random_int(0, 3)));
+          check_patches<float>(image.view, percent, 1);
+          check_patches<_Float16>(image.view, percent, 0);
+        }
 }
 
 TEST_CASE("heads get the features around their edges, of the right tile") {

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from defocus_fast import _core, _tensorrt, cli
 
 TARGETS = {"float32": [80, 86, 89, 120], "float16": [75, 80, 86, 89, 120]}
 HEIGHT, WIDTH = 1080, 1920
+GPU = "NVIDIA L4/24GB-\u00b5"  # no name for a file
 MODELS = Path(defocus_fast.__file__).parent / "models"
 
 trt = _tensorrt.import_tensorrt()
@@ -39,8 +41,11 @@ def expected_tensors(model: str, request: _tensorrt.Request) -> dict[str, list[i
     if request.graph != "trunk":
         batch = request.sizes["N"]
         side = 5 if model == "tip22" else 1
-        outputs = 2 if request.graph == "edge_head" else len(metadata["levels"].split())
-        return {"features": [batch, channels, side, side], "probability": [batch, outputs]}
+        inputs = {"features": [batch, channels, side, side]}
+        if request.graph.endswith("_patch"):
+            inputs = {f"crop{side}": [batch, 3, side, side] for side in (41, 27, 15)}
+        outputs = 2 if request.graph.startswith("edge_") else len(metadata["levels"].split())
+        return {**inputs, "probability": [batch, outputs]}
     height, width = request.sizes["H"], request.sizes["W"]
     if model == "tip22":
         features = {name: [1, channels, height - 28, width - 28] for name in ("blur_u", "blur_v", "edge_u", "edge_v")}
@@ -111,10 +116,9 @@ def errors(folder: Path) -> None:
         prepare,
         str(MODELS / "fast"),
         "float32",
-        60,
-        60,
-        9,
+        _core.network_shapes("fast", 60, 60, 9, "shared"),
         86,
+        GPU,
     )
 
 
@@ -130,31 +134,46 @@ def without_a_gpu() -> None:
     assert make("auto").device == "cpu"
 
 
-def from_cpp(folder: Path, shapes: tuple[int, int, int]) -> str:
+def from_cpp(folder: Path, model: str, graphs: dict[str, dict[str, int]], tensorrt: str) -> str:
     """What the C++ adapter says of the engines in a folder, read_engines.cpp."""
-    model = str(MODELS / "fast")
-    command = [sys.argv[1], model, *map(str, shapes), "89", f"tensorrt_rtx-{trt.__version__}"]
+    image = graphs.get("trunk", {"H": 0, "W": 0})
+    batch = graphs["edge_head" if "trunk" in graphs else "edge_patch"]["N"]
+    sizes = [str(size) for size in (image["H"], image["W"], batch)]
+    command = [sys.argv[1], str(MODELS / model), *sizes, "89", GPU, tensorrt]
     environment = os.environ | {"DEFOCUS_FAST_CACHE": str(folder)}
     return subprocess.run(command, env=environment, check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
 def command_line(folder: Path) -> None:
     """Its engines are those of an estimator, for Python and for C++."""
-    options = ["--height", "50", "--width", "70", "--compute-capability", "8.9", "-o", str(folder)]
-    cli.main(["build-engines", *options], standalone_mode=False)
-    shapes = _core.network_shapes("fast", 50, 70, 0)
-    for request in _tensorrt.requests(MODELS / "fast", "float32", *shapes, 89):
-        engine = _tensorrt.read(folder / _tensorrt.file_name(trt, request))
-        assert engine == _tensorrt.build(trt, request), request
-        assert f"{request.graph}: {' '.join(engine.tensors)} {len(engine.plan)} bytes\n" in from_cpp(folder, shapes)
-    assert f"device: built for TensorRT 10, found {trt.__version__}" in from_cpp(folder, shapes)
+    for model, evaluation in (("tip22", "patch"), ("fast", "shared")):
+        size = ["--height", "50", "--width", "70", "--compute-capability", "8.9", "-o", str(folder)]
+        cli.main(["build-engines", "--model", model, "--evaluation", evaluation, *size], standalone_mode=False)
+        graphs = _core.network_shapes(model, 50, 70, 0, evaluation)
+        said = from_cpp(folder, model, graphs, f"tensorrt_rtx-{trt.__version__}")
+        requests = _tensorrt.requests(MODELS / model, "float32", graphs, 89)
+        for request in requests:
+            engine = _tensorrt.read(folder / _tensorrt.file_name(trt, request))
+            assert engine == _tensorrt.build(trt, request), request
+            assert f"{request.graph}: {' '.join(engine.tensors)} {len(engine.plan)} bytes\n" in said
+        assert said.count(" bytes\n") == len(requests)
+        assert f"device: built for TensorRT 10, found {trt.__version__}" in said
+    said = from_cpp(folder, "fast", graphs, "tensorrt-10.1")
+    for request in _tensorrt.requests(MODELS / "fast", "float32", graphs, 89, GPU):
+        name = _tensorrt.file_name(SimpleNamespace(__name__="tensorrt", __version__="10.1"), request)
+        assert f"device: there is no engine {folder / name}: " in said
+        assert "-sm89-NVIDIA_L4_24GB_" in name
+
+    def of_trunk(message: str) -> bool:
+        return f"{trunk}{message}" in from_cpp(folder, "fast", graphs, f"tensorrt_rtx-{trt.__version__}")
+
     trunk = next(folder.glob("trunk-*"))
     trunk.write_bytes(trunk.read_bytes()[:-1])
-    assert f"{trunk}: the engine is damaged" in from_cpp(folder, shapes)
+    assert of_trunk(": the engine is damaged")
     trunk.write_bytes(next(folder.glob("blur_head-*")).read_bytes())
-    assert f"{trunk}: expected this engine, got blur_head-" in from_cpp(folder, shapes)
+    assert of_trunk(": expected this engine, got blur_head-")
     trunk.unlink()
-    assert f"device: there is no engine {trunk}: " in from_cpp(folder, shapes)
+    assert of_trunk(": an estimator of the Python package makes it")
 
 
 def main() -> None:
@@ -163,11 +182,11 @@ def main() -> None:
     for title in ("graph", "precision", "compute capabilities", "bytes", "seconds"):
         table.add_column(title, justify="right" if title in ("bytes", "seconds") else "left")
     rows = defaultdict[tuple[str, str], list[tuple[int, float]]](list)
-    for model in ("fast", "tip22"):
-        shapes = _core.network_shapes(str(MODELS / model), HEIGHT, WIDTH, 0)
+    for model, evaluation in (("fast", "shared"), ("tip22", "shared"), ("tip22", "patch")):
+        graphs = _core.network_shapes(str(MODELS / model), HEIGHT, WIDTH, 0, evaluation)
         for precision in ("float32", "float16"):
             for target in TARGETS[precision]:
-                for request in _tensorrt.requests(MODELS / model, precision, *shapes, target):
+                for request in _tensorrt.requests(MODELS / model, precision, graphs, target):
                     start = time.perf_counter()
                     engine = _tensorrt.build(trt, request)
                     seconds = time.perf_counter() - start
@@ -176,7 +195,7 @@ def main() -> None:
                     # All weights are in it, in this precision.
                     assert len(engine.plan) > weight_bytes(request), request
                     rows[f"{model}/{request.graph}", precision].append((len(engine.plan), seconds))
-            for request in _tensorrt.requests(MODELS / model, precision, *shapes, 86):
+            for request in _tensorrt.requests(MODELS / model, precision, graphs, 86):
                 check_types(request)
     for (graph, precision), built in rows.items():
         sizes, seconds = zip(*built, strict=True)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// read_engines MODEL_FOLDER HEIGHT WIDTH BATCH COMPUTE_CAPABILITY TENSORRT: what C++ finds of the float32 engines that
-// Python has written, and what becomes of them.
+// read_engines MODEL_FOLDER HEIGHT WIDTH BATCH COMPUTE_CAPABILITY GPU TENSORRT: what C++ finds of the float32 engines
+// that Python has written, and what becomes of them. Of a trunk of height 0: those of the patch graphs.
 #include <cstdio>
 #include <cstdlib>
 
@@ -10,12 +10,12 @@
 using namespace defocus_fast;
 
 int main(int, char** arguments) {
-  const cuda::NetworkShapes shapes{cuda::TensorType::float32, std::atoi(arguments[2]), std::atoi(arguments[3]),
-                                   std::atoi(arguments[4])};
-  const int compute_capability = std::atoi(arguments[5]);
-  for (const cuda::Graph graph : {cuda::Graph::trunk, cuda::Graph::edge_head, cuda::Graph::blur_head}) try {
-      const auto file =
-          cuda::engine_folder() / cuda::engine_file_name(arguments[1], graph, shapes, compute_capability, arguments[6]);
+  const int height = std::atoi(arguments[2]);
+  const cuda::NetworkShapes shapes{cuda::TensorType::float32, height, std::atoi(arguments[3]), std::atoi(arguments[4]),
+                                   height == 0 ? Evaluation::patch : Evaluation::shared};
+  const cuda::GpuModel gpu{std::atoi(arguments[5]), arguments[6]};
+  for (const cuda::Graph graph : shapes.graphs()) try {
+      const auto file = cuda::engine_folder() / cuda::engine_file_name(arguments[1], graph, shapes, gpu, arguments[7]);
       const cuda::EngineFile engine = cuda::read_engine_file(file);
       std::printf("%s:", cuda::graph_names[std::size_t(graph)]);
       for (const std::string& tensor : engine.tensors) std::printf(" %s", tensor.c_str());
@@ -24,7 +24,7 @@ int main(int, char** arguments) {
       std::printf("%s\n", error.what());
     }
   try {
-    cuda::make_tensorrt()->prepare(arguments[1], shapes, compute_capability);
+    cuda::make_tensorrt()->prepare(arguments[1], shapes, gpu);
     std::puts("loaded");
   } catch (const Error& error) {
     std::printf("%s\n", error.what());

@@ -27,7 +27,7 @@ enum class Precision : std::uint8_t { automatic, float32, bfloat16, float16, int
 
 /// How the networks are evaluated; both forms give the same probabilities up to rounding.
 enum class Evaluation : std::uint8_t {
-  automatic,  // whichever costs fewer multiply-adds in each tile
+  automatic,  // whichever costs fewer multiply-adds in each tile; on device "cuda" shared
   shared,     // features once per picture, heads once per edge
   patch,      // three crops per edge through the whole networks, as in the paper
 };
