@@ -492,6 +492,13 @@ def test_bench(tmp_path: Path, random_model: str, random_cells: str) -> None:
         assert all(sum(stages) <= total for *stages, total in zip(*frame["stages"].values(), whole, strict=True))
 
 
+@pytest.mark.parametrize("command", [["bench"], ["evaluate", "."]])
+def test_json_goes_to_a_folder_that_is_there(command: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.main, [*command, "--json", str(tmp_path / "no" / "times.json")])
+    assert result.exit_code == 2
+    assert "expected a file in an existing folder, got" in result.output
+
+
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_bench_shows_a_photograph_in_every_size(folder: Path, random_cells: str, channels: tuple[int, ...]) -> None:
     """Grey ones too: the middle of one that is too large, mirrored where it is too small."""

@@ -277,6 +277,7 @@ class OnAnotherDevice:
         (np.zeros((130,), np.uint8), ValueError, r"\(130,\)"),
         (np.zeros((0, 130, 3), np.uint8), ValueError, r"\(0, 130, 3\)"),
         (np.zeros((130, 90, 3), np.uint8), ValueError, "image: expected height x width 90 x 130, got 130 x 90"),
+        (np.ma.zeros((90, 130, 3), np.uint8), TypeError, "image: expected an array without a mask"),
         ([[0, 1], [1, 0]], TypeError, "expected a NumPy array or an object with __dlpack__ .*, got list"),
         (None, TypeError, "got NoneType"),
         ("photo.jpg", TypeError, "got str"),
@@ -335,7 +336,7 @@ def test_estimate_into_leaves_the_surroundings_alone(estimator: Estimator, pictu
         (np.zeros((130, 90), np.float32), ValueError, "out: expected height x width 90 x 130, got 130 x 90"),
         (np.zeros((90, 130, 1), np.float32), ValueError, r"out: .* got float32 \(90, 130, 1\)"),
         (np.broadcast_to(np.float32(0), (90, 130)), ValueError, "out: expected a writeable array, got a read-only one"),
-        (None, TypeError, "out: expected a NumPy array, got NoneType"),
+        (None, TypeError, "out: expected a NumPy array, as `image` is in host memory, got NoneType"),
         (
             np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (90, 130), (0, 0)),
             ValueError,
@@ -395,6 +396,13 @@ def test_sizes_are_integers(random_model: str, arguments: tuple[Any, Any], name:
             make(random_model, 10, 10, **{key: 2.5})
     with pytest.raises(ValueError, match="height: expected at most 2147483647"):
         make(random_model, 2**40, 10)
+
+
+@pytest.mark.parametrize("name", ["device", "precision", "evaluation", "kernels", "labels"])
+@pytest.mark.parametrize("value", [None, 0, b"cpu"])
+def test_names_are_texts(random_model: str, name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name}: expected a text, got {value!r}"):
+        make(random_model, 10, 10, **{name: value})
 
 
 def test_result_shows_its_size(estimator: Estimator) -> None:

@@ -470,7 +470,7 @@ def test_bad_outs(estimator: defocus_fast.Estimator) -> None:
     ]:
         with pytest.raises(error, match="out: " + message):
             estimator.estimate_into(image, out)
-    with pytest.raises(TypeError, match=r"out: expected a NumPy array, got CudaArray"):
+    with pytest.raises(TypeError, match=r"out: expected a NumPy array, as `image` is in host memory, got CudaArray"):
         estimator.estimate_into(picture(), CudaArray(blank()))
     with pytest.raises(TypeError, match="edges: expected an array in device memory, as image is, got ndarray"):
         estimator.estimate(image, edges=blank(dtype=bool))

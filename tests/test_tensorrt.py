@@ -360,8 +360,18 @@ def test_missing_onnx_is_named(random_cells: str, trt: Any, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("gpu", "precision", "accepted", "remedy"),
     [
-        ("9.0", "float32", "8.0, 8.6, 8.9, 12.0, 12.1", "pip install tensorrt-cu13"),
-        ("9.0", "float16", "7.5, 8.0, 8.6, 8.9, 12.0, 12.1", "pip install tensorrt-cu13"),
+        (
+            "9.0",
+            "float32",
+            "8.0, 8.6, 8.9, 12.0, 12.1",
+            "TensorRT, of pip install tensorrt-cu13, builds them on the GPU itself",
+        ),
+        (
+            "9.0",
+            "float16",
+            "7.5, 8.0, 8.6, 8.9, 12.0, 12.1",
+            "TensorRT, of pip install tensorrt-cu13, builds them on the GPU itself",
+        ),
         ("7.5", "float32", "8.0, 8.6, 8.9, 12.0, 12.1", 'precision="float16"'),
     ],
 )
@@ -370,7 +380,7 @@ def test_a_gpu_that_tensorrt_rtx_does_not_know(
 ) -> None:
     install(monkeypatch, fake_tensorrt.make("tensorrt_rtx"))
     monkeypatch.setenv("EMULATION_DEVICE", gpu)
-    message = f"builds {precision} networks for the compute capabilities {accepted}, the GPU has {gpu}: {remedy}"
+    message = f"builds {precision} networks for the compute capabilities {accepted}, got {gpu}: {remedy}"
     with pytest.raises(defocus_fast.BackendUnavailable, match=message):
         make(random_cells, precision=precision)
     assert make(random_cells, precision="auto", device="auto").device == "cpu"

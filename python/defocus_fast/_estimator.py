@@ -19,6 +19,8 @@ from ._device import shape as device_shape
 
 def _as_array(image: Any, name: str) -> NDArray[Any]:
     """View `image` as a NumPy array without a copy, or raise TypeError."""
+    if isinstance(image, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked one: the pixels behind a mask count")
     if isinstance(image, np.ndarray):
         return image
     if on_device(image):
@@ -119,16 +121,16 @@ class Estimator:
             _integer("width", width),
             # The core takes a text for a folder if it has a "/" in it; a path is always one.
             model=model if isinstance(model, str) else os.path.join(os.curdir, os.fspath(model)),
-            device=device,
-            precision=precision,
-            evaluation=evaluation,
+            device=_text("device", device),
+            precision=_text("precision", precision),
+            evaluation=_text("evaluation", evaluation),
             num_threads=_threads(num_threads),
-            kernels=kernels,
+            kernels=_text("kernels", kernels),
             canny_sigma=canny_sigma,
             canny_low=canny_low,
             canny_high=canny_high,
             canny_smoothing=_gaussian(canny_sigma),
-            labels=labels,
+            labels=_text("labels", labels),
             depth_threshold=depth_threshold,
             psi=psi,
             sigma_s=_default_to_zero("sigma_s", sigma_s),
@@ -235,7 +237,7 @@ class Estimator:
         if self.device == "cpu" or not on_device(image):
             array = _as_array(image, "image")
             if not isinstance(out, np.ndarray):
-                raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
+                raise TypeError(f"out: expected a NumPy array, as `image` is in host memory, got {type(out).__name__}")
             _no_stream(stream)
             self._core.estimate_into(array, out)
         else:
@@ -443,7 +445,9 @@ def propagate(
 
 def _no_stream(stream: Any) -> None:
     if stream is not None:
-        raise ValueError("stream: expected None for an image in host memory, whose frame is waited for")
+        raise ValueError(
+            f"stream: expected None for an image in host memory, whose frame is waited for, got {stream!r}"
+        )
 
 
 def _gaussian(sigma: float) -> NDArray[np.float64]:
@@ -463,6 +467,13 @@ def _integer(name: str, value: Any) -> int:
     if abs(int(value)) > 2**31 - 1:
         raise ValueError(f"{name}: expected at most 2147483647, got {value}")
     return int(value)
+
+
+def _text(name: str, value: Any) -> str:
+    """Return a str; the core says which ones it accepts."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a text, got {value!r}")
+    return value
 
 
 def _threads(num_threads: int | None) -> int:

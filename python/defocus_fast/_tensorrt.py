@@ -294,10 +294,12 @@ def _rtx_target(trt: Any, request: Request) -> Any:
         known.pop(75, None)  # it has no matrix products of float32 there
     if request.compute_capability not in known:
         accepted = ", ".join(_capability(number) for number in known)
-        remedy = 'precision="float16"' if request.compute_capability == 75 else "pip install tensorrt-cu13"
+        remedy = "TensorRT, of pip install tensorrt-cu13, builds them on the GPU itself"
+        if request.compute_capability == 75:
+            remedy = 'precision="float16"'
         raise BackendUnavailable(
             f"device: TensorRT-RTX {trt.__version__} builds {request.precision} networks for the compute capabilities "
-            f"{accepted}, the GPU has {_capability(request.compute_capability)}: {remedy}"
+            f"{accepted}, got {_capability(request.compute_capability)}: {remedy}"
         )
     return known[request.compute_capability]
 

@@ -510,6 +510,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def _json_file(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+    """Measurements take minutes: what they cannot be written to is told before."""
+    if file and not file.parent.is_dir():
+        raise click.BadParameter(f"expected a file in an existing folder, got {_shown(file)}")
+    return file
+
+
 @main.command(short_help="Measure accuracy against ground truth.")
 @click.argument("folder", metavar="PICTURES", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
@@ -542,7 +549,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     default=["auto"],
     help="Of the networks; give it once for every one. Ablations are of the first.",
 )
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures there.")
+@click.option(
+    "--json",
+    "json_file",
+    callback=_json_file,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write all figures there.",
+)
 def evaluate(
     folder: Path,
     truth: Path | None,
@@ -687,7 +700,13 @@ def _size(_context: click.Context, _option: click.Parameter, values: tuple[str, 
 @click.option("--kernels", default="auto", show_default=True, metavar="NAME", help="See `defocus-fast info`.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda.")
 @click.option("--seconds", type=click.FloatRange(0), default=2.0, show_default=True, help="Of measuring each.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all times there.")
+@click.option(
+    "--json",
+    "json_file",
+    callback=_json_file,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write all times there.",
+)
 def bench(
     photo: Path | None,
     sizes: list[tuple[int, int]],
