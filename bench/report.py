@@ -222,9 +222,9 @@ Of the given edges ours are whole frames, the others' the networks alone, of cro
 batches of 1, 16, 64 and 256 patches; both networks give the same classes as ours at 98 % of the edges or more.
 
 The published program (github.com/alikaraali/depth-edge-aware-dfe-tip2022 at commit 9ac6753, GPL-3.0, TensorFlow) is
-timed from its imports to its end. It is given half of the edges, then the other half, since all of them at once need
-more than 24 GB; so it reads the picture and propagates once more than it would. With its weights, both networks give
-the same classes as ours at 98 % of the edges or more.
+timed from its imports to its end. It is given a third of the edges at a time, since more take more than 24 GB; so it
+reads the picture and propagates twice more than it would. With its weights, both networks give the same classes as ours
+at 98 % of the edges or more.
 
 scikit-image's edges are ours pixel for pixel, OpenCV's Canny gives others (8-bit gradients); dtFilter gives the same
 values up to rounding. All of this is checked in the run.
