@@ -154,8 +154,7 @@ Written by `bench/accuracy.py` on {datetime.date.today()}: {os.cpu_count()} core
 Half of them layered, a quarter layered over a slanted background, a quarter slanted; half clean, half with random
 camera effects. "published" are the authors' weights, run by this library in the same run. "as shipped" spreads
 posterior means (`labels="posterior"`), "the paper's form" the most probable levels; "int8" is as shipped in that
-precision, "edge_stride" asks about fewer edges; "fast-seed2" was trained as `fast`, from another seed. Measures are
-those of `defocus-fast evaluate --help`.
+precision, "edge_stride" asks about fewer edges. Measures are those of `defocus-fast evaluate --help`.
 
 {scores(results, names)}
 Raw MAE by kind of scene, as shipped:

@@ -461,7 +461,7 @@ def test_published_program(run: Run, quick: bool, model: str, tmp_path: Path, mo
         notes={theirs: "in three runs of a third of the edges"},
         goals={theirs: "100x" if same else "700x"},
     )
-    if same and theirs in answers:
+    if same and not quick and theirs in answers:  # of few edges fewer may agree
         expected = Estimator(360, 360, **options).estimate(frame, edges=edges, level_probabilities=True)
         classes = [expected.depth_probability > 0.5, expected.level_probabilities.argmax(axis=1)]
         agree = (np.stack(classes, axis=1) == answers[theirs]).mean(axis=0)
