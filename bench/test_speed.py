@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import multiprocessing
 import os
 import runpy
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -411,30 +413,36 @@ def test_given_edges(run: Run, quick: bool, precision: str) -> None:
         assert (levels.argmax(axis=1) == expected.level_probabilities[:n].argmax(axis=1)).mean() >= 0.98
 
 
-def published_program(picture: Path, masks: list[Path], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """All that the authors' program does but its imports, once for each mask of edges. Returns the networks' classes
-    (n, 2), those of E-NET and of B-NET.
+def import_tensorflow() -> None:
+    import tensorflow
+
+    tensorflow.config.threading.set_intra_op_parallelism_threads(THREADS)
+
+
+def run_program(checkout: str, picture: Path, mask: Path) -> NDArray[np.int64]:
+    """Classes (n, 2) of E-NET and of B-NET at the edges of the mask. The program writes its map beside the picture."""
+    os.chdir(checkout)
+    sys.path.insert(0, checkout)
+    sys.argv = ["BENet.py", "-i", str(picture), "-e", str(mask)]
+    names = runpy.run_path("BENet.py", run_name="__main__")
+    return np.stack([names["pe"], names["pb"]], axis=1)
+
+
+def published_program(picture: Path, masks: list[Path], request: pytest.FixtureRequest) -> Call:
+    """All that the authors' program does but its imports, once for each mask of edges, in a process of its own: should
+    the machine's memory not do, that one ends, and not the whole run.
     """
     if not (checkout := os.environ.get(PROGRAM)):
         pytest.skip(f"{PROGRAM} is not set: see CONTRIBUTING.md")
-    tensorflow = pytest.importorskip("tensorflow")
-    tensorflow.config.threading.set_intra_op_parallelism_threads(THREADS)
-    monkeypatch.chdir(checkout)
-    monkeypatch.syspath_prepend(checkout)
-
-    def call() -> NDArray[np.int64]:
-        classes = []
-        for mask in masks:
-            monkeypatch.setattr(sys, "argv", ["BENet.py", "-i", str(picture), "-e", str(mask)])
-            names = runpy.run_path("BENet.py", run_name="__main__")
-            classes.append(np.stack([names["pe"], names["pb"]], axis=1))
-        return np.concatenate(classes)
-
-    return call
+    pytest.importorskip("tensorflow")
+    process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), import_tensorflow)
+    request.addfinalizer(process.shutdown)
+    process.submit(os.getpid).result()
+    return lambda: np.concatenate([process.submit(run_program, checkout, picture, mask).result() for mask in masks])
 
 
 @pytest.mark.parametrize("model", ["published weights", "fast"])
-def test_published_program(run: Run, quick: bool, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_program(run: Run, quick: bool, model: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The program gets a third of the edges at a time: of all 21,406, or half of them, it takes more than 24 GB."""
     frame, edges = given(quick)
     picture = tmp_path / "picture.png"
@@ -456,7 +464,7 @@ def test_published_program(run: Run, quick: bool, model: str, tmp_path: Path, mo
     answers = run(
         "peers",
         {ours: estimate(frame, edges, **options)},
-        {theirs: lambda: published_program(picture, masks, monkeypatch)},
+        {theirs: lambda: published_program(picture, masks, request)},
         task=f"360x360, {edges.sum():,} given edges",
         notes={theirs: "in three runs of a third of the edges"},
         goals={theirs: "100x" if same else "700x"},
