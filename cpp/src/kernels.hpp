@@ -62,6 +62,35 @@ struct Convolution {
   const float* scales = nullptr;  // (outputs) of integers only: what 1 in the sum, which has no bias, is in the output
 };
 
+/// What Winograd's minimal filtering F(4 x 4, 3 x 3) reads and computes at a time, and how many such squares are
+/// computed together.
+inline constexpr int winograd_inputs = 36, winograd_outputs = 16, winograd_batch = 24;
+
+/// A convolution of 3 x 3 taps at listed squares of 4 x 4 pixels, with a quarter of the multiplications (Lavin and Gray,
+/// "Fast algorithms for convolutional neural networks", 2016); in float, whatever T is.
+template <class T>
+struct WinogradConvolution {
+  struct Source {
+    const T* values;            // as it reads, seen from pixel 0
+    const std::uint8_t* known;  // by pixel; the values of others count as 0
+  };
+  const Source* sources;
+  int source_count;
+  int inputs;                                    // channels of every source; a multiple of feature_block
+  const T* zeros;                                // (inputs)
+  std::array<std::int32_t, winograd_inputs> in;  // pixels, seen from the square's first output; by rows
+  std::array<std::int32_t, winograd_outputs> out;
+  const float* weights;  // (36, outputs / 16, source_count, inputs, 16), see winograd_weights
+  int outputs;           // a multiple of feature_block
+  bool relu;
+  const std::uint8_t* wanted;  // by pixel; no others are written
+};
+
+/// Floats of scratch memory.
+inline std::size_t winograd_scratch(int source_count, int inputs, int outputs) {
+  return winograd_inputs * std::size_t(winograd_batch * (source_count * inputs + outputs) + 2 * feature_block);
+}
+
 /// T is float, or uint16_t for bf16.
 template <class T>
 struct NetworkKernels {
@@ -70,6 +99,9 @@ struct NetworkKernels {
   void (*convolve_to_float)(const Convolution<T>& layer, const std::int32_t* pixels, int n, float* out);
   /// Maximum over the 3 x 3 pixels around each listed one; values are not negative; `row` elements from row to row.
   void (*pool)(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* pixels, int n, T* out);
+  /// At most winograd_batch squares, by their first pixels.
+  void (*convolve_winograd)(const WinogradConvolution<T>& layer, const std::int32_t* squares, int n, float* scratch,
+                            T* out);
 };
 
 /// Integers; outputs of convolve are rounded to the nearest in [0, 255].

@@ -23,7 +23,7 @@ constexpr int tile_pixels = 3, tile_blocks = 1;
 
 constexpr int vectors_per_block = feature_block / vector_floats;
 
-#ifndef DEFOCUS_FAST_NARROW
+#ifndef __AVX512VNNI__
 template <int pixels, int blocks>
 void convolve_tile(const Convolution<float>& layer, int first_block, const std::int32_t* at, float* out) {
   constexpr int vectors = blocks * vectors_per_block;
@@ -54,8 +54,9 @@ void convolve_tile(const Convolution<float>& layer, int first_block, const std::
                                  v * vector_floats) = value;
     }
 }
+#endif
 
-#else
+#ifdef DEFOCUS_FAST_NARROW
 #ifdef __AVX512BF16__
 using Value = std::uint16_t;
 using Sum = __m512;
@@ -179,18 +180,126 @@ void pool(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* at,
     }
 }
 
+#ifndef __AVX512VNNI__
+inline Floats load_floats(const float* in) { return *reinterpret_cast<const Floats*>(in); }
+inline void store_floats(Floats values, float* out) { *reinterpret_cast<Floats*>(out) = values; }
+#ifdef __AVX512BF16__
+inline Floats load_floats(const std::uint16_t* in) {
+  using Halves = std::uint16_t __attribute__((vector_size(32), aligned(2), may_alias));
+  using Bits = std::uint32_t __attribute__((vector_size(64)));
+  return Floats(__builtin_convertvector(*reinterpret_cast<const Halves*>(in), Bits) << 16);
+}
+inline void store_floats(Floats values, std::uint16_t* out) { store(__m512(values), out); }
+#endif
+
+// Winograd's transforms for the points 0, +-a, +-b and infinity, of which these keep rounding small.
+constexpr float a = 0.70710678f, b = 1.41421356f;
+
+/// Of 6 inputs, `step` apart, as many products.
+inline void transform_inputs(const Floats* x, int step, Floats* y) {
+  const Floats x0 = x[0], x1 = x[step], x2 = x[2 * step], x3 = x[3 * step], x4 = x[4 * step], x5 = x[5 * step];
+  const Floats even_a = x4 - 2.0f * x2, odd_a = a * x3 - b * x1, even_b = x4 - 0.5f * x2, odd_b = b * x3 - a * x1;
+  y[0] = x0 - 2.5f * x2 + x4;
+  y[step] = even_a + odd_a;
+  y[2 * step] = even_a - odd_a;
+  y[3 * step] = even_b + odd_b;
+  y[4 * step] = even_b - odd_b;
+  y[5 * step] = x1 - 2.5f * x3 + x5;
+}
+
+/// Of 6 products 4 outputs, `step` apart.
+inline void transform_outputs(const Floats* m, Floats* y, int step) {
+  const Floats sum_a = m[1] + m[2], difference_a = m[1] - m[2], sum_b = m[3] + m[4], difference_b = m[3] - m[4];
+  y[0] = m[0] + sum_a + sum_b;
+  y[step] = a * difference_a + b * difference_b;
+  y[2 * step] = 0.5f * sum_a + 2.0f * sum_b;
+  y[3 * step] = a * a * a * difference_a + b * b * b * difference_b + m[5];
+}
+
+template <class T>
+void convolve_winograd(const WinogradConvolution<T>& layer, const std::int32_t* squares, int n, float* scratch, T* out) {
+  // Products of one kind stand together; their distance is no multiple of many cache lines.
+  const std::ptrdiff_t inputs = std::ptrdiff_t(layer.source_count) * layer.inputs;
+  const std::ptrdiff_t in_pitch = n * inputs + feature_block, out_pitch = n * std::ptrdiff_t(layer.outputs) + feature_block;
+  float* const products = scratch + winograd_inputs * in_pitch;
+
+  for (int i = 0; i < n; ++i)
+    for (int s = 0; s < layer.source_count; ++s) {
+      const auto& source = layer.sources[s];
+      const T* in[winograd_inputs];
+      for (int k = 0; k < winograd_inputs; ++k) {
+        const std::ptrdiff_t pixel = squares[i] + layer.in[std::size_t(k)];
+        in[k] = source.known[pixel] ? source.values + pixel * layer.inputs : layer.zeros;
+      }
+      for (int c = 0; c < layer.inputs; c += vector_floats) {
+        Floats x[winograd_inputs];
+#pragma GCC unroll 6
+        for (int column = 0; column < 6; ++column) {
+#pragma GCC unroll 6
+          for (int row = 0; row < 6; ++row) x[6 * row + column] = load_floats(in[6 * row + column] + c);
+          transform_inputs(x + column, 6, x + column);
+        }
+        float* to = scratch + i * inputs + s * layer.inputs + c;
+#pragma GCC unroll 6
+        for (int row = 0; row < 6; ++row) {
+          Floats y[6];
+          transform_inputs(x + 6 * row, 1, y);
+#pragma GCC unroll 6
+          for (int column = 0; column < 6; ++column) store_floats(y[column], to + (6 * row + column) * in_pitch);
+        }
+      }
+    }
+
+  std::int32_t at[winograd_batch];
+  for (int i = 0; i < n; ++i) at[i] = i;
+  for (int k = 0; k < winograd_inputs; ++k) {
+    const float* taps[4];
+    for (int s = 0; s < layer.source_count; ++s) taps[s] = scratch + k * in_pitch + s * layer.inputs;
+    const Convolution<float> product{taps, layer.source_count, layer.inputs, inputs,
+                                     layer.weights + k * inputs * layer.outputs, nullptr, layer.outputs, false};
+    convolve(product, at, n, products + k * out_pitch);
+  }
+
+  for (int i = 0; i < n; ++i)
+    for (int c = 0; c < layer.outputs; c += vector_floats) {
+      const float* from = products + i * std::ptrdiff_t(layer.outputs) + c;
+      Floats y[24];
+#pragma GCC unroll 6
+      for (int column = 0; column < 6; ++column) {
+        Floats m[6];
+#pragma GCC unroll 6
+        for (int row = 0; row < 6; ++row) m[row] = load_floats(from + (6 * row + column) * out_pitch);
+        transform_outputs(m, y + column, 6);
+      }
+#pragma GCC unroll 4
+      for (int row = 0; row < 4; ++row) {
+        Floats z[4];
+        transform_outputs(y + 6 * row, z, 1);
+#pragma GCC unroll 4
+        for (int column = 0; column < 4; ++column) {
+          const std::ptrdiff_t pixel = squares[i] + layer.out[std::size_t(4 * row + column)];
+          Floats value = z[column];
+          if (layer.relu) value = value > 0 ? value : Floats{};
+          if (layer.wanted[pixel]) store_floats(value, out + pixel * layer.outputs + c);
+        }
+      }
+    }
+}
+#endif
+
 }  // namespace
 
 #if defined(__AVX512BF16__)
-extern constinit const NetworkKernels<std::uint16_t> networks_bf16{convolve<std::uint16_t, std::uint16_t>,
-                                                                   convolve<std::uint16_t, float>, pool<std::uint16_t>};
+extern constinit const NetworkKernels<std::uint16_t> networks_bf16{
+    convolve<std::uint16_t, std::uint16_t>, convolve<std::uint16_t, float>, pool<std::uint16_t>,
+    convolve_winograd<std::uint16_t>};
 #elif defined(__AVX512VNNI__)
 extern constinit const NetworkKernels<std::uint8_t> networks_int8{
     convolve<std::uint8_t, std::uint8_t>, convolve<std::uint8_t, float>, convolve<std::uint8_t, std::uint16_t>,
     pool<std::uint8_t>};
 #else
-extern constinit const NetworkKernels<float> networks_float{convolve<float, float>, convolve<float, float>,
-                                                            pool<float>};
+extern constinit const NetworkKernels<float> networks_float{convolve<float, float>, convolve<float, float>, pool<float>,
+                                                            convolve_winograd<float>};
 #endif
 
 }  // namespace defocus_fast::DEFOCUS_FAST_VARIANT

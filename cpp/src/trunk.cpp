@@ -16,6 +16,7 @@ constexpr int pixels_per_task = 192;  // a multiple of every kernel's tile
 struct Needed {
   std::vector<std::uint8_t> mask, rows;  // with `guard` bytes before and after; `rows` is scratch
   std::vector<std::int32_t> pixels;
+  std::vector<std::int32_t> squares;  // of Winograd's filtering, by their first pixels; of layers that have it
 };
 
 /// What a layer writes: values for the layers after it, or features, which are of the heads' type, with ReLU or
@@ -30,9 +31,11 @@ class ListedConvolutions : public Trunk<T> {
   using Plane = std::vector<Hidden>;
   using Features = std::vector<T>;
 
-  /// What a convolution reads: the outputs of the layer `from`, `shift` px down and right of the pixel.
+  /// What a convolution reads: the outputs of the layer `from`, `shift` px down and right of the pixel; `known` is null
+  /// for the picture, which is known everywhere.
   struct Source {
-    const Plane& plane;
+    const Plane* plane;
+    const Needed* known;
     int shift;
     std::string from;
   };
@@ -42,6 +45,9 @@ class ListedConvolutions : public Trunk<T> {
     std::vector<float> scales;  // of integers
     int inputs;
     bool relu;
+    std::vector<Source> sources;
+    int dilation;
+    std::vector<float> winograd_weights;  // of layers that have it
   };
 
   /// `image_inputs` values of the picture at every pixel of the grid, stored as `image_channels`, an even number.
@@ -58,7 +64,9 @@ class ListedConvolutions : public Trunk<T> {
         image_channels(image_channels_),
         image(std::size_t(pixel_count) * std::size_t(image_channels_)),
         ranges(model.ranges),
-        weights(read_weights(model.folder / "trunk.onnx")) {}
+        weights(read_weights(model.folder / "trunk.onnx")),
+        zeros(std::size_t(channels)),
+        scratch(std::size_t(workers_.count())) {}
 
   template <class Values>
   void make(Values& plane) const {
@@ -66,20 +74,20 @@ class ListedConvolutions : public Trunk<T> {
   }
 
   Layer layer(const std::string& name, const std::vector<Source>& sources, int kernel, int dilation,
-              Output output = Output::hidden) const {
-    const bool first = &sources[0].plane == &image;
+              Output output = Output::hidden) {
+    const bool first = sources[0].plane == &image;
     const std::size_t real = std::size_t(first ? image_inputs : width);
     const std::size_t inputs = std::size_t(first ? image_channels : channels);
     const std::size_t area = std::size_t(kernel * kernel), outputs = std::size_t(width);
     const auto found = weights.find(name);
     if (found == weights.end() || found->second.size() != outputs * real * sources.size() * area)
       throw ModelError("model: \"" + name + "\" is missing or of the wrong size");
-    Layer result{{}, {}, {}, int(inputs), output != Output::sums};
+    Layer result{{}, {}, {}, int(inputs), output != Output::sums, sources, dilation, {}};
     for (const Source& source : sources)
       for (int k = 0; k < kernel * kernel; ++k) {
         const int dy = (k / kernel - kernel / 2) * dilation + source.shift;
         const int dx = (k % kernel - kernel / 2) * dilation + source.shift;
-        result.taps.push_back(source.plane.data() + std::ptrdiff_t(dy * pitch + dx) * std::ptrdiff_t(inputs));
+        result.taps.push_back(source.plane->data() + std::ptrdiff_t(dy * pitch + dx) * std::ptrdiff_t(inputs));
       }
     const auto weight = [&](std::size_t o, std::size_t tap, std::size_t c) {
       const std::size_t s = tap / area, k = tap % area;
@@ -104,6 +112,14 @@ class ListedConvolutions : public Trunk<T> {
       for (std::size_t o = 0; o < outputs; ++o) result.scales[o] = largest[o] / 127 / of_output;
     } else {
       result.weights = pack_weights<Hidden>(width, taps, int(real), int(inputs), weight);
+      if (kernel == 3 && !first) {
+        result.winograd_weights = winograd_weights(
+            width, int(sources.size()), int(real), int(inputs),
+            [&](std::size_t o, std::size_t s, std::size_t k, std::size_t c) { return weight(o, s * area + k, c); });
+        number_squares(dilation);
+        for (auto& memory : scratch)
+          memory.resize(std::max(memory.size(), winograd_scratch(int(sources.size()), channels, channels)));
+      }
     }
     return result;
   }
@@ -111,6 +127,17 @@ class ListedConvolutions : public Trunk<T> {
   /// To a Plane or to Features.
   template <class Out>
   void convolve(const Layer& layer, const Needed& at, std::vector<Out>& to) {
+    if constexpr (has_winograd && std::is_same_v<Out, Hidden>)
+      // A square takes about as long as 5 pixels by themselves.
+      if (!layer.winograd_weights.empty() && 5 * at.squares.size() < at.pixels.size()) {
+        std::array<typename WinogradConvolution<Hidden>::Source, 3> sources;
+        const auto convolution = winograd(layer, at, sources);
+        workers.for_ranges(int(at.squares.size()), winograd_batch, [&](int begin, int end, int slot) {
+          kernels.convolve_winograd(convolution, at.squares.data() + begin, end - begin,
+                                    scratch[std::size_t(slot)].data(), to.data());
+        });
+        return;
+      }
     const Convolution<Hidden> convolution{
         layer.taps.data(), int(layer.taps.size()), layer.inputs, layer.inputs, layer.weights.data(), nullptr, channels,
         layer.relu,        layer.scales.data()};
@@ -125,6 +152,46 @@ class ListedConvolutions : public Trunk<T> {
     workers.for_ranges(int(at.pixels.size()), pixels_per_task, [&](int begin, int end, int) {
       run(convolution, at.pixels.data() + begin, end - begin, to.data());
     });
+  }
+
+  /// `sources` are filled, and must outlive the answer.
+  WinogradConvolution<Hidden> winograd(const Layer& layer, const Needed& at,
+                                       std::array<typename WinogradConvolution<Hidden>::Source, 3>& sources) const {
+    const auto pixels = [&](int n) { return std::ptrdiff_t{n} * (pitch + 1); };
+    for (std::size_t s = 0; s < layer.sources.size(); ++s) {
+      const Source& source = layer.sources[s];
+      sources[s] = {source.plane->data() + pixels(source.shift) * channels,
+                    source.known->mask.data() + guard + pixels(source.shift)};
+    }
+    WinogradConvolution<Hidden> convolution{sources.data(), int(layer.sources.size()), channels, zeros.data(), {}, {},
+                                            layer.winograd_weights.data(), channels, layer.relu, at.mask.data() + guard};
+    for (int k = 0; k < winograd_inputs; ++k)
+      convolution.in[std::size_t(k)] = ((k / 6 - 1) * pitch + k % 6 - 1) * layer.dilation;
+    for (int k = 0; k < winograd_outputs; ++k)
+      convolution.out[std::size_t(k)] = (k / 4 * pitch + k % 4) * layer.dilation;
+    return convolution;
+  }
+
+  /// The squares of 4 x 4 pixels, `step` px apart, that hold any of the pixels.
+  void list_squares(Needed& at, int step) const {
+    if constexpr (has_winograd) {
+      const std::vector<std::int32_t>& first = first_of_square[std::size_t(step)];
+      at.squares.clear();
+      at.rows.assign(at.rows.size(), 0);
+      for (const std::int32_t pixel : at.pixels)
+        if (auto& listed = at.rows[std::size_t(first[std::size_t(pixel)])]; !listed) {
+          listed = 1;
+          at.squares.push_back(first[std::size_t(pixel)]);
+        }
+    }
+  }
+
+  void number_squares(int step) {
+    std::vector<std::int32_t>& first = first_of_square[std::size_t(step)];
+    if (!first.empty()) return;
+    const auto begin = [step](int i) { return i / (4 * step) * (4 * step) + i % step; };
+    for (int pixel = 0; pixel < pixel_count; ++pixel)
+      first.push_back(begin(pixel / pitch) * pitch + begin(pixel % pitch));
   }
 
   void pool(const Plane& from, const Needed& at, Plane& to) {
@@ -173,25 +240,34 @@ class ListedConvolutions : public Trunk<T> {
   Plane image;
   const std::map<std::string, float> ranges;
   std::map<std::string, std::vector<float>> weights;  // until the layers are made
+
+ private:
+  static constexpr bool has_winograd = !std::is_same_v<Hidden, std::uint8_t>;
+  std::vector<Hidden> zeros;
+  std::array<std::vector<std::int32_t>, 4> first_of_square;  // by dilation, for each pixel
+  std::vector<std::vector<float>> scratch;                   // one per worker
 };
 
 /// The paper's networks: features of both at every pixel that a patch around an edge holds.
 template <class T, class Hidden>
 class Tip22Trunk : public ListedConvolutions<T, Hidden> {
   using Base = ListedConvolutions<T, Hidden>;
-  using Base::channels, Base::convolve, Base::image, Base::image_channels, Base::layer, Base::mark, Base::pitch,
-      Base::pool, Base::widen, Base::width, Base::workers;
+  using Base::channels, Base::convolve, Base::image, Base::image_channels, Base::layer, Base::list_squares, Base::mark,
+      Base::pitch, Base::pool, Base::widen, Base::width, Base::workers;
   using typename Base::Features;
   using typename Base::Layer;
   using typename Base::Plane;
 
   static constexpr int margin = 20;  // px that a patch reaches beyond its centre
 
+  /// To whole squares of layers that are dilated by 3.
+  static int padded(int side) { return (side + 11) / 12 * 12; }
+
  public:
   Tip22Trunk(const Model& model, const NetworkKernels<Hidden>& trunk_kernels, const Kernels& kernels, Workers& workers_,
              const TileSize& tile)
-      : Base(model, trunk_kernels, workers_, tile.height + 2 * margin, tile.width + 2 * margin,
-             6 * (tile.width + 2 * margin + 1), 3, 4),
+      : Base(model, trunk_kernels, workers_, tile.height + 2 * margin, padded(tile.width + 2 * margin),
+             14 * (padded(tile.width + 2 * margin) + 1), 3, 4),
         tile_(tile),
         shift_(model.crop_offset) {
     if constexpr (std::is_same_v<T, float>)
@@ -205,22 +281,25 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
       u_offset_[p] = 3 * v_offset_[p];
     }
 
-    // Layers 2 to 4 read `planes`; a pool keeps the range of what it reads.
-    const auto branch = [&](const std::string& name, const std::array<const Plane*, 3>& planes, int dilation,
-                            int last_kernel) {
-      const auto conv = [&](int i, const Plane& plane, int kernel) {
-        const std::string from = i == 1 ? "image" : name + ".conv" + std::to_string(i - 1);
-        return layer(name + ".conv" + std::to_string(i), {{plane, 0, from}}, kernel, i == 1 ? 1 : dilation);
+    // Layers 2 to 4 read `planes` at `known`; a pool keeps the range of what it reads.
+    const auto branch = [&](const std::string& name, const std::array<const Plane*, 3>& planes,
+                            const std::array<const Needed*, 3>& known, int dilation, int last_kernel) {
+      const auto conv = [&](std::size_t i, int kernel) {
+        const std::string from = name + ".conv" + std::to_string(i);
+        return layer(name + ".conv" + std::to_string(i + 1), {{planes[i - 1], known[i - 1], 0, from}}, kernel, dilation);
       };
-      return std::array{conv(1, image, 3), conv(2, *planes[0], 3), conv(3, *planes[1], 3),
-                        conv(4, *planes[2], last_kernel)};
+      return std::array{layer(name + ".conv1", {{&image, nullptr, 0, "image"}}, 3, 1), conv(1, 3), conv(2, 3),
+                        conv(3, last_kernel)};
     };
-    branch1_convs = branch("branch1", {&odd, &even, &odd}, 3, 3);
-    edge_branch1_convs = branch("edge_branch1", {&odd, &even, &odd}, 3, 3);
-    branch2_convs = branch("branch2", {&even, &odd, &odd}, 1, 1);
-    branch3_convs = branch("branch3", {&even, &odd, &even}, 1, 3);
-    const typename Base::Source of_branch1{branch1, 0, "branch1.conv4"}, of_branch2{branch2, shift_, "branch2.conv4"},
-        of_branch3{odd, shift_, "branch3.conv4"}, of_edge_branch1{edge_branch1, 0, "edge_branch1.conv4"};
+    const std::array<const Needed*, 3> pooled{&at_branch1_pool, &at_branch1[1], &at_branch1[2]};
+    branch1_convs = branch("branch1", {&odd, &even, &odd}, pooled, 3, 3);
+    edge_branch1_convs = branch("edge_branch1", {&odd, &even, &odd}, pooled, 3, 3);
+    branch2_convs = branch("branch2", {&even, &odd, &odd}, {&at_branch2[0], &at_branch2[1], &at_branch2[3]}, 1, 1);
+    branch3_convs = branch("branch3", {&even, &odd, &even}, {&at_branch3[0], &at_branch3[1], &at_branch3[2]}, 1, 3);
+    const typename Base::Source of_branch1{&branch1, &at_branch1[3], 0, "branch1.conv4"},
+        of_branch2{&branch2, &at_branch2[3], shift_, "branch2.conv4"},
+        of_branch3{&odd, &at_branch3[3], shift_, "branch3.conv4"},
+        of_edge_branch1{&edge_branch1, &at_branch1[3], 0, "edge_branch1.conv4"};
     blur_v_conv = layer("blur.conv1.v", {of_branch3}, 3, 1, Output::sums);
     edge_v_conv = layer("edge.conv1.v", {of_branch3}, 3, 1, Output::sums);
     blur_u_conv = layer("blur.conv1.u", {of_branch1, of_branch2}, 3, 3, Output::sums);
@@ -278,7 +357,11 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
     for (const Pixel edge : edges) indices_.push_back(index(edge));
     mark(indices_, at_edges);
     workers.for_ranges(2, 1,
-                       [&](int i, int, int) { i ? widen(at_edges, 1, 2, 0, at_v) : widen(at_edges, 3, 2, 0, at_u); });
+                       [&](int i, int, int) {
+      Needed& at = i ? at_v : at_u;
+      widen(at_edges, i ? 1 : 3, 2, 0, at);
+      list_squares(at, i ? 1 : 3);
+    });
     workers.for_ranges(3, 1, [&](int branch, int, int) {
       if (branch == 0) {
         widen(at_u, 3, 1, 0, at_branch1[3]);
@@ -290,6 +373,8 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
         widen(branch == 1 ? at_u : at_v, branch == 1 ? 3 : 1, 1, shift_, at[3]);
         for (std::size_t i = 3; i > 0; --i) widen(at[i], 1, 1, 0, at[i - 1]);
       }
+      for (std::size_t i = 1; i < 4; ++i)
+        list_squares((branch == 0 ? at_branch1 : branch == 1 ? at_branch2 : at_branch3)[i], branch == 0 ? 3 : 1);
     });
   }
 
@@ -312,7 +397,7 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
 template <class T, class Hidden>
 class CellTrunk : public ListedConvolutions<T, Hidden> {
   using Base = ListedConvolutions<T, Hidden>;
-  using Base::convolve, Base::image, Base::image_channels, Base::layer, Base::mark, Base::pitch, Base::widen,
+  using Base::convolve, Base::image, Base::image_channels, Base::layer, Base::list_squares, Base::mark, Base::pitch, Base::widen,
       Base::width, Base::workers;
   using typename Base::Features;
   using typename Base::Layer;
@@ -321,7 +406,8 @@ class CellTrunk : public ListedConvolutions<T, Hidden> {
  public:
   CellTrunk(const Model& model, const NetworkKernels<Hidden>& kernels, Workers& workers_, const TileSize& tile)
       : Base(model, kernels, workers_, tile.height / cell + 2 * (model.depth + 1),
-             tile.width / cell + 2 * (model.depth + 1), tile.width / cell + 2 * (model.depth + 1) + 1, 27, 28),
+             padded(tile.width / cell + 2 * (model.depth + 1)), 5 * (padded(tile.width / cell + 2 * (model.depth + 1)) + 1),
+             27, 28),
         rows_(tile.height / cell + 2 * (model.depth + 1)),
         margin_(model.depth + 1),
         at_(std::size_t(model.depth + 2)) {
@@ -330,8 +416,10 @@ class CellTrunk : public ListedConvolutions<T, Hidden> {
     this->weights["stem"] = by_cell(this->weights["stem"]);
     std::string from = "image", name = "stem";
     for (int i = 0; i <= model.depth; ++i) {
-      const Plane& read = i == 0 ? image : planes_[std::size_t(i + 1) % 2];
-      layers_.push_back(layer(name, {{read, 0, from}}, 3, 1, i == model.depth ? Output::features : Output::hidden));
+      const typename Base::Source read =
+          i == 0 ? typename Base::Source{&image, nullptr, 0, from}
+                 : typename Base::Source{&planes_[std::size_t(i + 1) % 2], &at_[std::size_t(i) - 1], 0, from};
+      layers_.push_back(layer(name, {read}, 3, 1, i == model.depth ? Output::features : Output::hidden));
       from = name;
       name = "convs." + std::to_string(i);
     }
@@ -351,7 +439,10 @@ class CellTrunk : public ListedConvolutions<T, Hidden> {
     for (const Pixel edge : edges) indices_.push_back(index(edge));
     mark(indices_, at_.back());
     widen(at_.back(), 1, 0, 0, at_[at_.size() - 2]);
-    for (std::size_t i = at_.size() - 2; i > 0; --i) widen(at_[i], 1, 1, 0, at_[i - 1]);
+    for (std::size_t i = at_.size() - 2; i > 0; --i) {
+      widen(at_[i], 1, 1, 0, at_[i - 1]);
+      list_squares(at_[i], 1);
+    }
     for (std::size_t i = 0; i < layers_.size() - 1; ++i) convolve(layers_[i], at_[i], planes_[i % 2]);
     convolve(layers_.back(), at_[layers_.size() - 1], features_);
   }
@@ -361,6 +452,9 @@ class CellTrunk : public ListedConvolutions<T, Hidden> {
   }
 
  private:
+  /// To whole squares.
+  static int padded(int side) { return (side + 3) / 4 * 4; }
+
   /// A convolution over 9 x 9 pixels of 3 channels as one over 3 x 3 cells of 27 values.
   static std::vector<float> by_cell(const std::vector<float>& pixels) {
     constexpr std::size_t side = 3 * cell, area = side * side;
