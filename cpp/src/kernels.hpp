@@ -66,8 +66,8 @@ struct Convolution {
 /// computed together.
 inline constexpr int winograd_inputs = 36, winograd_outputs = 16, winograd_batch = 24;
 
-/// A convolution of 3 x 3 taps at listed squares of 4 x 4 pixels, with a quarter of the multiplications (Lavin and Gray,
-/// "Fast algorithms for convolutional neural networks", 2016); in float, whatever T is.
+/// A convolution of 3 x 3 taps at listed squares of 4 x 4 pixels, with a quarter of the multiplications (Lavin and
+/// Gray, "Fast algorithms for convolutional neural networks", 2016); in float, whatever T is.
 template <class T>
 struct WinogradConvolution {
   struct Source {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions and pooling at listed pixels. Compiled once per instruction set; multiply-adds are fused. Every pixel's
-// sum runs over taps and channels in the same order, so that its bits do not depend on which pixels stand beside it.
+// Convolutions and pooling at listed pixels. Compiled once per instruction set; multiply-adds are fused. Every sum runs
+// over taps and channels in the same order, so that its bits do not depend on which pixels stand beside it in the list.
 #include "kernels_variant.hpp"
 
 // What is narrower than float is multiplied and added in pairs or fours, by instructions that GCC has no vector type
@@ -217,10 +217,12 @@ inline void transform_outputs(const Floats* m, Floats* y, int step) {
 }
 
 template <class T>
-void convolve_winograd(const WinogradConvolution<T>& layer, const std::int32_t* squares, int n, float* scratch, T* out) {
+void convolve_winograd(const WinogradConvolution<T>& layer, const std::int32_t* squares, int n, float* scratch,
+                       T* out) {
   // Products of one kind stand together; their distance is no multiple of many cache lines.
   const std::ptrdiff_t inputs = std::ptrdiff_t(layer.source_count) * layer.inputs;
-  const std::ptrdiff_t in_pitch = n * inputs + feature_block, out_pitch = n * std::ptrdiff_t(layer.outputs) + feature_block;
+  const std::ptrdiff_t in_pitch = n * inputs + feature_block,
+                       out_pitch = n * std::ptrdiff_t(layer.outputs) + feature_block;
   float* const products = scratch + winograd_inputs * in_pitch;
 
   for (int i = 0; i < n; ++i)
@@ -255,8 +257,9 @@ void convolve_winograd(const WinogradConvolution<T>& layer, const std::int32_t* 
   for (int k = 0; k < winograd_inputs; ++k) {
     const float* taps[4];
     for (int s = 0; s < layer.source_count; ++s) taps[s] = scratch + k * in_pitch + s * layer.inputs;
-    const Convolution<float> product{taps, layer.source_count, layer.inputs, inputs,
-                                     layer.weights + k * inputs * layer.outputs, nullptr, layer.outputs, false};
+    const Convolution<float> product{
+        taps,    layer.source_count, layer.inputs, inputs, layer.weights + k * inputs * layer.outputs,
+        nullptr, layer.outputs,      false};
     convolve(product, at, n, products + k * out_pitch);
   }
 
@@ -290,9 +293,9 @@ void convolve_winograd(const WinogradConvolution<T>& layer, const std::int32_t* 
 }  // namespace
 
 #if defined(__AVX512BF16__)
-extern constinit const NetworkKernels<std::uint16_t> networks_bf16{
-    convolve<std::uint16_t, std::uint16_t>, convolve<std::uint16_t, float>, pool<std::uint16_t>,
-    convolve_winograd<std::uint16_t>};
+extern constinit const NetworkKernels<std::uint16_t> networks_bf16{convolve<std::uint16_t, std::uint16_t>,
+                                                                   convolve<std::uint16_t, float>, pool<std::uint16_t>,
+                                                                   convolve_winograd<std::uint16_t>};
 #elif defined(__AVX512VNNI__)
 extern constinit const NetworkKernels<std::uint8_t> networks_int8{
     convolve<std::uint8_t, std::uint8_t>, convolve<std::uint8_t, float>, convolve<std::uint8_t, std::uint16_t>,

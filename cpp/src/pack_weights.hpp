@@ -44,12 +44,13 @@ std::vector<float> winograd_weights(int outputs, int sources, int inputs, int pa
   std::vector<float> all;
   for (std::size_t i = 0; i < side; ++i)
     for (std::size_t j = 0; j < side; ++j) {
-      const auto packed =
-          pack_weights<float>(outputs, sources, inputs, padded_inputs, [&](std::size_t o, std::size_t s, std::size_t c) {
-            double sum = 0;
-            for (std::size_t k = 0; k < 9; ++k) sum += g[i][k / 3] * g[j][k % 3] * double(value(o, s, k, c));
-            return float(sum);
-          });
+      const auto packed = pack_weights<float>(outputs, sources, inputs, padded_inputs,
+                                              [&](std::size_t o, std::size_t s, std::size_t c) {
+                                                double sum = 0;
+                                                for (std::size_t k = 0; k < 9; ++k)
+                                                  sum += g[i][k / 3] * g[j][k % 3] * double(value(o, s, k, c));
+                                                return float(sum);
+                                              });
       all.insert(all.end(), packed.begin(), packed.end());
     }
   return all;

@@ -163,8 +163,16 @@ class ListedConvolutions : public Trunk<T> {
       sources[s] = {source.plane->data() + pixels(source.shift) * channels,
                     source.known->mask.data() + guard + pixels(source.shift)};
     }
-    WinogradConvolution<Hidden> convolution{sources.data(), int(layer.sources.size()), channels, zeros.data(), {}, {},
-                                            layer.winograd_weights.data(), channels, layer.relu, at.mask.data() + guard};
+    WinogradConvolution<Hidden> convolution{sources.data(),
+                                            int(layer.sources.size()),
+                                            channels,
+                                            zeros.data(),
+                                            {},
+                                            {},
+                                            layer.winograd_weights.data(),
+                                            channels,
+                                            layer.relu,
+                                            at.mask.data() + guard};
     for (int k = 0; k < winograd_inputs; ++k)
       convolution.in[std::size_t(k)] = ((k / 6 - 1) * pitch + k % 6 - 1) * layer.dilation;
     for (int k = 0; k < winograd_outputs; ++k)
@@ -286,7 +294,8 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
                             const std::array<const Needed*, 3>& known, int dilation, int last_kernel) {
       const auto conv = [&](std::size_t i, int kernel) {
         const std::string from = name + ".conv" + std::to_string(i);
-        return layer(name + ".conv" + std::to_string(i + 1), {{planes[i - 1], known[i - 1], 0, from}}, kernel, dilation);
+        return layer(name + ".conv" + std::to_string(i + 1), {{planes[i - 1], known[i - 1], 0, from}}, kernel,
+                     dilation);
       };
       return std::array{layer(name + ".conv1", {{&image, nullptr, 0, "image"}}, 3, 1), conv(1, 3), conv(2, 3),
                         conv(3, last_kernel)};
@@ -356,8 +365,7 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
     indices_.clear();
     for (const Pixel edge : edges) indices_.push_back(index(edge));
     mark(indices_, at_edges);
-    workers.for_ranges(2, 1,
-                       [&](int i, int, int) {
+    workers.for_ranges(2, 1, [&](int i, int, int) {
       Needed& at = i ? at_v : at_u;
       widen(at_edges, i ? 1 : 3, 2, 0, at);
       list_squares(at, i ? 1 : 3);
@@ -397,8 +405,8 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
 template <class T, class Hidden>
 class CellTrunk : public ListedConvolutions<T, Hidden> {
   using Base = ListedConvolutions<T, Hidden>;
-  using Base::convolve, Base::image, Base::image_channels, Base::layer, Base::list_squares, Base::mark, Base::pitch, Base::widen,
-      Base::width, Base::workers;
+  using Base::convolve, Base::image, Base::image_channels, Base::layer, Base::list_squares, Base::mark, Base::pitch,
+      Base::widen, Base::width, Base::workers;
   using typename Base::Features;
   using typename Base::Layer;
   using typename Base::Plane;
@@ -406,8 +414,8 @@ class CellTrunk : public ListedConvolutions<T, Hidden> {
  public:
   CellTrunk(const Model& model, const NetworkKernels<Hidden>& kernels, Workers& workers_, const TileSize& tile)
       : Base(model, kernels, workers_, tile.height / cell + 2 * (model.depth + 1),
-             padded(tile.width / cell + 2 * (model.depth + 1)), 5 * (padded(tile.width / cell + 2 * (model.depth + 1)) + 1),
-             27, 28),
+             padded(tile.width / cell + 2 * (model.depth + 1)),
+             5 * (padded(tile.width / cell + 2 * (model.depth + 1)) + 1), 27, 28),
         rows_(tile.height / cell + 2 * (model.depth + 1)),
         margin_(model.depth + 1),
         at_(std::size_t(model.depth + 2)) {

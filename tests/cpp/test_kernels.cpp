@@ -188,8 +188,8 @@ TEST_CASE("convolutions at listed pixels are the sums written out and touch no o
 
 namespace {
 
-/// Winograd's filtering of three 3 x 3 squares of 4 x 4 pixels, against the sums written out. A quarter of the inputs is not known, a
-/// fifth of the outputs not wanted.
+/// Winograd's filtering of 3 x 3 squares, times those that are interleaved with them, against the sums written out. A
+/// quarter of the inputs is not known, a fifth of the outputs not wanted.
 template <class T>
 void check_winograd(const NetworkKernels<T>& kernels, int sources, int inputs, int outputs, int dilation, bool relu,
                     double rounding) {
@@ -225,10 +225,9 @@ void check_winograd(const NetworkKernels<T>& kernels, int sources, int inputs, i
   };
   const auto transformed = cpu::winograd_weights(outputs, sources, inputs, inputs, weight);
   const std::vector<T> zeros(static_cast<std::size_t>(inputs));
-  WinogradConvolution<T> layer{source.data(), sources, inputs,        zeros.data(), {},
-                               {},            transformed.data(), outputs, relu, wanted.data()};
-  for (int k = 0; k < winograd_inputs; ++k)
-    layer.in[std::size_t(k)] = ((k / 6 - 1) * pitch + k % 6 - 1) * dilation;
+  WinogradConvolution<T> layer{source.data(),      sources, inputs, zeros.data(), {}, {},
+                               transformed.data(), outputs, relu,   wanted.data()};
+  for (int k = 0; k < winograd_inputs; ++k) layer.in[std::size_t(k)] = ((k / 6 - 1) * pitch + k % 6 - 1) * dilation;
   for (int k = 0; k < winograd_outputs; ++k) layer.out[std::size_t(k)] = (k / 4 * pitch + k % 4) * dilation;
   std::vector<std::int32_t> squares;
   for (int y = 0; y < side; ++y)
@@ -240,7 +239,7 @@ void check_winograd(const NetworkKernels<T>& kernels, int sources, int inputs, i
     kernels.convolve_winograd(layer, squares.data() + i, int(std::min(squares.size() - i, std::size_t(winograd_batch))),
                               scratch.data(), out.data());
 
-  double worst = 0;
+  double worst = 0, largest = 0;
   for (int y = 0; y < pitch; ++y)
     for (int x = 0; x < pitch; ++x)
       for (int o = 0; o < outputs; ++o) {
@@ -251,7 +250,7 @@ void check_winograd(const NetworkKernels<T>& kernels, int sources, int inputs, i
           CHECK(got == T(7));
           continue;
         }
-        double sum = 0, squared = 0;
+        double sum = 0, magnitude = 0;
         for (std::size_t s = 0; s < in.size(); ++s)
           for (std::size_t k = 0; k < 9; ++k) {
             const int from = p + ((int(k) / 3 - 1) * pitch + int(k) % 3 - 1) * dilation;
@@ -259,14 +258,16 @@ void check_winograd(const NetworkKernels<T>& kernels, int sources, int inputs, i
               const double term = value_of(in[s][std::size_t(from * inputs + c)]) *
                                   double(weight(std::size_t(o), s, k, std::size_t(c)));
               sum += term;
-              squared += term * term;
+              magnitude += std::abs(term);
             }
           }
         if (relu) sum = std::max(sum, 0.0);
-        worst = std::max(worst, (std::abs(value_of(got) - sum) - rounding * std::abs(sum)) / std::sqrt(squared));
+        worst = std::max(worst, std::abs(value_of(got) - sum) - rounding * std::abs(sum));
+        largest = std::max(largest, magnitude);
       }
-  MESSAGE(worst * 0x1p24);
-  CHECK(worst < 100 * 0x1p-24);
+  // An output has the rounding of all inputs of its square, which the transforms make up to ten times as large; 7 was
+  // seen, and a wrong tap is off by 20,000.
+  CHECK(worst <= 16 * 0x1p-24 * largest);
 }
 
 }  // namespace
