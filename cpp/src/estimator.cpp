@@ -412,7 +412,7 @@ void Estimator::Cpu::evaluate(Head head, bool by_patch, const ImageView& image, 
   if (!by_patch) {
     visit_shared([&]<class T>(SharedNetworks<T>& networks) {
       workers.for_ranges(total, networks.heads.batch, [&](int begin, int end, int slot) {
-        const std::ptrdiff_t size = std::ptrdiff_t{networks.heads.positions()} * model.width;
+        const std::ptrdiff_t size = networks.heads.edge_size();
         for (int k = begin; k < end; ++k) {
           const std::size_t edge = std::size_t(selection[std::size_t(k)]);
           networks.trunk->gather(head, {result.edges[2 * edge] - y0, result.edges[2 * edge + 1] - x0},

@@ -62,34 +62,41 @@ struct Convolution {
   const float* scales = nullptr;  // (outputs) of integers only: what 1 in the sum, which has no bias, is in the output
 };
 
-/// What Winograd's minimal filtering F(4 x 4, 3 x 3) reads and computes at a time, and how many such squares are
-/// computed together.
-inline constexpr int winograd_inputs = 36, winograd_outputs = 16, winograd_batch = 24;
+/// Squares of Winograd's minimal filtering that are computed together.
+inline constexpr int winograd_batch = 24;
 
-/// A convolution of 3 x 3 taps at listed squares of 4 x 4 pixels, with a quarter of the multiplications (Lavin and
-/// Gray, "Fast algorithms for convolutional neural networks", 2016); in float, whatever T is.
-template <class T>
+/// A convolution of 3 x 3 taps at listed squares of `side` x `side` pixels, side 3 or 4, with fewer multiplications:
+/// (side + 2)^2 in place of 9 * side^2 (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016).
+/// Transformed inputs and weights are rounded to T, their products summed in float.
+template <class T, int side>
 struct WinogradConvolution {
+  static constexpr int read = (side + 2) * (side + 2), computed = side * side;
+
   struct Source {
     const T* values;            // as it reads, seen from pixel 0
-    const std::uint8_t* known;  // by pixel; the values of others count as 0
+    const std::uint8_t* known;  // by pixel; the values of others count as 0; null: all are known
   };
   const Source* sources;
   int source_count;
-  int inputs;                                    // channels of every source; a multiple of feature_block
-  const T* zeros;                                // (inputs)
-  std::array<std::int32_t, winograd_inputs> in;  // pixels, seen from the square's first output; by rows
-  std::array<std::int32_t, winograd_outputs> out;
-  const float* weights;  // (36, outputs / 16, source_count, inputs, 16), see winograd_weights
-  int outputs;           // a multiple of feature_block
+  int inputs;                         // channels of every source; a multiple of feature_block
+  const T* zeros;                     // (inputs)
+  std::array<std::int32_t, read> in;  // pixels, seen from a square's listed one; by rows
+  std::array<std::int32_t, computed> out;
+  const T* weights;  // for each product as those of Convolution, with sources for taps; see winograd_weights
+  int outputs;       // a multiple of feature_block
   bool relu;
-  const std::uint8_t* wanted;  // by pixel; no others are written
+  const std::uint8_t* wanted;  // by pixel; no others are written; null: all are
 };
 
-/// Floats of scratch memory.
-inline std::size_t winograd_scratch(int source_count, int inputs, int outputs) {
-  return winograd_inputs * std::size_t(winograd_batch * (source_count * inputs + outputs) + 2 * feature_block);
+/// Values of memory for the inputs, or the outputs, of winograd_batch squares while they are transformed.
+template <int side>
+std::size_t winograd_memory(int channels) {
+  return std::size_t((side + 2) * (side + 2)) * std::size_t(winograd_batch * channels + feature_block);
 }
+
+template <class T, int side>
+using ConvolveSquares = void (*)(const WinogradConvolution<T, side>& layer, const std::int32_t* squares, int n,
+                                 T* transformed, float* products, T* out);
 
 /// T is float, or uint16_t for bf16.
 template <class T>
@@ -99,9 +106,9 @@ struct NetworkKernels {
   void (*convolve_to_float)(const Convolution<T>& layer, const std::int32_t* pixels, int n, float* out);
   /// Maximum over the 3 x 3 pixels around each listed one; values are not negative; `row` elements from row to row.
   void (*pool)(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* pixels, int n, T* out);
-  /// At most winograd_batch squares, by their first pixels.
-  void (*convolve_winograd)(const WinogradConvolution<T>& layer, const std::int32_t* squares, int n, float* scratch,
-                            T* out);
+  /// At most winograd_batch squares. See winograd_memory for `transformed`, of all sources, and `products`.
+  ConvolveSquares<T, 3> convolve_3x3;
+  ConvolveSquares<T, 4> convolve_4x4;
 };
 
 /// Integers; outputs of convolve are rounded to the nearest in [0, 255].

@@ -192,72 +192,92 @@ inline Floats load_floats(const std::uint16_t* in) {
 inline void store_floats(Floats values, std::uint16_t* out) { store(__m512(values), out); }
 #endif
 
-// Winograd's transforms for the points 0, +-a, +-b and infinity, of which these keep rounding small.
+// Winograd's transforms for points (see winograd_weights) that keep rounding small.
 constexpr float a = 0.70710678f, b = 1.41421356f;
 
-/// Of 6 inputs, `step` apart, as many products.
+/// Of side + 2 inputs, `step` apart, as many products.
+template <int side>
 inline void transform_inputs(const Floats* x, int step, Floats* y) {
-  const Floats x0 = x[0], x1 = x[step], x2 = x[2 * step], x3 = x[3 * step], x4 = x[4 * step], x5 = x[5 * step];
-  const Floats even_a = x4 - 2.0f * x2, odd_a = a * x3 - b * x1, even_b = x4 - 0.5f * x2, odd_b = b * x3 - a * x1;
-  y[0] = x0 - 2.5f * x2 + x4;
-  y[step] = even_a + odd_a;
-  y[2 * step] = even_a - odd_a;
-  y[3 * step] = even_b + odd_b;
-  y[4 * step] = even_b - odd_b;
-  y[5 * step] = x1 - 2.5f * x3 + x5;
+  const Floats x0 = x[0], x1 = x[step], x2 = x[2 * step], x3 = x[3 * step], x4 = x[4 * step];
+  if constexpr (side == 3) {
+    const Floats even_a = 0.5f * x2 - 1.125f * x0, odd_a = x3 - 2.25f * x1;
+    const Floats even_b = 1.5f * x2 - 0.375f * x0, odd_b = x3 - 0.25f * x1;
+    y[0] = odd_a + even_a;
+    y[step] = odd_a - even_a;
+    y[2 * step] = odd_b + even_b;
+    y[3 * step] = odd_b - even_b;
+    y[4 * step] = 0.5625f * x0 - 2.5f * x2 + x4;
+  } else {
+    const Floats x5 = x[5 * step];
+    const Floats even_a = x4 - 2.0f * x2, odd_a = a * x3 - b * x1, even_b = x4 - 0.5f * x2, odd_b = b * x3 - a * x1;
+    y[0] = x0 - 2.5f * x2 + x4;
+    y[step] = even_a + odd_a;
+    y[2 * step] = even_a - odd_a;
+    y[3 * step] = even_b + odd_b;
+    y[4 * step] = even_b - odd_b;
+    y[5 * step] = x1 - 2.5f * x3 + x5;
+  }
 }
 
-/// Of 6 products 4 outputs, `step` apart.
+/// Of side + 2 products `side` outputs, `step` apart.
+template <int side>
 inline void transform_outputs(const Floats* m, Floats* y, int step) {
-  const Floats sum_a = m[1] + m[2], difference_a = m[1] - m[2], sum_b = m[3] + m[4], difference_b = m[3] - m[4];
-  y[0] = m[0] + sum_a + sum_b;
-  y[step] = a * difference_a + b * difference_b;
-  y[2 * step] = 0.5f * sum_a + 2.0f * sum_b;
-  y[3 * step] = a * a * a * difference_a + b * b * b * difference_b + m[5];
+  if constexpr (side == 3) {
+    const Floats sum_a = m[0] + m[1], difference_a = m[0] - m[1], sum_b = m[2] + m[3], difference_b = m[2] - m[3];
+    y[0] = sum_a + sum_b;
+    y[step] = 0.5f * difference_a + 1.5f * difference_b;
+    y[2 * step] = 0.25f * sum_a + 2.25f * sum_b + m[4];
+  } else {
+    const Floats sum_a = m[1] + m[2], difference_a = m[1] - m[2], sum_b = m[3] + m[4], difference_b = m[3] - m[4];
+    y[0] = m[0] + sum_a + sum_b;
+    y[step] = a * difference_a + b * difference_b;
+    y[2 * step] = 0.5f * sum_a + 2.0f * sum_b;
+    y[3 * step] = a * a * a * difference_a + b * b * b * difference_b + m[5];
+  }
 }
 
-template <class T>
-void convolve_winograd(const WinogradConvolution<T>& layer, const std::int32_t* squares, int n, float* scratch,
-                       T* out) {
+template <class T, int side>
+void convolve_squares(const WinogradConvolution<T, side>& layer, const std::int32_t* squares, int n, T* transformed,
+                      float* products, T* out) {
+  constexpr int wide = side + 2, kinds = wide * wide;
   // Products of one kind stand together; their distance is no multiple of many cache lines.
   const std::ptrdiff_t inputs = std::ptrdiff_t(layer.source_count) * layer.inputs;
   const std::ptrdiff_t in_pitch = n * inputs + feature_block,
                        out_pitch = n * std::ptrdiff_t(layer.outputs) + feature_block;
-  float* const products = scratch + winograd_inputs * in_pitch;
 
   for (int i = 0; i < n; ++i)
     for (int s = 0; s < layer.source_count; ++s) {
       const auto& source = layer.sources[s];
-      const T* in[winograd_inputs];
-      for (int k = 0; k < winograd_inputs; ++k) {
+      const T* in[kinds];
+      for (int k = 0; k < kinds; ++k) {
         const std::ptrdiff_t pixel = squares[i] + layer.in[std::size_t(k)];
-        in[k] = source.known[pixel] ? source.values + pixel * layer.inputs : layer.zeros;
+        in[k] = !source.known || source.known[pixel] ? source.values + pixel * layer.inputs : layer.zeros;
       }
       for (int c = 0; c < layer.inputs; c += vector_floats) {
-        Floats x[winograd_inputs];
+        Floats x[kinds];
 #pragma GCC unroll 6
-        for (int column = 0; column < 6; ++column) {
+        for (int column = 0; column < wide; ++column) {
 #pragma GCC unroll 6
-          for (int row = 0; row < 6; ++row) x[6 * row + column] = load_floats(in[6 * row + column] + c);
-          transform_inputs(x + column, 6, x + column);
+          for (int row = 0; row < wide; ++row) x[wide * row + column] = load_floats(in[wide * row + column] + c);
+          transform_inputs<side>(x + column, wide, x + column);
         }
-        float* to = scratch + i * inputs + s * layer.inputs + c;
+        T* to = transformed + i * inputs + s * layer.inputs + c;
 #pragma GCC unroll 6
-        for (int row = 0; row < 6; ++row) {
-          Floats y[6];
-          transform_inputs(x + 6 * row, 1, y);
+        for (int row = 0; row < wide; ++row) {
+          Floats y[wide];
+          transform_inputs<side>(x + wide * row, 1, y);
 #pragma GCC unroll 6
-          for (int column = 0; column < 6; ++column) store_floats(y[column], to + (6 * row + column) * in_pitch);
+          for (int column = 0; column < wide; ++column) store_floats(y[column], to + (wide * row + column) * in_pitch);
         }
       }
     }
 
   std::int32_t at[winograd_batch];
   for (int i = 0; i < n; ++i) at[i] = i;
-  for (int k = 0; k < winograd_inputs; ++k) {
-    const float* taps[4];
-    for (int s = 0; s < layer.source_count; ++s) taps[s] = scratch + k * in_pitch + s * layer.inputs;
-    const Convolution<float> product{
+  for (int k = 0; k < kinds; ++k) {
+    const T* taps[4];
+    for (int s = 0; s < layer.source_count; ++s) taps[s] = transformed + k * in_pitch + s * layer.inputs;
+    const Convolution<T> product{
         taps,    layer.source_count, layer.inputs, inputs, layer.weights + k * inputs * layer.outputs,
         nullptr, layer.outputs,      false};
     convolve(product, at, n, products + k * out_pitch);
@@ -266,24 +286,24 @@ void convolve_winograd(const WinogradConvolution<T>& layer, const std::int32_t* 
   for (int i = 0; i < n; ++i)
     for (int c = 0; c < layer.outputs; c += vector_floats) {
       const float* from = products + i * std::ptrdiff_t(layer.outputs) + c;
-      Floats y[24];
+      Floats y[side * wide];
 #pragma GCC unroll 6
-      for (int column = 0; column < 6; ++column) {
-        Floats m[6];
+      for (int column = 0; column < wide; ++column) {
+        Floats m[wide];
 #pragma GCC unroll 6
-        for (int row = 0; row < 6; ++row) m[row] = load_floats(from + (6 * row + column) * out_pitch);
-        transform_outputs(m, y + column, 6);
+        for (int row = 0; row < wide; ++row) m[row] = load_floats(from + (wide * row + column) * out_pitch);
+        transform_outputs<side>(m, y + column, wide);
       }
 #pragma GCC unroll 4
-      for (int row = 0; row < 4; ++row) {
-        Floats z[4];
-        transform_outputs(y + 6 * row, z, 1);
+      for (int row = 0; row < side; ++row) {
+        Floats z[side];
+        transform_outputs<side>(y + wide * row, z, 1);
 #pragma GCC unroll 4
-        for (int column = 0; column < 4; ++column) {
-          const std::ptrdiff_t pixel = squares[i] + layer.out[std::size_t(4 * row + column)];
+        for (int column = 0; column < side; ++column) {
+          const std::ptrdiff_t pixel = squares[i] + layer.out[std::size_t(side * row + column)];
           Floats value = z[column];
           if (layer.relu) value = value > 0 ? value : Floats{};
-          if (layer.wanted[pixel]) store_floats(value, out + pixel * layer.outputs + c);
+          if (!layer.wanted || layer.wanted[pixel]) store_floats(value, out + pixel * layer.outputs + c);
         }
       }
     }
@@ -293,16 +313,16 @@ void convolve_winograd(const WinogradConvolution<T>& layer, const std::int32_t* 
 }  // namespace
 
 #if defined(__AVX512BF16__)
-extern constinit const NetworkKernels<std::uint16_t> networks_bf16{convolve<std::uint16_t, std::uint16_t>,
-                                                                   convolve<std::uint16_t, float>, pool<std::uint16_t>,
-                                                                   convolve_winograd<std::uint16_t>};
+extern constinit const NetworkKernels<std::uint16_t> networks_bf16{
+    convolve<std::uint16_t, std::uint16_t>, convolve<std::uint16_t, float>, pool<std::uint16_t>,
+    convolve_squares<std::uint16_t, 3>, convolve_squares<std::uint16_t, 4>};
 #elif defined(__AVX512VNNI__)
 extern constinit const NetworkKernels<std::uint8_t> networks_int8{
     convolve<std::uint8_t, std::uint8_t>, convolve<std::uint8_t, float>, convolve<std::uint8_t, std::uint16_t>,
     pool<std::uint8_t>};
 #else
 extern constinit const NetworkKernels<float> networks_float{convolve<float, float>, convolve<float, float>, pool<float>,
-                                                            convolve_winograd<float>};
+                                                            convolve_squares<float, 3>, convolve_squares<float, 4>};
 #endif
 
 }  // namespace defocus_fast::DEFOCUS_FAST_VARIANT

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -29,28 +30,37 @@ std::vector<Weight<T>> pack_weights(int outputs, int taps, int inputs, int padde
   return packed;
 }
 
+/// The points of Winograd's filtering; one more is infinity. Small rounding in bf16 and float was what chose them.
+template <int side>
+std::array<double, side + 1> winograd_points() {
+  if constexpr (side == 3)
+    return {0.5, -0.5, 1.5, -1.5};
+  else
+    return {0, std::sqrt(0.5), -std::sqrt(0.5), std::sqrt(2.0), -std::sqrt(2.0)};
+}
+
 /// WinogradConvolution::weights of value(output, source, k, input), k in [0, 9).
-template <class Value>
-std::vector<float> winograd_weights(int outputs, int sources, int inputs, int padded_inputs, const Value& value) {
-  constexpr std::size_t side = 6;
-  // [1, p, p^2] over the product of p's distances to the other points, which are 0, +-sqrt(1/2) and +-sqrt(2).
-  const double a = std::sqrt(0.5), b = std::sqrt(2.0);
-  const double g[side][3] = {{1, 0, 0},
-                             {-2.0 / 3, -2.0 / 3 * a, -1.0 / 3},
-                             {-2.0 / 3, 2.0 / 3 * a, -1.0 / 3},
-                             {1.0 / 6, b / 6, 1.0 / 3},
-                             {1.0 / 6, -b / 6, 1.0 / 3},
-                             {0, 0, 1}};
-  std::vector<float> all;
-  for (std::size_t i = 0; i < side; ++i)
-    for (std::size_t j = 0; j < side; ++j) {
-      const auto packed = pack_weights<float>(outputs, sources, inputs, padded_inputs,
-                                              [&](std::size_t o, std::size_t s, std::size_t c) {
-                                                double sum = 0;
-                                                for (std::size_t k = 0; k < 9; ++k)
-                                                  sum += g[i][k / 3] * g[j][k % 3] * double(value(o, s, k, c));
-                                                return float(sum);
-                                              });
+template <class T, int side, class Value>
+std::vector<T> winograd_weights(int outputs, int sources, int inputs, int padded_inputs, const Value& value) {
+  // [1, p, p^2] over the product of p's distances to the other points.
+  std::array<std::array<double, 3>, side + 2> g{};
+  const auto points = winograd_points<side>();
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    double distances = 1;
+    for (std::size_t k = 0; k < points.size(); ++k)
+      if (k != i) distances *= points[i] - points[k];
+    g[i] = {1 / distances, points[i] / distances, points[i] * points[i] / distances};
+  }
+  g.back() = {0, 0, 1};
+  std::vector<T> all;
+  for (const auto& vertical : g)
+    for (const auto& horizontal : g) {
+      const auto packed =
+          pack_weights<T>(outputs, sources, inputs, padded_inputs, [&](std::size_t o, std::size_t s, std::size_t c) {
+            double sum = 0;
+            for (std::size_t k = 0; k < 9; ++k) sum += vertical[k / 3] * horizontal[k % 3] * double(value(o, s, k, c));
+            return float(sum);
+          });
       all.insert(all.end(), packed.begin(), packed.end());
     }
   return all;

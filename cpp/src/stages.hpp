@@ -140,7 +140,7 @@ std::unique_ptr<Trunk<T>> make_trunk(const Model& model, const NetworkKernels<Hi
 template <class T>
 class Heads {
  public:
-  static constexpr int batch = 32;  // edges whose features stay in the second-level cache
+  static constexpr int batch = winograd_batch;  // edges whose features stay in the second-level cache
 
   /// `slots`: how many threads may ask at once, each under a number of its own.
   Heads(const Model& model, const NetworkKernels<T>& network_kernels, const Kernels& kernels, int slots);
@@ -148,8 +148,9 @@ class Heads {
   Heads(const Heads&) = delete;
   Heads& operator=(const Heads&) = delete;
 
-  int positions() const { return positions_; }  // of features that a head reads per edge
-  /// Input of predict: (batch, positions, width).
+  /// Values that a head reads per edge: at 25 pixels, or of one cell.
+  int edge_size() const { return edge_size_; }
+  /// Input of predict: (batch, edge_size).
   T* features(int slot);
   /// Probabilities of the first `count` edges; rows are pitch(head) apart. Spends the features.
   const float* predict(Head head, int count, int slot);
@@ -161,11 +162,12 @@ class Heads {
 
   const NetworkKernels<T>& network_kernels_;
   const Kernels& kernels_;
-  int positions_, levels_;
+  int channels_, edge_size_, levels_;
   std::array<std::vector<Layer>, 2> layers_;  // by Head
   std::array<int, 2> pitch_{};
   std::vector<Slot> slots_;
-  std::vector<std::int32_t> one_per_edge_, inner_3x3_;  // pixels at which a layer is evaluated
+  std::array<std::vector<T>, 2> conv2_;        // weights, by Head; of the architecture that has it
+  std::vector<std::int32_t> edges_, windows_;  // pixels at which layers are evaluated
 };
 
 // ---- patch_networks.cpp

@@ -29,6 +29,7 @@ template <class T, class Hidden>
 class ListedConvolutions : public Trunk<T> {
  protected:
   using Plane = std::vector<Hidden>;
+  using Winograd = WinogradConvolution<Hidden, 4>;
   using Features = std::vector<T>;
 
   /// What a convolution reads: the outputs of the layer `from`, `shift` px down and right of the pixel; `known` is null
@@ -47,7 +48,7 @@ class ListedConvolutions : public Trunk<T> {
     bool relu;
     std::vector<Source> sources;
     int dilation;
-    std::vector<float> winograd_weights;  // of layers that have it
+    std::vector<Hidden> winograd_weights;  // of layers that have it
   };
 
   /// `image_inputs` values of the picture at every pixel of the grid, stored as `image_channels`, an even number.
@@ -113,12 +114,14 @@ class ListedConvolutions : public Trunk<T> {
     } else {
       result.weights = pack_weights<Hidden>(width, taps, int(real), int(inputs), weight);
       if (kernel == 3 && !first) {
-        result.winograd_weights = winograd_weights(
+        result.winograd_weights = winograd_weights<Hidden, 4>(
             width, int(sources.size()), int(real), int(inputs),
             [&](std::size_t o, std::size_t s, std::size_t k, std::size_t c) { return weight(o, s * area + k, c); });
         number_squares(dilation);
-        for (auto& memory : scratch)
-          memory.resize(std::max(memory.size(), winograd_scratch(int(sources.size()), channels, channels)));
+        for (auto& [transformed, products] : scratch) {
+          transformed.resize(std::max(transformed.size(), winograd_memory<4>(int(sources.size()) * channels)));
+          products.resize(winograd_memory<4>(channels));
+        }
       }
     }
     return result;
@@ -130,11 +133,12 @@ class ListedConvolutions : public Trunk<T> {
     if constexpr (has_winograd && std::is_same_v<Out, Hidden>)
       // A square takes about as long as 5 pixels by themselves.
       if (!layer.winograd_weights.empty() && 5 * at.squares.size() < at.pixels.size()) {
-        std::array<typename WinogradConvolution<Hidden>::Source, 3> sources;
+        std::array<typename Winograd::Source, 3> sources;
         const auto convolution = winograd(layer, at, sources);
         workers.for_ranges(int(at.squares.size()), winograd_batch, [&](int begin, int end, int slot) {
-          kernels.convolve_winograd(convolution, at.squares.data() + begin, end - begin,
-                                    scratch[std::size_t(slot)].data(), to.data());
+          auto& [transformed, products] = scratch[std::size_t(slot)];
+          kernels.convolve_4x4(convolution, at.squares.data() + begin, end - begin, transformed.data(), products.data(),
+                               to.data());
         });
         return;
       }
@@ -155,27 +159,26 @@ class ListedConvolutions : public Trunk<T> {
   }
 
   /// `sources` are filled, and must outlive the answer.
-  WinogradConvolution<Hidden> winograd(const Layer& layer, const Needed& at,
-                                       std::array<typename WinogradConvolution<Hidden>::Source, 3>& sources) const {
+  Winograd winograd(const Layer& layer, const Needed& at, std::array<typename Winograd::Source, 3>& sources) const {
     const auto pixels = [&](int n) { return std::ptrdiff_t{n} * (pitch + 1); };
     for (std::size_t s = 0; s < layer.sources.size(); ++s) {
       const Source& source = layer.sources[s];
       sources[s] = {source.plane->data() + pixels(source.shift) * channels,
                     source.known->mask.data() + guard + pixels(source.shift)};
     }
-    WinogradConvolution<Hidden> convolution{sources.data(),
-                                            int(layer.sources.size()),
-                                            channels,
-                                            zeros.data(),
-                                            {},
-                                            {},
-                                            layer.winograd_weights.data(),
-                                            channels,
-                                            layer.relu,
-                                            at.mask.data() + guard};
-    for (int k = 0; k < winograd_inputs; ++k)
+    Winograd convolution{sources.data(),
+                         int(layer.sources.size()),
+                         channels,
+                         zeros.data(),
+                         {},
+                         {},
+                         layer.winograd_weights.data(),
+                         channels,
+                         layer.relu,
+                         at.mask.data() + guard};
+    for (int k = 0; k < Winograd::read; ++k)
       convolution.in[std::size_t(k)] = ((k / 6 - 1) * pitch + k % 6 - 1) * layer.dilation;
-    for (int k = 0; k < winograd_outputs; ++k)
+    for (int k = 0; k < Winograd::computed; ++k)
       convolution.out[std::size_t(k)] = (k / 4 * pitch + k % 4) * layer.dilation;
     return convolution;
   }
@@ -253,7 +256,11 @@ class ListedConvolutions : public Trunk<T> {
   static constexpr bool has_winograd = !std::is_same_v<Hidden, std::uint8_t>;
   std::vector<Hidden> zeros;
   std::array<std::vector<std::int32_t>, 4> first_of_square;  // by dilation, for each pixel
-  std::vector<std::vector<float>> scratch;                   // one per worker
+  struct Scratch {
+    std::vector<Hidden> transformed;
+    std::vector<float> products;
+  };
+  std::vector<Scratch> scratch;  // one per worker
 };
 
 /// The paper's networks: features of both at every pixel that a patch around an edge holds.
@@ -261,7 +268,7 @@ template <class T, class Hidden>
 class Tip22Trunk : public ListedConvolutions<T, Hidden> {
   using Base = ListedConvolutions<T, Hidden>;
   using Base::channels, Base::convolve, Base::image, Base::image_channels, Base::layer, Base::list_squares, Base::mark,
-      Base::pitch, Base::pool, Base::widen, Base::width, Base::workers;
+      Base::pitch, Base::pool, Base::widen, Base::workers;
   using typename Base::Features;
   using typename Base::Layer;
   using typename Base::Plane;
@@ -354,7 +361,7 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
     const T* u = (head == Head::blur ? blur_u : edge_u).data();
     const T* v = (head == Head::blur ? blur_v : edge_v).data();
     const std::ptrdiff_t at = std::ptrdiff_t{index(edge)} * channels;
-    fuse_(u + at, v + at, u_offset_.data(), v_offset_.data(), width, out);
+    fuse_(u + at, v + at, u_offset_.data(), v_offset_.data(), channels, out);
   }
 
  private:
@@ -405,8 +412,8 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
 template <class T, class Hidden>
 class CellTrunk : public ListedConvolutions<T, Hidden> {
   using Base = ListedConvolutions<T, Hidden>;
-  using Base::convolve, Base::image, Base::image_channels, Base::layer, Base::list_squares, Base::mark, Base::pitch,
-      Base::widen, Base::width, Base::workers;
+  using Base::channels, Base::convolve, Base::image, Base::image_channels, Base::layer, Base::list_squares, Base::mark,
+      Base::pitch, Base::widen, Base::workers;
   using typename Base::Features;
   using typename Base::Layer;
   using typename Base::Plane;
@@ -456,7 +463,7 @@ class CellTrunk : public ListedConvolutions<T, Hidden> {
   }
 
   void gather(Head, Pixel edge, T* out) const override {
-    std::copy_n(features_.data() + std::ptrdiff_t{index(edge)} * this->channels, width, out);
+    std::copy_n(features_.data() + std::ptrdiff_t{index(edge)} * channels, channels, out);
   }
 
  private:
