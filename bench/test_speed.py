@@ -600,7 +600,8 @@ def test_propagate_in_a_frame(run: Run) -> None:
 
 
 def trunk_multiply_adds(model: str, side: int, width: int = 64) -> int:
-    """Of a tile of which every pixel is an edge, as Tip22Trunk and CellTrunk in cpp/src/trunk.cpp compute it."""
+    """Of the convolutions as defined, where Tip22Trunk and CellTrunk in cpp/src/trunk.cpp compute them for a tile of
+    which every pixel is an edge."""
 
     def layer(reach: int, inputs: int, taps: int) -> int:
         return (side + 2 * reach) ** 2 * inputs * taps * width
