@@ -232,11 +232,11 @@ values up to rounding. All of this is checked in the run.
 {peers(results)}
 ## Against the machine
 
-Multiply-adds are those of the convolutions as they are defined, when every pixel is an edge, so that nothing is skipped,
-two operations each. Ours need fewer, by Winograd's filtering (a quarter in most layers), so shares may exceed 100 %. Bytes are
-those of the passes alone, each reading and writing its signals and coefficients once. The others, taking turns with
-ours, are convolutions by OpenVINO and by PyTorch (whose convolutions are oneDNN's) with 64, 128, 256 and 512 channels,
-and a copy by PyTorch.
+Multiply-adds are those of the convolutions as they are defined, when every pixel is an edge, so that nothing is
+skipped, two operations each. Ours need fewer, by Winograd's filtering (a quarter in most layers), so shares may exceed
+100 %. Bytes are those of the passes alone, each reading and writing its signals and coefficients once. The others,
+taking turns with ours, are convolutions by OpenVINO and by PyTorch (whose convolutions are oneDNN's) with 64, 128, 256
+and 512 channels, and a copy by PyTorch.
 
 {ceilings(results)}
 {overhead(results)}
