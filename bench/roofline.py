@@ -76,7 +76,7 @@ def detect_edges(pixels: int, edges: int, capacity: int) -> Iterator[Work]:
 
 def propagate(pixels: int, edges: int) -> Iterator[Work]:
     """cuda/domain_transform.cu with the expected error."""
-    signals, iterations = 3, 5
+    signals, iterations = 3, 3
 
     def work(bytes_per_pixel: float, operations_per_pixel: float = 0, launches: int = 1) -> Work:
         return Work("propagate", bytes_per_pixel * pixels, operations_per_pixel * pixels, launches=launches)

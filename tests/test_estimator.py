@@ -64,7 +64,7 @@ def test_result_is_consistent(estimator: Estimator, picture: np.ndarray) -> None
     trust = np.where(is_depth, 0.02, 1 - result.depth_probability)
     weights[y, x] = trust * (0.15 / (0.15 + deviation)) ** 2
     radii[y, x] = mean
-    expected = reference.propagate(picture, radii, weights, result.depth_edges, psi=100.0, sigma_r=0.75)
+    expected = reference.propagate(picture, radii, weights, result.depth_edges, psi=100.0, sigma_r=0.75, iterations=3)
     reached = np.isfinite(expected)
     np.testing.assert_allclose(result.map[reached], expected[reached], rtol=0, atol=PROPAGATED)
 
@@ -371,6 +371,7 @@ def test_unfit_out(estimator: Estimator, picture: np.ndarray, out: Any, error: t
         ({"sigma_s": 0.0}, "sigma_s: expected > 0, or None"),
         ({"sigma_r": 0.0}, "sigma_r: expected > 0, or None"),
         ({"guide_sigma_s": -1.0}, "^guide_sigma_s: expected a finite number > 0, got -1"),
+        ({"iterations": 0}, "^iterations: expected at least 1, or None for the default, got 0"),
         ({"iterations": 17}, "^iterations: expected 1 to 16, got 17"),
         ({"edge_stride": 0}, "edge_stride: expected 1 to 16, got 0"),
         ({"edge_stride": 17}, "edge_stride: expected 1 to 16, got 17"),

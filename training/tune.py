@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tune how a model's answers are spread, on scenes with known radii that it was not trained on, and write the outcome
 into its model.txt: the depth threshold of the smallest mean absolute error, and the two numbers of the expected error.
-Prints the errors for other values of sigma_r and psi too, which are the library's defaults for all models.
+Prints the errors for other values of sigma_r, psi and iterations too, which are the library's defaults for all models.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
         print(f"depth_threshold {threshold}: {errors[threshold]:.4f} px", flush=True)
     best = min(errors, key=errors.__getitem__)
     write(args.model, depth_threshold=best, error_floor=0, error_slope=1)  # the expected error is the spread itself
-    for name, values in {"sigma_r": (0.5, 1.0), "psi": (0.0, 30.0, 300.0)}.items():
+    for name, values in {"sigma_r": (0.5, 1.0), "psi": (0.0, 30.0, 300.0), "iterations": (2, 5)}.items():
         for value in values:
             print(f"{name} {value:g}: {error(args.model, scenes, **{name: value}):.4f} px", flush=True)
     results = maps(args.model, scenes)

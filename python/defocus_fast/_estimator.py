@@ -69,8 +69,9 @@ class Estimator:
         depth_threshold: edges of a higher depth probability are depth edges; in [0, 1]. At 1 no edge is, and the
             edge network does not run. None means 0.5 for hard labels, as in the paper, and what the model was tuned
             to for posterior ones.
-        sigma_r: see :func:`propagate`; None means 3.75 for hard labels, as in the paper, and 0.75 for posterior ones.
-        psi, sigma_s, guide_sigma_s, guide_sigma_r, iterations: see :func:`propagate`.
+        sigma_r, iterations: see :func:`propagate`; None means 3.75 and 5 for hard labels, as in the paper, and 0.75 and
+            3 for posterior ones, which more iterations do not make more accurate.
+        psi, sigma_s, guide_sigma_s, guide_sigma_r: see :func:`propagate`.
         edge_stride: in [1, 16]: the networks are asked only about edges whose row and column are multiples of it, and
             the others do not count as edges: less time and less accuracy, see ACCURACY.md for both models.
         max_edges: device "cuda" only: edges for which there is memory, and for which networks are evaluated; None means
@@ -112,7 +113,7 @@ class Estimator:
         sigma_r: float | None = None,
         guide_sigma_s: float = 7.0,
         guide_sigma_r: float = 0.5,
-        iterations: int = 5,
+        iterations: int | None = None,
         edge_stride: int = 1,
         max_edges: int | None = None,
         networks: Callable[[str, list[int], int], object] | None = None,
@@ -138,9 +139,9 @@ class Estimator:
             sigma_r=_default_to_zero("sigma_r", sigma_r),
             guide_sigma_s=guide_sigma_s,
             guide_sigma_r=guide_sigma_r,
-            iterations=_integer("iterations", iterations),
+            iterations=_count_or_zero("iterations", iterations),
             edge_stride=_integer("edge_stride", edge_stride),
-            max_edges=_edges(max_edges),
+            max_edges=_count_or_zero("max_edges", max_edges),
             networks=_networks(networks),
         )
         self._enqueueing = threading.RLock()  # the core refuses calls from within its own
@@ -486,13 +487,13 @@ def _threads(num_threads: int | None) -> int:
     return num_threads
 
 
-def _edges(max_edges: int | None) -> int:
+def _count_or_zero(name: str, value: int | None) -> int:
     """The core's form of None, which stands for a default, is 0."""
-    if max_edges is None:
+    if value is None:
         return 0
-    if _integer("max_edges", max_edges) < 1:
-        raise ValueError(f"max_edges: expected at least 1, or None for the default, got {max_edges}")
-    return max_edges
+    if _integer(name, value) < 1:
+        raise ValueError(f"{name}: expected at least 1, or None for the default, got {value}")
+    return value
 
 
 def _networks(networks: Callable[[str, list[int], int], object] | None) -> Callable[[str, list[int], int], object]:
