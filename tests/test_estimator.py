@@ -60,17 +60,18 @@ def test_result_is_consistent(estimator: Estimator, picture: np.ndarray) -> None
     np.testing.assert_allclose(result.radii, mean, rtol=1e-6)
     np.testing.assert_allclose(result.radius_deviation, deviation, rtol=0, atol=1e-5)
 
+    options: dict[str, Any] = {"psi": 100.0, "sigma_r": 0.75, "iterations": 3}  # of posterior labels
     weights, radii = np.zeros((90, 130)), np.zeros((90, 130))
     trust = np.where(is_depth, 0.02, 1 - result.depth_probability)
     weights[y, x] = trust * (0.15 / (0.15 + deviation)) ** 2
     radii[y, x] = mean
-    expected = reference.propagate(picture, radii, weights, result.depth_edges, psi=100.0, sigma_r=0.75, iterations=3)
+    expected = reference.propagate(picture, radii, weights, result.depth_edges, **options)
     reached = np.isfinite(expected)
     np.testing.assert_allclose(result.map[reached], expected[reached], rtol=0, atol=PROPAGATED)
 
     squares = np.zeros((90, 130))
     squares[y, x] = mean**2 + deviation**2
-    second = reference.propagate(picture, squares, weights, result.depth_edges, psi=100.0, sigma_r=0.75)
+    second = reference.propagate(picture, squares, weights, result.depth_edges, **options)
     spread = np.sqrt(np.maximum(second - expected**2, 0))[reached]
     error = np.hypot(0.25, 2 * spread)  # the fixture's a and b
     # The variance is a difference of numbers up to 36, each to PROPAGATED times 6.
