@@ -581,7 +581,7 @@ def test_propagate(run: Run) -> None:
 def test_propagate_in_a_frame(run: Run) -> None:
     """The same as the stage of a frame, whose memory is there already."""
     frame = photo(HD)
-    estimator = Estimator(*HD, iterations=5, num_threads=THREADS)
+    estimator = Estimator(*HD, sigma_r=0.75, iterations=5, num_threads=THREADS)
     call = functools.partial(estimator.estimate, frame, expected_error=False)
     known = call()
     radii, edges = np.zeros(HD, np.float32), known.pattern_edges

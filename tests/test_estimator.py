@@ -60,7 +60,7 @@ def test_result_is_consistent(estimator: Estimator, picture: np.ndarray) -> None
     np.testing.assert_allclose(result.radii, mean, rtol=1e-6)
     np.testing.assert_allclose(result.radius_deviation, deviation, rtol=0, atol=1e-5)
 
-    options: dict[str, Any] = {"psi": 100.0, "sigma_r": 0.75, "iterations": 3}  # of posterior labels
+    options: dict[str, Any] = {"psi": 100.0, "sigma_r": 0.5, "iterations": 3}  # of posterior labels
     weights, radii = np.zeros((90, 130)), np.zeros((90, 130))
     trust = np.where(is_depth, 0.02, 1 - result.depth_probability)
     weights[y, x] = trust * (0.15 / (0.15 + deviation)) ** 2

@@ -11,7 +11,7 @@ import openvino
 import torch
 
 from defocus_fast.model_io import CROPS, write_model
-from training.networks import MODELS, Fast, Tip22
+from training.networks import MODELS, SHARPENING, Fast, Tip22, sharpen
 
 TOLERANCE = 1e-4  # largest difference of a probability between OpenVINO and PyTorch, both in float32
 
@@ -47,6 +47,7 @@ def main() -> None:
     state = torch.load(args.checkpoint, weights_only=True)
     model = MODELS[state["network"]](state["width"])
     model.load_state_dict(state["ema"])
+    sharpen(model, SHARPENING)
     model.eval()
     trained = f"from scratch on synthetic scenes, seed {state['seed']}; see training/README.md"
     write_model(

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from defocus_fast.model_io import read_weights
-from training.networks import GRIDS, MODELS, STRIDE, Fast, Tip22, activation
+from training.networks import GRIDS, MODELS, SHARPENING, STRIDE, Fast, Tip22, activation, sharpen
 from training.synthesis import AMBIGUOUS, DEPTH, LEVELS, NO_EDGE, PATTERN, RADIUS_SCALE
 
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere float32 is faster
@@ -193,6 +193,12 @@ def learning_rate(step: int, steps: int, warm_up: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
 
+def load(model: Tip22 | Fast, folder: Path) -> None:
+    """Take the weights of a model folder, as they were before ``training.export`` sharpened them."""
+    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in read_weights(folder).items()})
+    sharpen(model, 1 / SHARPENING)
+
+
 def _save(path: Path, **state: Any) -> None:
     part = path.with_suffix(".part")
     torch.save(state, part)
@@ -219,9 +225,11 @@ def train(args: argparse.Namespace) -> None:
         step, elapsed = state["step"], state["elapsed_s"]
     else:
         if args.init:
-            known = {name: torch.from_numpy(array.copy()) for name, array in read_weights(args.init).items()}
-            fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(tuple(args.fresh))}
-            model.load_state_dict(known | fresh)
+            fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            load(model, args.init)
+            model.load_state_dict(
+                {name: tensor for name, tensor in fresh.items() if name.startswith(tuple(args.fresh))}, strict=False
+            )
         average.load_state_dict(model.state_dict())
         log.unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -229,9 +237,7 @@ def train(args: argparse.Namespace) -> None:
     teacher = None
     if args.teacher:
         teacher = Fast()
-        teacher.load_state_dict(
-            {name: torch.from_numpy(array.copy()) for name, array in read_weights(args.teacher).items()}
-        )
+        load(teacher, args.teacher)
     sampler, validation = (
         Sampler(args.shards / split, args.side or model.side, model.patch, model.every_edge, margin)
         for split, margin in (("train", TEACHER_MARGIN if teacher else 0), ("validation", 0))

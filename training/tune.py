@@ -76,7 +76,7 @@ def main() -> None:
         print(f"depth_threshold {threshold}: {errors[threshold]:.4f} px", flush=True)
     best = min(errors, key=errors.__getitem__)
     write(args.model, depth_threshold=best, error_floor=0, error_slope=1)  # the expected error is the spread itself
-    for name, values in {"sigma_r": (0.5, 1.0), "psi": (0.0, 30.0, 300.0), "iterations": (2, 5)}.items():
+    for name, values in {"sigma_r": (0.3, 0.75), "psi": (0.0, 30.0, 300.0), "iterations": (2, 5)}.items():
         for value in values:
             print(f"{name} {value:g}: {error(args.model, scenes, **{name: value}):.4f} px", flush=True)
     results = maps(args.model, scenes)

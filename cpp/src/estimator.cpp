@@ -81,7 +81,7 @@ Options check(int height, int width, Options options) {
   if (options.depth_threshold && !(*options.depth_threshold >= 0 && *options.depth_threshold <= 1))
     throw InvalidArgument("depth_threshold: expected [0, 1], got " + std::to_string(*options.depth_threshold));
   const bool hard = options.labels == Labels::hard;
-  if (options.propagation.sigma_r == 0) options.propagation.sigma_r = hard ? 3.75 : 0.75;
+  if (options.propagation.sigma_r == 0) options.propagation.sigma_r = hard ? 3.75 : 0.5;
   if (options.propagation.iterations == 0) options.propagation.iterations = hard ? 5 : 3;
   const std::int32_t pixels = height * width;
   if (options.edge_stride < 1 || options.edge_stride > 16)

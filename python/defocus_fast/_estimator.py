@@ -69,7 +69,7 @@ class Estimator:
         depth_threshold: edges of a higher depth probability are depth edges; in [0, 1]. At 1 no edge is, and the
             edge network does not run. None means 0.5 for hard labels, as in the paper, and what the model was tuned
             to for posterior ones.
-        sigma_r, iterations: see :func:`propagate`; None means 3.75 and 5 for hard labels, as in the paper, and 0.75 and
+        sigma_r, iterations: see :func:`propagate`; None means 3.75 and 5 for hard labels, as in the paper, and 0.5 and
             3 for posterior ones, which more iterations do not make more accurate.
         psi, sigma_s, guide_sigma_s, guide_sigma_r: see :func:`propagate`.
         edge_stride: in [1, 16]: the networks are asked only about edges whose row and column are multiples of it, and

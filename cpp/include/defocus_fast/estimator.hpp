@@ -74,7 +74,7 @@ struct Options {
   int num_threads = 0;           // 0: all cores
   std::string kernels = "auto";  // one of available_kernels(), or "auto" for the widest
   CannyOptions canny;
-  /// 0: sigma_r 3.75 and 5 iterations for hard labels, as in the paper; 0.75 and 3 for posterior ones.
+  /// 0: sigma_r 3.75 and 5 iterations for hard labels, as in the paper; 0.5 and 3 for posterior ones.
   PropagationOptions propagation{.sigma_r = 0, .iterations = 0};
   Labels labels = Labels::posterior;
   /// Edges of a higher depth probability are depth edges; 1: none is. Nothing: 0.5 for hard labels, as in the paper,
