@@ -251,7 +251,7 @@ void check_winograd(ConvolveSquares<T, side> convolve, int sources, int inputs, 
              transformed.data(), products.data(), out.data());
 
   double worst = 0, squared = 0;
-  int count = 0;
+  int count = 0, touched = 0;
   for (int y = 0; y < pitch; ++y)
     for (int x = 0; x < pitch; ++x)
       for (int o = 0; o < outputs; ++o) {
@@ -259,7 +259,7 @@ void check_winograd(ConvolveSquares<T, side> convolve, int sources, int inputs, 
         const T got = out[std::size_t(p * outputs + o)];
         const bool inside = y >= margin && y < margin + size && x >= margin && x < margin + size;
         if (!inside || !wanted[std::size_t(p)]) {
-          CHECK(got == T(7));
+          touched += got != T(7);
           continue;
         }
         double sum = 0;
@@ -275,13 +275,14 @@ void check_winograd(ConvolveSquares<T, side> convolve, int sources, int inputs, 
         worst = std::max(worst, std::abs(value_of(got) - (relu ? std::max(sum, 0.0) : sum)));
       }
   CHECK(worst <= tolerance * std::sqrt(squared / count));
+  CHECK(touched == 0);
 }
 
 }  // namespace
 
 TEST_CASE("Winograd's filtering gives the sums written out, of what is known, where wanted") {
   for (const auto& [sources, inputs, outputs, dilation] :
-       {std::array{1, 16, 16, 1}, {1, 64, 64, 1}, {2, 16, 48, 3}, {3, 64, 64, 3}})
+       {std::array{1, 16, 16, 1}, {1, 64, 64, 1}, {2, 16, 48, 3}, {3, 16, 64, 3}})
     for_variants([&](const Kernels& kernels) {
       const bool relu = outputs != 48;
       const auto check = [&](const auto& networks, double tolerance) {
