@@ -53,8 +53,8 @@ class Estimator:
         device: "cpu", "cuda", or "auto", which takes a GPU only if everything that it needs is there.
         precision: of the networks: "float32", "bfloat16" (CPU), "float16" (GPU), or "auto": bfloat16 where the CPU has
             AVX512-BF16, else float32. "int8" (CPUs with AVX512-VNNI) computes the features that all edges share in
-            integers: faster than float32 and, with the model "fast", than bfloat16, at a cost in accuracy that
-            ACCURACY.md states for the shipped models.
+            integers: faster than float32, about as fast as bfloat16, at a cost in accuracy that ACCURACY.md states for
+            the shipped models.
         evaluation: "shared" (features once per picture), "patch" (three crops per edge through the whole networks,
             as in the paper; not of models of the architecture "cells", such as "fast"), or "auto", which takes
             whichever costs fewer operations in each part of the picture; on device "cuda" always "shared". There
