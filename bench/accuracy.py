@@ -122,12 +122,12 @@ def calibration(results: list[dict[str, Any]], names: dict[str, str]) -> str:
 
 def training() -> str:
     rows = []
-    for name in ("tip22", "fast"):
+    for name in ("tip22-first", "tip22-second", "tip22-third", "tip22", "fast", "fast-seed2"):
         with open(LOGS / f"{name}.csv") as file:
             last = list(csv.DictReader(file))[-1]
         keys = ("step", "elapsed_s", "edges_per_step", "mae_mean_px", "accuracy", "balanced_accuracy")
         rows.append([name, *(last[key] for key in keys)])
-    head = ["model", "steps", "seconds", "edges a step", "B-NET MAE px", "B-NET accuracy", "E-NET balanced accuracy"]
+    head = ["run", "steps", "seconds", "edges a step", "B-NET MAE px", "B-NET accuracy", "E-NET balanced accuracy"]
     return table(head, rows)
 
 
@@ -160,7 +160,8 @@ precision, "edge_stride" asks about fewer edges. Measures are those of `defocus-
 Raw MAE by kind of scene, as shipped:
 
 {groups(results, names)}
-Time against error; the times are of this run, the median of the 64 pictures:
+Time against error. The times are of this run, the median of one call for each of the 64 pictures, and of little
+precision: [BENCHMARK.md](BENCHMARK.md) has better ones.
 
 ![time against error]({front})
 
@@ -181,6 +182,7 @@ first:
 ## Training
 
 Last rows of `training/logs`; accuracies on crops of the validation pictures, both kinds of edges of the same weight.
+The shipped `tip22` is what its four runs, each from where the last had ended, made together.
 
 {training()}"""
     (ROOT / "ACCURACY.md").write_text(text, encoding="utf-8")

@@ -85,7 +85,10 @@ def peers(results: Results) -> str:
             label = ", ".join(filter(None, [name, case.get("notes", {}).get(name)]))
             medians = [number(ms["median"]) for ms in (mine, theirs)]
             ratio = times_and_quartiles(case["ratio"][name])
-            rows.append([*head, label, f"{mine['n']}", *medians, *ratio, goals.get(name, "")])
+            goal = goals.get(name, "")
+            if goal and case["ratio"][name]["median"] < float(goal.removesuffix("x")):
+                goal += ", missed"
+            rows.append([*head, label, f"{mine['n']}", *medians, *ratio, goal])
         rows += [[*head, name, "0", "-", "not run", "-", "-", goals.get(name, "")] for name in case["missing"]]
     head = ["task", "ours", "against", "rounds", "ours, ms", "theirs, ms", "ratio", "its quartiles", "asked for"]
     return table(head, rows, left=3)
@@ -207,6 +210,7 @@ def benchmark_md(results: Results, files: dict[str, Path]) -> str:
     return f"""# Benchmarks
 
 Written by `bench/report.py` from `bench/results.json`, the results of one `bench/run`: {machine(results)}
+[CONTRIBUTING.md](CONTRIBUTING.md) says what it needs.
 
 All libraries use the same number of threads. Times are medians in ms unless said otherwise; a frame is a call of
 `estimate` with its expected error. No 90th percentile is given of fewer than {CALLS_FOR["p90"]} calls, no 99th of fewer
@@ -233,10 +237,11 @@ values up to rounding. All of this is checked in the run.
 ## Against the machine
 
 Multiply-adds are those of the convolutions as they are defined, when every pixel is an edge, so that nothing is
-skipped, two operations each. Ours need fewer, by Winograd's filtering (a quarter in most layers), so shares may exceed
-100 %. Bytes are those of the passes alone, each reading and writing its signals and coefficients once. The others,
-taking turns with ours, are convolutions by OpenVINO and by PyTorch (whose convolutions are oneDNN's) with 64, 128, 256
-and 512 channels, and a copy by PyTorch.
+skipped, two operations each. Ours execute fewer, in most layers a quarter of them, by Winograd's filtering: their
+shares may exceed 100 %. Bytes are those of the passes alone, each reading and writing its signals and coefficients
+once; what caches keep from pass to pass may bring this share above 100 %, too. The others, taking turns with ours, are
+convolutions by OpenVINO and by PyTorch (whose convolutions are oneDNN's) with 64, 128, 256 and 512 channels, and a copy
+by PyTorch. Rates are of the median times, shares the medians of the rounds' shares.
 
 {ceilings(results)}
 {overhead(results)}

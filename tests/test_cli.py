@@ -456,7 +456,11 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_done(random_model: str, folder: 
     save("b.png", np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8), compress_level=0)
     command = [script(), "estimate", "a.png", "b.png", "--model", random_model, "--threads", "1", "-o", "out"]
     command += ["--device", "cpu"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Where these tests run in a shell's background, SIGINT is ignored, which programs inherit.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with process:
         deadline = time.monotonic() + 30
         while not Path("out/a.overlay.jpg").exists() and time.monotonic() < deadline:
             time.sleep(0.02)

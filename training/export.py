@@ -49,7 +49,7 @@ def main() -> None:
     model.load_state_dict(state["ema"])
     sharpen(model, SHARPENING)
     model.eval()
-    trained = f"from scratch on synthetic scenes, seed {state['seed']}; see training/README.md"
+    trained = "on synthetic scenes; see training/README.md"
     write_model(
         args.folder,
         {name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()},

@@ -57,7 +57,7 @@ class Estimator:
             the shipped models.
         evaluation: "shared" (features once per picture), "patch" (three crops per edge through the whole networks,
             as in the paper; not of models of the architecture "cells", such as "fast"), or "auto", which takes
-            whichever costs fewer operations in each part of the picture; on device "cuda" always "shared". There
+            whichever costs fewer operations in each part of the picture, and on device "cuda" "shared". There
             "patch" keeps no features, but evaluates whole networks for all of max_edges.
         num_threads: threads of this estimator; None means all cores.
         kernels: instruction set of this library's own loops, one of :func:`available_kernels`, or "auto".
@@ -69,8 +69,8 @@ class Estimator:
         depth_threshold: edges of a higher depth probability are depth edges; in [0, 1]. At 1 no edge is, and the
             edge network does not run. None means 0.5 for hard labels, as in the paper, and what the model was tuned
             to for posterior ones.
-        sigma_r, iterations: see :func:`propagate`; None means 3.75 and 5 for hard labels, as in the paper, and 0.5 and
-            3 for posterior ones, which more iterations do not make more accurate.
+        sigma_r, iterations: > 0, and in [1, 16], see :func:`propagate`; None means 3.75 and 5 for hard labels, as in
+            the paper, and 0.5 and 3 for posterior ones, which more iterations do not make more accurate.
         psi, sigma_s, guide_sigma_s, guide_sigma_r: see :func:`propagate`.
         edge_stride: in [1, 16]: the networks are asked only about edges whose row and column are multiples of it, and
             the others do not count as edges: less time and less accuracy, see ACCURACY.md for both models.
