@@ -76,7 +76,8 @@ Answer run(const Case& c) {
   options.canny.smoothing = smoothing(options.canny.sigma);
   options.labels = c.labels;
   options.edge_stride = c.edge_stride;
-  options.propagation.sigma_r = 0.75;
+  options.propagation.sigma_r = 0.5;
+  options.propagation.iterations = 3;
   options.max_edges = c.max_edges == 0 ? int(pixels) : c.max_edges;
   Answer answer;
   Estimator(c.height, c.width, options).estimate(image.view, answer.expected, edges);
@@ -141,7 +142,8 @@ std::unique_ptr<Device> make_cells(int height, int width, int max_edges) {
   Options options;
   options.model = "cells";
   options.canny.smoothing = smoothing(options.canny.sigma);
-  options.propagation.sigma_r = 0.75;
+  options.propagation.sigma_r = 0.5;
+  options.propagation.iterations = 3;
   options.max_edges = max_edges;
   const Model model = load_model(options.model);
   DeviceSetup setup{height, width, options, model, 0.5, network_shapes(model, height, width, options)};
