@@ -46,13 +46,28 @@ def test_equal_to_skimage_on_large_pictures_for_any_number_of_threads() -> None:
         np.testing.assert_array_equal(defocus_fast.detect_edges(image, num_threads=num_threads), reference)
 
 
-def test_hysteresis_follows_a_long_weak_chain() -> None:
-    """One strong pixel at the end of a spiral of weak edges keeps all of it."""
-    image = np.zeros((200, 200), np.float32)
-    for i in range(8, 100, 12):
-        image[i:-i, i:-i] = 0.35 if (i // 12) % 2 == 0 else 0.3
-    image[8:12, 8:12] = 1.0
-    np.testing.assert_array_equal(defocus_fast.detect_edges(image, 1.0, 0.05, 0.5), expected(image, 1.0, 0.05, 0.5))
+@pytest.mark.parametrize("size", [(64, 64), (150, 63), (200, 129), (90, 4300), (700, 190)])
+@pytest.mark.parametrize("along", ["rows", "columns"])
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_hysteresis_follows_a_long_weak_chain(size: tuple[int, int], along: str, end: str) -> None:
+    """A winding line of weak edges, strong at one end, is kept whole, through every thread's rows."""
+    height, width = size if along == "rows" else size[::-1]
+    image = np.zeros((height, width), np.float32)
+    for turn, y in enumerate(range(6, height - 6, 8)):
+        image[y : y + 3, 4:-4] = 0.02
+        if y + 8 < height - 6:
+            x = 4 if turn % 2 else width - 7
+            image[y : y + 11, x : x + 3] = 0.02
+    weak = canny(image, 1.0, 0.004, 0.5)
+    image[6:9, 4:24] *= np.geomspace(40, 1, 20, dtype=np.float32)
+    image = image if end == "first" else image[::-1]
+    image = np.ascontiguousarray(image if along == "rows" else image.T)
+    reference = expected(image, 1.0, 0.004, 0.5)
+    assert not weak.any()
+    assert reference.sum() > 0.1 * image.size
+    for num_threads in (1, 2, 5):
+        found = defocus_fast.detect_edges(image, 1.0, 0.004, 0.5, num_threads=num_threads)
+        np.testing.assert_array_equal(found, reference)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,6 @@ namespace defocus_fast::cpu {
 
 namespace {
 
-// Classes of pixels: 0 no edge, 1 weak, and these two.
-constexpr std::uint8_t strong = 2;   // at least the high threshold
-constexpr std::uint8_t reached = 4;  // weak, but a chain leads to a strong one
-
 /// numpy.sum's order (pairwise in blocks of 128, eight partial sums in a block).
 double numpy_sum(const double* values, std::ptrdiff_t n) {
   if (n < 8) return std::accumulate(values, values + n, 0.0);
@@ -46,11 +42,21 @@ std::vector<double> gaussian(double sigma) {
   return weights;
 }
 
-template <class Word>
-Word load(const std::uint8_t* from) {
-  Word word;
-  std::memcpy(&word, from, sizeof word);
-  return word;
+constexpr int word_bits = 64;
+static_assert(std::endian::native == std::endian::little);  // bytes of a word are read in the order of pixels
+
+std::uint64_t bit(int i) { return std::uint64_t{1} << i % word_bits; }
+
+/// The pixels of `candidates` to which a run of them leads from `seeds`, which are among them.
+std::uint64_t runs_from(std::uint64_t seeds, std::uint64_t candidates) {
+  std::uint64_t up = seeds, down = seeds, above = candidates, below = candidates;
+  for (int shift = 1; shift < word_bits; shift *= 2) {
+    up |= above & (up << shift);
+    down |= below & (down >> shift);
+    above &= above << shift;
+    below &= below >> shift;
+  }
+  return up | down;
 }
 
 int padded(int n) { return (n + row_padding - 1) / row_padding * row_padding; }
@@ -128,27 +134,28 @@ EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, c
       weights_(smoothing_kernel(options)),
       // A strip computes what its first and last rows need of its neighbours'; four for each worker keep all busy.
       rows_per_strip_(std::max(64, height / (4 * workers.count()) + 1)),
-      stacks_(std::size_t(workers.count())) {
-  // Room for the longest chains, which costs memory only as far as it is used. Those from strip to strip take the
-  // first.
-  for (auto& stack : stacks_) {
-    const int rows = &stack == &stacks_.front() ? height : std::min(height, rows_per_strip_);
-    stack = std::make_unique_for_overwrite<std::int32_t[]>(std::size_t(rows) * std::size_t(width));
-  }
-}
+      words_((width + word_bits - 1) / word_bits),
+      candidates_(std::size_t(height) * std::size_t(words_ + 2)),
+      edges_(candidates_.size()),
+      waiting_words_(std::size_t((words_ + word_bits - 1) / word_bits)),
+      waiting_(std::size_t(height) * waiting_words_) {}
 
 EdgeDetector::~EdgeDetector() = default;
 
 void EdgeDetector::detect_edges(const ImageView& image, std::uint8_t* mask) {
   if (image.type == PixelType::uint8)
-    find_chains<double>(image, double_strips_, mask);
+    find_chains<double>(image, double_strips_);
   else
-    find_chains<float>(image, float_strips_, mask);
-  join_strips(mask);
+    find_chains<float>(image, float_strips_);
+  // Chains from strip to strip.
+  for (int y = rows_per_strip_; y < height_; y += rows_per_strip_)
+    for (const int row : {y - 1, y}) await_row(row);
+  follow_chains(0, height_);
+  write_mask(mask);
 }
 
 template <class T>
-void EdgeDetector::find_chains(const ImageView& image, std::vector<Strip<T>>& strips, std::uint8_t* classes) {
+void EdgeDetector::find_chains(const ImageView& image, std::vector<Strip<T>>& strips) {
   const int radius = int(weights_.size() / 2);
   const CannyKernels<T>& kernel = *[&] {
     if constexpr (std::is_same_v<T, double>)
@@ -210,74 +217,91 @@ void EdgeDetector::find_chains(const ImageView& image, std::vector<Strip<T>>& st
         const int g = next_gradient;
         kernel.gradient(smooth(g - 1), smooth(g), smooth(g + 1), width_, s.gy.row(g), s.gx.row(g), s.magnitude.row(g));
       }
-      std::uint8_t* out = classes + std::ptrdiff_t(y) * width_;
-      if (y == 0 || y == height_ - 1) {
-        std::fill_n(out, width_, std::uint8_t{0});
-        continue;
-      }
+      if (y == 0 || y == height_ - 1) continue;
+      std::uint64_t *candidates = row_of(candidates_, y), *edges = row_of(edges_, y);
       kernel.thin(s.magnitude.row(y - 1), s.magnitude.row(y), s.magnitude.row(y + 1), s.gy.row(y), s.gx.row(y), low,
-                  high, width_, out);
-      out[0] = out[width_ - 1] = 0;
+                  high, width_, reinterpret_cast<std::uint8_t*>(candidates), reinterpret_cast<std::uint8_t*>(edges));
+      const int last = (width_ - 1) / word_bits;
+      candidates[0] &= ~bit(0);
+      candidates[last] &= ~bit(width_ - 1);
+      edges[0] &= candidates[0];
+      edges[last] &= candidates[last];
+      await_row(y);
     }
-    for (int y = begin; y < end; ++y) trace_row(classes, y, begin, end, stacks_[std::size_t(slot)].get());
+    follow_chains(begin, end);
   });
 }
 
-/// Hysteresis: weak pixels are edges if a chain of them leads to a strong one. This follows the chains from the weak
-/// pixel `seed` inside [first, last); `stack` has room for as many pixels.
-void EdgeDetector::follow(std::uint8_t* classes, std::int32_t seed, std::int32_t first, std::int32_t last,
-                          std::int32_t* stack) const {
-  std::int32_t* top = stack;
-  classes[seed] = reached;
-  *top++ = seed;
-  while (top != stack) {
-    const std::int32_t at = *--top;
-    // Border pixels are never edges, so every neighbour exists: three at a time, with one that is not asked.
-    const auto visit = [&](std::int32_t from, std::uint32_t asked) {
-      for (auto found = load<std::uint32_t>(classes + from) & asked; found != 0; found &= found - 1) {
-        const std::int32_t to = from + std::countr_zero(found) / 8;
-        classes[to] = reached;
-        *top++ = to;
-      }
-    };
-    if (at - width_ >= first) visit(at - width_ - 1, 0x00010101);
-    visit(at - 1, 0x00010001);
-    if (at + width_ < last) visit(at + width_ - 2, 0x01010100);
+std::uint64_t* EdgeDetector::row_of(std::vector<std::uint64_t>& bits, int y) const {
+  return bits.data() + std::ptrdiff_t(y) * (words_ + 2) + 1;
+}
+
+/// Word w of row y is to be looked at if one of `pixels` may still become an edge.
+void EdgeDetector::await(int y, int w, std::uint64_t pixels) {
+  if ((row_of(candidates_, y)[w] & ~row_of(edges_, y)[w] & pixels) != 0)
+    waiting_[std::size_t(y) * waiting_words_ + std::size_t(w / word_bits)] |= bit(w);
+}
+
+void EdgeDetector::await_row(int y) {
+  for (int w = 0; w < words_; ++w) await(y, w, ~std::uint64_t{0});
+}
+
+/// Hysteresis: candidates become edges where a chain of them leads to one, in the words that wait and in those to which
+/// it leads, inside the rows [first, last). Down and up in turns: few chains turn often.
+void EdgeDetector::follow_chains(int first, int last) {
+  bool down = true;
+  for (bool again = true; again; down = !down) {
+    again = false;
+    for (int i = first; i < last; ++i) {
+      const int y = down ? i : first + last - 1 - i;
+      for (std::size_t k = 0; k < waiting_words_; ++k)
+        for (std::uint64_t& waiting = waiting_[std::size_t(y) * waiting_words_ + k]; waiting != 0;) {
+          const int w = int(k) * word_bits + std::countr_zero(waiting);
+          waiting &= waiting - 1;
+          again |= extend_chains(y, w, first, last);
+        }
+    }
   }
 }
 
-/// Follows the chains that begin in row y at an edge of the rows [first, last), inside these.
-void EdgeDetector::trace_row(std::uint8_t* classes, int y, int first, int last, std::int32_t* stack) const {
-  const auto trace = [&]<class Word>(int x, Word ones) {
-    const std::int32_t at = y * width_ + x;
-    const Word weak = load<Word>(classes + at) & ones;
-    if (weak == 0) return;
-    Word near{};
-    for (int row = std::max({y - 1, first, 1}); row < std::min({y + 2, last, height_ - 1}); ++row)
-      for (int i = -1; i <= 1; ++i) near |= load<Word>(classes + row * width_ + x + i);
-    for (Word seeds = weak & (near / strong | near / reached); seeds != 0; seeds &= seeds - 1) {
-      const std::int32_t seed = at + std::countr_zero(seeds) / 8;
-      if (classes[seed] == 1) follow(classes, seed, first * width_, last * width_, stack);
-    }
-  };
-  int x = 0;
-  for (; x < width_ - 7; x += 8) trace(x, std::uint64_t{0x0101010101010101});
-  for (; x < width_; ++x) trace(x, std::uint8_t{1});
+/// One word; whether it gained edges. What these touch waits then.
+bool EdgeDetector::extend_chains(int y, int w, int first, int last) {
+  const int begin = std::max(y - 1, first), end = std::min(y + 2, last);
+  std::uint64_t left = 0, here = 0, right = 0;
+  for (int row = begin; row < end; ++row) {
+    const std::uint64_t* edges = row_of(edges_, row) + w;
+    left |= edges[-1];
+    here |= edges[0];
+    right |= edges[1];
+  }
+  std::uint64_t& edges = row_of(edges_, y)[w];
+  const std::uint64_t candidates = row_of(candidates_, y)[w] & ~edges;
+  const std::uint64_t near = here | here << 1 | here >> 1 | left >> (word_bits - 1) | right << (word_bits - 1);
+  if ((near & candidates) == 0) return false;
+  const std::uint64_t gained = runs_from(near & candidates, candidates);
+  edges |= gained;
+  for (int row = begin; row < end; ++row) {
+    await(row, w - 1, gained << (word_bits - 1));
+    await(row, w, gained | gained << 1 | gained >> 1);
+    await(row, w + 1, gained >> (word_bits - 1));
+  }
+  return true;
 }
 
-/// Chains from strip to strip; then the classes become the mask.
-void EdgeDetector::join_strips(std::uint8_t* classes) {
-  for (int y = rows_per_strip_; y < height_; y += rows_per_strip_)
-    for (const int row : {y - 1, y}) trace_row(classes, row, 0, height_, stacks_[0].get());
-  workers_.for_ranges(height_ * width_, 1 << 18, [&](int begin, int end, int) {
-    const auto finish = [&]<class Word>(int i, Word ones) {
-      const auto word = load<Word>(classes + i);
-      const Word edges = (word / strong | word / reached) & ones;
-      std::memcpy(classes + i, &edges, sizeof edges);
-    };
-    int i = begin;
-    for (; i < end - 7; i += 8) finish(i, std::uint64_t{0x0101010101010101});
-    for (; i < end; ++i) finish(i, std::uint8_t{1});
+void EdgeDetector::write_mask(std::uint8_t* mask) {
+  workers_.for_ranges(height_, 64, [&](int begin, int end, int) {
+    for (int y = begin; y < end; ++y) {
+      const auto* bytes = reinterpret_cast<const std::uint8_t*>(row_of(edges_, y));
+      std::uint8_t* const out = mask + std::ptrdiff_t(y) * width_;
+      int x = 0;
+      for (; x < width_ - 7; x += 8) {
+        // Bit k is left alone in byte k, and carries into its highest bit.
+        const std::uint64_t bits = bytes[x / 8] * 0x0101010101010101 & 0x8040201008040201;
+        const std::uint64_t pixels = (bits + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
+        std::memcpy(out + x, &pixels, sizeof pixels);
+      }
+      for (; x < width_; ++x) out[x] = bytes[x / 8] >> x % 8 & 1;
+    }
   });
 }
 

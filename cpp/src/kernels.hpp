@@ -30,10 +30,10 @@ struct CannyKernels {
   void (*smooth_row)(const T* row, const double* weights, int radius, const T* bleed, int n, T* out);
   /// Sobel gradients along y and x and their magnitude. Entries [-1, n] of the three rows must be readable.
   void (*gradient)(const T* above, const T* row, const T* below, int n, T* gy, T* gx, T* magnitude);
-  /// out[x] = 0 (no edge), 1 (at least low) or 2 (at least high) after interpolated non-maximum suppression.
-  /// Entries [-1, n] of the three rows must be readable.
+  /// What interpolated non-maximum suppression leaves: bit x % 8 of byte x / 8 of `weak` where it is at least low, of
+  /// `strong` at least high. Entries [-1, n] of the three rows must be readable.
   void (*thin)(const T* above, const T* magnitude, const T* below, const T* gy, const T* gx, float low, T high, int n,
-               std::uint8_t* out);
+               std::uint8_t* weak, std::uint8_t* strong);
 };
 
 /// Features of a pixel are padded with zeros to a multiple of this many channels.
@@ -135,7 +135,7 @@ struct Kernels {
   /// Filters `signals` planes (1 to 3) along a line, forward and backward, for `lanes` lines side by side, with the
   /// feedback coefficients `v` squared `squarings` times. Element i of lane k is at [i * stride + k].
   void (*recursive_pass)(const float* v, int squarings, float* const* f, int signals, std::ptrdiff_t stride, int n);
-  /// The same for twice as many: where lines lie far apart in memory, twice as much of it is waited for at a time.
+  /// The same for twice as many, and asking for elements ahead: where these lie far apart in memory.
   void (*recursive_pass_twice)(const float* v, int squarings, float* const* f, int signals, std::ptrdiff_t stride,
                                int n);
   /// out[i * lanes + k] = rows[k][i] and back; rows that are null are read as 0 and not written.

@@ -9,6 +9,14 @@ namespace {
 constexpr int block = 32;  // doubles whose sums stay in registers; rows are padded to it
 static_assert(row_padding % block == 0);
 
+/// pixel / 255, rounded as a division would: pixel times the first bits of 1 / 255 is exact, and what the rest of them
+/// adds is rounded once.
+template <class T>
+inline T fraction(std::uint8_t pixel) {
+  constexpr T inverse = T(1) / 255, first = inverse * 257 - (inverse * 257 - inverse), rest = (1 - 255 * first) / 255;
+  return T(pixel) * first + T(pixel) * rest;
+}
+
 template <int channels, class T>
 void brightest_of(const std::uint8_t* __restrict pixels, int n, T* __restrict out) {
   for (int begin = 0; begin < n; begin += block) {
@@ -19,7 +27,7 @@ void brightest_of(const std::uint8_t* __restrict pixels, int n, T* __restrict ou
       most[i] = pixel[0];
       for (int c = 1; c < channels; ++c) most[i] = pixel[c] > most[i] ? pixel[c] : most[i];
     }
-    for (int i = 0; i < count; ++i) out[begin + i] = T(most[i]) / T(255);
+    for (int i = 0; i < count; ++i) out[begin + i] = fraction<T>(most[i]);
   }
 }
 
@@ -108,16 +116,23 @@ void gradient(const T* above, const T* row, const T* below, int n, T* __restrict
   }
 }
 
+/// Bit k is set where byte k is.
+inline int bits_of(Bytes bytes) {
+  std::uint64_t word;
+  __builtin_memcpy(&word, &bytes, sizeof word);
+  return int((word & 0x0101010101010101) * 0x0102040810204080 >> 56);
+}
+
 template <class T>
 void thin(const T* above, const T* magnitude, const T* below, const T* gy, const T* gx, float low, T high, int n,
-          std::uint8_t* out) {
+          std::uint8_t* weak, std::uint8_t* strong) {
   using Values = typename Vectors<T>::type;
   using Mask = typename Vectors<T>::mask;
   using DoubleMask = Vectors<double>::mask;
   for (int x = 0; x < n; x += width) {
     const Values m = vector_at(magnitude + x);
     const Bytes is_low = __builtin_convertvector(m >= T(low), Bytes);
-    Bytes classes{};
+    Bytes is_peak{}, is_high{};
     if (std::uint64_t any; __builtin_memcpy(&any, &is_low, width), any != 0) {
       const Values y = vector_at(gy + x), x_gradient = vector_at(gx + x), zero{};
       const Values ay = y < zero ? -y : y, ax = x_gradient < zero ? -x_gradient : x_gradient;
@@ -135,14 +150,12 @@ void thin(const T* above, const T* magnitude, const T* below, const T* gy, const
       const DoubleMask peak =
           (__builtin_convertvector(diagonal1 * w, Doubles) + __builtin_convertvector(axis1, Doubles) * rest <= most) &
           (__builtin_convertvector(diagonal2 * w, Doubles) + __builtin_convertvector(axis2, Doubles) * rest <= most);
-      const Bytes is_high = __builtin_convertvector(m >= high, Bytes);
-      classes = __builtin_convertvector(peak, Bytes) & is_low & (1 - is_high);  // true is -1
+      is_peak = __builtin_convertvector(peak, Bytes) & is_low;
+      is_high = __builtin_convertvector(m >= high, Bytes) & is_peak;
     }
-    const int count = n - x < width ? n - x : width;
-    if (count == width)
-      __builtin_memcpy(out + x, &classes, width);
-    else
-      __builtin_memcpy(out + x, &classes, std::size_t(count));
+    const int inside = n - x < width ? (1 << (n - x)) - 1 : 0xff;
+    weak[x / width] = std::uint8_t(bits_of(is_peak) & inside);
+    strong[x / width] = std::uint8_t(bits_of(is_high) & inside);
   }
 }
 

@@ -66,17 +66,22 @@ void feedback(const float* const* row, const float* const* above, int channels, 
 }
 
 /// Vectors are spelled out: of loops over 16 numbers GCC 12 makes code that takes several times as long.
-template <int signals, int vectors>
+template <int signals, int vectors, int ahead>
 void recursive_pass_of(const float* v, int squarings, float* const* f, std::ptrdiff_t stride, int n) {
+  constexpr int lines = vectors * vector_floats, cache_line = 16;
   // (1 - v) * f does not wait for the previous element, so the recurrence is one multiply-add deep.
   Floats last[signals][vectors], vi[vectors];
-  // Squared here rather than in memory: reading and writing it back would cost more.
-  const auto load = [&](int i) {
-    for (int k = 0; k < vectors; ++k) vi[k] = *reinterpret_cast<const Floats*>(v + i * stride + k * vector_floats);
+  const auto step = [&](int i, int at, int next) {
+    // In here, since GCC drops calls of functions that do nothing but this.
+    if (ahead != 0 && next >= 0 && next < n)
+      for (int k = 0; k < lines; k += cache_line) {
+        __builtin_prefetch(v + next * stride + k, 0, 2);
+        for (int s = 0; s < signals; ++s) __builtin_prefetch(f[s] + next * stride + k, 0, 2);
+      }
+    // Squared here rather than in memory: reading and writing it back would cost more.
+    for (int k = 0; k < vectors; ++k) vi[k] = *reinterpret_cast<const Floats*>(v + at * stride + k * vector_floats);
     for (int s = 0; s < squarings; ++s)
       for (int k = 0; k < vectors; ++k) vi[k] *= vi[k];
-  };
-  const auto step = [&](int i) {
     for (int s = 0; s < signals; ++s)
       for (int k = 0; k < vectors; ++k) {
         Floats& fi = *reinterpret_cast<Floats*>(f[s] + i * stride + k * vector_floats);
@@ -85,22 +90,16 @@ void recursive_pass_of(const float* v, int squarings, float* const* f, std::ptrd
   };
   for (int s = 0; s < signals; ++s)
     for (int k = 0; k < vectors; ++k) last[s][k] = *reinterpret_cast<const Floats*>(f[s] + k * vector_floats);
-  for (int i = 1; i < n; ++i) {
-    load(i);
-    step(i);
-  }
-  for (int i = n - 2; i >= 0; --i) {
-    load(i + 1);
-    step(i);
-  }
+  for (int i = 1; i < n; ++i) step(i, i, i + ahead);
+  for (int i = n - 2; i >= 0; --i) step(i, i + 1, i - ahead);
 }
 
-template <int lines>
+template <int lines, int ahead>
 void recursive_pass(const float* v, int squarings, float* const* f, int signals, std::ptrdiff_t stride, int n) {
   constexpr int vectors = lines / vector_floats;
-  const auto run = signals == 1   ? recursive_pass_of<1, vectors>
-                   : signals == 2 ? recursive_pass_of<2, vectors>
-                                  : recursive_pass_of<3, vectors>;
+  const auto run = signals == 1   ? recursive_pass_of<1, vectors, ahead>
+                   : signals == 2 ? recursive_pass_of<2, vectors, ahead>
+                                  : recursive_pass_of<3, vectors, ahead>;
   run(v, squarings, f, stride, n);
 }
 
@@ -129,6 +128,9 @@ void gather_lines(const float* const* rows, int n, float* out) {
   for (; i + 8 <= n; i += 8)
     for (int k = 0; k < lanes; k += 8) {
       Float8 tile[8];
+      if (i % 16 == 0)  // a cache line; so many rows at once are more than the processor foresees
+        for (int j = 0; j < 8; ++j)
+          if (rows[k + j] && i + 64 < n) __builtin_prefetch(rows[k + j] + i + 64, 0, 2);
       for (int j = 0; j < 8; ++j) tile[j] = rows[k + j] ? *reinterpret_cast<const Float8*>(rows[k + j] + i) : Float8{};
       transpose(tile);
       for (int j = 0; j < 8; ++j) *reinterpret_cast<Float8*>(out + (i + j) * lanes + k) = tile[j];
@@ -207,8 +209,8 @@ extern constinit const Kernels kernels{DEFOCUS_FAST_QUOTE(DEFOCUS_FAST_VARIANT),
                                        &canny_float,
                                        &canny_double,
                                        feedback,
-                                       recursive_pass<lanes>,
-                                       recursive_pass<2 * lanes>,
+                                       recursive_pass<lanes, 0>,
+                                       recursive_pass<2 * lanes, 16>,
                                        gather_lines,
                                        scatter_lines,
                                        fuse_float,

@@ -76,11 +76,13 @@ class EdgeDetector {
   template <class T>
   struct Strip;
   template <class T>
-  void find_chains(const ImageView& image, std::vector<Strip<T>>& strips, std::uint8_t* classes);
-  void trace_row(std::uint8_t* classes, int y, int first, int last, std::int32_t* stack) const;
-  void join_strips(std::uint8_t* classes);
-  void follow(std::uint8_t* classes, std::int32_t seed, std::int32_t first, std::int32_t last,
-              std::int32_t* stack) const;
+  void find_chains(const ImageView& image, std::vector<Strip<T>>& strips);
+  std::uint64_t* row_of(std::vector<std::uint64_t>& bits, int y) const;
+  void await(int y, int w, std::uint64_t pixels);
+  void await_row(int y);
+  void follow_chains(int first, int last);
+  bool extend_chains(int y, int w, int first, int last);
+  void write_mask(std::uint8_t* mask);
 
   int height_, width_;
   CannyOptions options_;
@@ -90,7 +92,11 @@ class EdgeDetector {
   int rows_per_strip_;
   std::vector<Strip<float>> float_strips_;  // one per worker, made when the first picture of the type comes
   std::vector<Strip<double>> double_strips_;
-  std::vector<std::unique_ptr<std::int32_t[]>> stacks_;  // one per worker
+  // A bit per pixel, in words; a row has one more word at each end, which stays 0.
+  int words_;
+  std::vector<std::uint64_t> candidates_, edges_;
+  std::size_t waiting_words_;
+  std::vector<std::uint64_t> waiting_;  // a bit per word: whether its candidates are to be looked at
 };
 
 // ---- patches.cpp: from the picture to the networks' inputs
