@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import threading
 import weakref
@@ -384,6 +385,20 @@ def test_unfit_out(estimator: Estimator, picture: np.ndarray, out: Any, error: t
 def test_options_out_of_range(random_model: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(random_model, 20, 20, **options)
+
+
+@pytest.mark.parametrize(
+    "name", ["canny_sigma", "canny_low", "depth_threshold", "psi", "sigma_s", "sigma_r", "guide_sigma_s"]
+)
+@pytest.mark.parametrize("value", ["a", True, [1.0], 1j])
+def test_numbers_are_real(random_model: str, name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name}: expected a number, got {re.escape(repr(value))}"):
+        make(random_model, 20, 20, **{name: value})
+
+
+def test_a_number_that_no_float_holds(random_model: str) -> None:
+    with pytest.raises(ValueError, match="psi: expected a number that a float can hold, got 1000"):
+        make(random_model, 20, 20, psi=10**309)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import threading
 from collections.abc import Callable
@@ -128,17 +129,17 @@ class Estimator:
             evaluation=_text("evaluation", evaluation),
             num_threads=_threads(num_threads),
             kernels=_text("kernels", kernels),
-            canny_sigma=canny_sigma,
-            canny_low=canny_low,
-            canny_high=canny_high,
+            canny_sigma=_number("canny_sigma", canny_sigma),
+            canny_low=_number("canny_low", canny_low),
+            canny_high=_number("canny_high", canny_high),
             canny_smoothing=_gaussian(canny_sigma),
             labels=_text("labels", labels),
-            depth_threshold=depth_threshold,
-            psi=psi,
+            depth_threshold=None if depth_threshold is None else _number("depth_threshold", depth_threshold),
+            psi=_number("psi", psi),
             sigma_s=_default_to_zero("sigma_s", sigma_s),
             sigma_r=_default_to_zero("sigma_r", sigma_r),
-            guide_sigma_s=guide_sigma_s,
-            guide_sigma_r=guide_sigma_r,
+            guide_sigma_s=_number("guide_sigma_s", guide_sigma_s),
+            guide_sigma_r=_number("guide_sigma_r", guide_sigma_r),
             iterations=_count_or_zero("iterations", iterations),
             edge_stride=_integer("edge_stride", edge_stride),
             max_edges=_count_or_zero("max_edges", max_edges),
@@ -349,8 +350,15 @@ def detect_edges(
     Raises:
         TypeError, ValueError: as :meth:`Estimator.estimate`.
     """
+    sigma = _number("sigma", sigma)
     return _core.detect_edges(
-        _as_array(image, "image"), sigma, low, high, _gaussian(sigma), _threads(num_threads), kernels
+        _as_array(image, "image"),
+        sigma,
+        _number("low", low),
+        _number("high", high),
+        _gaussian(sigma),
+        _threads(num_threads),
+        kernels,
     )
 
 
@@ -384,8 +392,8 @@ def domain_transform_filter(
     return _core.domain_transform_filter(
         _as_array(image, "image"),
         _as_array(guide, "guide"),
-        sigma_s,
-        sigma_r,
+        _number("sigma_s", sigma_s),
+        _number("sigma_r", sigma_r),
         _integer("iterations", iterations),
         _threads(num_threads),
         kernels,
@@ -434,11 +442,11 @@ def propagate(
         _as_array(radii, "radii"),
         _as_array(pattern_edges, "pattern_edges"),
         _as_array(depth_edges, "depth_edges"),
-        psi,
+        _number("psi", psi),
         _default_to_zero("sigma_s", sigma_s),
-        sigma_r,
-        guide_sigma_s,
-        guide_sigma_r,
+        _number("sigma_r", sigma_r),
+        _number("guide_sigma_s", guide_sigma_s),
+        _number("guide_sigma_r", guide_sigma_r),
         _integer("iterations", iterations),
         _threads(num_threads),
         kernels,
@@ -469,6 +477,16 @@ def _integer(name: str, value: Any) -> int:
     if abs(int(value)) > 2**31 - 1:
         raise ValueError(f"{name}: expected at most 2147483647, got {value}")
     return int(value)
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a real number as float; anything else would get pybind11's message."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number that a float can hold, got {value}") from None
 
 
 def _text(name: str, value: Any) -> str:
@@ -508,6 +526,6 @@ def _default_to_zero(name: str, sigma: float | None) -> float:
     """The core's form of None, which stands for a default, is 0."""
     if sigma is None:
         return 0.0
-    if not sigma > 0:
+    if not (number := _number(name, sigma)) > 0:
         raise ValueError(f"{name}: expected > 0, or None for the default, got {sigma}")
-    return sigma
+    return number
