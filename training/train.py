@@ -230,6 +230,10 @@ def train(args: argparse.Namespace) -> None:
             model.load_state_dict(
                 {name: tensor for name, tensor in fresh.items() if name.startswith(tuple(args.fresh))}, strict=False
             )
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.startswith(tuple(args.without)):
+                    parameter.zero_()  # and stays so: its features are 0, and so are all gradients of its branch
         average.load_state_dict(model.state_dict())
         log.unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -328,6 +332,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="model folder to start from, with a schedule of its own")
     parser.add_argument("--teacher", type=Path, help="model folder of `fast`, whose answers are half of the targets")
     parser.add_argument("--fresh", nargs="*", default=[], help="with --init: beginnings of names that start at random")
+    parser.add_argument("--without", nargs="*", default=[], help="beginnings of names of branches that stay 0")
     parser.add_argument("--width", type=int, default=64, help="channels")
     parser.add_argument("--steps", type=int, default=13_000)
     parser.add_argument("--batch", type=int, help="crops per step; by default the model's")
