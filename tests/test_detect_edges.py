@@ -70,6 +70,12 @@ def test_hysteresis_follows_a_long_weak_chain(size: tuple[int, int], along: str,
         np.testing.assert_array_equal(found, reference)
 
 
+@pytest.mark.parametrize("sigma", [1e-200, 1e-160, 0.1, 0.124, 0.126])
+def test_equal_to_skimage_for_tiny_sigmas(sigma: float) -> None:
+    image = texture(70, 90, seed=4)
+    np.testing.assert_array_equal(defocus_fast.detect_edges(image, sigma), expected(image, sigma, 0.08, 0.20))
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -89,3 +95,5 @@ def test_parameters_out_of_range(parameters: tuple[float, float, float], message
 def test_unknown_kernels() -> None:
     with pytest.raises(ValueError, match='kernels: expected one of auto, .*portable, got "mmx"'):
         defocus_fast.detect_edges(np.zeros((9, 9), np.uint8), kernels="mmx")
+    with pytest.raises(TypeError, match="kernels: expected a text, got None"):
+        defocus_fast.detect_edges(np.zeros((9, 9), np.uint8), kernels=None)  # type: ignore[arg-type]

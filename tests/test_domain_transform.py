@@ -116,3 +116,15 @@ def test_arguments_are_checked() -> None:
         defocus_fast.domain_transform_filter(image, image, 7, 0.5)
     with pytest.raises(ValueError, match="guide: expected height x width"):
         defocus_fast.domain_transform_filter(radii, np.zeros((20, 31), np.float32), 7, 0.5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("name", ["image", "guide"])
+def test_filter_refuses_what_is_not_finite(value: float, strided: bool, name: str) -> None:
+    arrays = {key: np.zeros((40, 30, 3), np.float32) for key in ("image", "guide")}
+    arrays[name][33, 17, 1] = value
+    if strided:
+        arrays = {key: array[..., ::-1] for key, array in arrays.items()}
+    with pytest.raises(ValueError, match=rf"{name}: expected float32 values in \[-3.4.*, 3.4.*\], got NaN or infinity"):
+        defocus_fast.domain_transform_filter(*arrays.values(), 3.0, 1.0)

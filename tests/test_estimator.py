@@ -422,6 +422,12 @@ def test_names_are_texts(random_model: str, name: str, value: Any) -> None:
         make(random_model, 10, 10, **{name: value})
 
 
+@pytest.mark.parametrize("model", [None, 3, b"fast"])
+def test_model_is_a_text_or_a_path(model: Any) -> None:
+    with pytest.raises(TypeError, match=f"model: expected a text or a path object, got {model!r}"):
+        Estimator(10, 10, model=model)
+
+
 def test_result_shows_its_size(estimator: Estimator) -> None:
     assert repr(estimator.estimate(np.zeros((90, 130), np.uint8))) == "BlurMap(90 x 130, 0 edges)"
     assert defocus_fast.ModelError.__module__ == defocus_fast.BlurMap.__module__ == "defocus_fast"

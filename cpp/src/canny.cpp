@@ -35,6 +35,7 @@ double numpy_sum(const double* values, std::ptrdiff_t n) {
 /// ndimage's Gaussian kernel, truncated at 4 sigma.
 std::vector<double> gaussian(double sigma) {
   const int radius = int(4.0 * sigma + 0.5);
+  if (radius == 0) return {1.0};  // below, the square of a tiny sigma would be 0
   std::vector<double> weights(std::size_t(2 * radius + 1));
   for (int i = -radius; i <= radius; ++i) weights[std::size_t(i + radius)] = std::exp(-0.5 / (sigma * sigma) * (i * i));
   const double sum = numpy_sum(weights.data(), std::ptrdiff_t(weights.size()));

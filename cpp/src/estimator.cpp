@@ -161,7 +161,7 @@ struct Estimator::Impl {
     check_size(image, "image", height, width);
     if (edges.data) check_size(edges, "edges", height, width);
     check_out(out, "out", height, width);
-    cpu::check_range(image, workers);
+    cpu::check_range(image, "image", 0, 1, workers);
     result.height = height;
     result.width = width;
     result.stage_ms.fill(0);
@@ -539,7 +539,7 @@ void detect_edges(const ImageView& image, const CannyOptions& options, std::uint
                   const std::string& kernels) {
   Workers workers(check_threads(num_threads));
   cpu::check_layout(image, "image");
-  cpu::check_range(image, workers);
+  cpu::check_range(image, "image", 0, 1, workers);
   cpu::EdgeDetector(image.height, image.width, options, select_kernels(kernels.c_str()), workers)
       .detect_edges(image, mask);
 }
@@ -551,6 +551,9 @@ void domain_transform_filter(const ImageView& image, const ImageView& guide, con
   cpu::check_layout(guide, "guide");
   check_size(guide, "guide", image.height, image.width);
   cpu::check(options);
+  constexpr float most = std::numeric_limits<float>::max();
+  cpu::check_range(image, "image", -most, most, workers);
+  cpu::check_range(guide, "guide", -most, most, workers);
   cpu::DomainTransform transform(image.height, image.width, select_kernels(kernels.c_str()), workers);
   transform.load(guide);
   transform.set_feedback(guide.channels, options.sigma_s / options.sigma_r, options, nullptr, 0);
@@ -573,7 +576,7 @@ void propagate(const ImageView& image, const RadiiView& radii, const MaskView& p
   check_size(pattern, "pattern_edges", image.height, image.width);
   check_size(depth, "depth_edges", image.height, image.width);
   check_out(out, "out", image.height, image.width);
-  cpu::check_range(image, workers);
+  cpu::check_range(image, "image", 0, 1, workers);
   std::vector<std::uint8_t> barrier(std::size_t(image.height) * std::size_t(image.width));
   workers.for_ranges(image.height, 64, [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y)

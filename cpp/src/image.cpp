@@ -47,34 +47,41 @@ void check_layout(const ImageView& image, const char* name) {
     fail("at most 2147483647 pixels");
 }
 
-void check_range(const ImageView& image, Workers& workers) {
+void check_range(const ImageView& image, const char* name, float least, float most, Workers& workers) {
   if (image.type != PixelType::float32) return;
+  const bool packed = image.pixel_stride_bytes == image.channels * std::ptrdiff_t(sizeof(float)) &&
+                      (image.channels == 1 || image.channel_stride_bytes == sizeof(float));
   std::atomic<bool> valid = true;
   workers.for_ranges(image.height, 32, [&](int begin, int end, int) {
-    bool all = true;
+    const auto outside = [&](float value) { return int(!(value >= least)) | int(!(value <= most)); };  // NaN is
+    int any = 0;
     for (int y = begin; y < end; ++y)
-      for (int x = 0; x < image.width; ++x)
-        for (int c = 0; c < image.channels; ++c) {
-          const float value = value_at<float>(image, y, x, c);
-          all &= value >= 0.0f && value <= 1.0f;  // false for NaN
-        }
-    if (!all) valid = false;
+      if (packed) {
+        const auto* row =
+            reinterpret_cast<const float*>(static_cast<const std::byte*>(image.data) + y * image.pitch_bytes);
+        for (std::ptrdiff_t i = 0; i < std::ptrdiff_t{image.width} * image.channels; ++i) any |= outside(row[i]);
+      } else {
+        for (int x = 0; x < image.width; ++x)
+          for (int c = 0; c < image.channels; ++c) any |= outside(value_at<float>(image, y, x, c));
+      }
+    if (any != 0) valid = false;
   });
   if (valid) return;
-  float least = std::numeric_limits<float>::infinity(), most = -least;
+  float lowest = std::numeric_limits<float>::infinity(), highest = -lowest;
   bool finite = true;
   for (int y = 0; y < image.height; ++y)
     for (int x = 0; x < image.width; ++x)
       for (int c = 0; c < image.channels; ++c) {
         const float value = value_at<float>(image, y, x, c);
         finite &= std::isfinite(value);
-        least = std::min(least, value);
-        most = std::max(most, value);
+        lowest = std::min(lowest, value);
+        highest = std::max(highest, value);
       }
   std::ostringstream message;
-  message << "image: expected float32 values in [0, 1], got ";
+  message.precision(std::numeric_limits<float>::max_digits10);
+  message << name << ": expected float32 values in [" << least << ", " << most << "], got ";
   if (finite)
-    message << "values from " << least << " to " << most;
+    message << "values from " << lowest << " to " << highest;
   else
     message << "NaN or infinity";
   throw InvalidArgument(message.str());

@@ -46,8 +46,8 @@ namespace cpu {
 
 /// Throws InvalidArgument unless `image` is a readable picture of 1 or 3 channels; checks no pixel.
 void check_layout(const ImageView& image, const char* name);
-/// Throws InvalidArgument if a float picture has NaN, infinite or negative values or values above 1.
-void check_range(const ImageView& image, Workers& workers);
+/// Throws InvalidArgument if a float picture has values outside [least, most], which NaN is.
+void check_range(const ImageView& image, const char* name, float least, float most, Workers& workers);
 
 /// Columns [x0, x0 + n) of row y in [0, 1], one array per channel; uint8 is divided by 255. Columns may lie outside
 /// the picture by any distance: they are reflected with the edge pixel repeated.

@@ -123,7 +123,7 @@ class Estimator:
             _integer("height", height),
             _integer("width", width),
             # The core takes a text for a folder if it has a "/" in it; a path is always one.
-            model=model if isinstance(model, str) else os.path.join(os.curdir, os.fspath(model)),
+            model=model if isinstance(model, str) else os.path.join(os.curdir, _path("model", model)),
             device=_text("device", device),
             precision=_text("precision", precision),
             evaluation=_text("evaluation", evaluation),
@@ -358,7 +358,7 @@ def detect_edges(
         _number("high", high),
         _gaussian(sigma),
         _threads(num_threads),
-        kernels,
+        _text("kernels", kernels),
     )
 
 
@@ -396,7 +396,7 @@ def domain_transform_filter(
         _number("sigma_r", sigma_r),
         _integer("iterations", iterations),
         _threads(num_threads),
-        kernels,
+        _text("kernels", kernels),
     )
 
 
@@ -449,7 +449,7 @@ def propagate(
         _number("guide_sigma_r", guide_sigma_r),
         _integer("iterations", iterations),
         _threads(num_threads),
-        kernels,
+        _text("kernels", kernels),
     )
 
 
@@ -465,6 +465,8 @@ def _gaussian(sigma: float) -> NDArray[np.float64]:
     if not 0 < sigma <= 64:
         return np.empty(0)
     radius = int(4.0 * sigma + 0.5)
+    if radius == 0:
+        return np.ones(1)  # below, the square of a tiny sigma would be 0
     kernel: NDArray[np.float64] = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
     kernel /= kernel.sum()
     return kernel
@@ -494,6 +496,13 @@ def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a text, got {value!r}")
     return value
+
+
+def _path(name: str, value: Any) -> str:
+    """Return the text of a path object."""
+    if not isinstance(value, os.PathLike) or not isinstance(path := os.fspath(value), str):
+        raise TypeError(f"{name}: expected a text or a path object, got {value!r}")
+    return path
 
 
 def _threads(num_threads: int | None) -> int:

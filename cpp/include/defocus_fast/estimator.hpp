@@ -195,7 +195,7 @@ DEFOCUS_FAST_API void detect_edges(const ImageView& image, const CannyOptions& o
                                    int num_threads = 0, const std::string& kernels = "auto");
 
 /// `image` (1 or 3 channels) filtered along the lines of `guide`; both float32, `out` is (height, width, channels)
-/// without gaps. `guide` may have any finite values.
+/// without gaps. Both may have any finite values.
 DEFOCUS_FAST_API void domain_transform_filter(const ImageView& image, const ImageView& guide,
                                               const FilterOptions& options, float* out, int num_threads = 0,
                                               const std::string& kernels = "auto");
