@@ -45,10 +45,10 @@ TEST_CASE("float pictures must lie in [0, 1]") {
   Workers workers(2);
   std::vector<float> pixels(100 * 100, 0.5f);
   const ImageView image = ImageView::interleaved(pixels.data(), PixelType::float32, 100, 100, 1, 400);
-  CHECK_NOTHROW(cpu::check_range(image, workers));
+  CHECK_NOTHROW(cpu::check_range(image, "image", 0, 1, workers));
   for (const float bad : {-1e-6f, 1.000001f, std::nanf(""), std::numeric_limits<float>::infinity()}) {
     pixels[9999] = bad;
-    CHECK_THROWS_AS(cpu::check_range(image, workers), InvalidArgument);
+    CHECK_THROWS_AS(cpu::check_range(image, "image", 0, 1, workers), InvalidArgument);
   }
 }
 
