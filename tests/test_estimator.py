@@ -467,17 +467,21 @@ def test_int8_needs_its_instructions_ranges_and_shared_features(random_model: st
 
 @pytest.mark.parametrize("model", ["fast", "tip22"])
 def test_int8_is_near_float32(model: str) -> None:
-    """The shipped models on a photograph: edges change by less than half of the 0.25 px between two levels."""
-    photo = np.asarray(Image.open(Path(__file__).parents[1] / "examples" / "otters.jpg"))[100:228, 100:260]
+    """The shipped models on a photograph: edges change by less than a quarter of the 0.25 px between two levels.
+
+    On average over many of them: faint ones, of which small crops may have no others, change by several times that.
+    """
+    photo = np.asarray(Image.open(Path(__file__).parents[1] / "examples" / "otters.jpg"))[200:456, 300:620]
     try:
-        found = make(model, 128, 160, precision="int8").estimate(photo)
+        found = make(model, 256, 320, precision="int8").estimate(photo)
     except defocus_fast.BackendUnavailable as error:
         pytest.skip(str(error))
-    expected = make(model, 128, 160).estimate(photo)
+    expected = make(model, 256, 320).estimate(photo)
     difference = np.abs(found.radii - expected.radii)
-    assert 0 < difference.mean() < 0.125
+    assert len(difference) > 5000
+    assert 0 < difference.mean() < 0.0625
     assert np.mean(found.depth_edges != expected.depth_edges) < 0.01
-    again = make(model, 128, 160, precision="int8", num_threads=1).estimate(photo)
+    again = make(model, 256, 320, precision="int8", num_threads=1).estimate(photo)
     np.testing.assert_array_equal(again.map, found.map)
 
 
