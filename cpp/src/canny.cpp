@@ -297,7 +297,7 @@ void EdgeDetector::write_mask(std::uint8_t* mask) {
       int x = 0;
       for (; x < width_ - 7; x += 8) {
         // Bit k is left alone in byte k, and carries into its highest bit.
-        const std::uint64_t bits = bytes[x / 8] * 0x0101010101010101 & 0x8040201008040201;
+        const std::uint64_t bits = bytes[x / 8] * std::uint64_t{0x0101010101010101} & 0x8040201008040201;
         const std::uint64_t pixels = (bits + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
         std::memcpy(out + x, &pixels, sizeof pixels);
       }
