@@ -196,12 +196,21 @@ __device__ float weight_of(const Answers& answers, Labels labels, std::ptrdiff_t
   return (depth ? depth_edge_weight : 1.0f - answers.depth_probability[edge]) * certainty * certainty;
 }
 
-/// One block, so that the sums have one order: there are few edges beside pixels.
-__global__ void seed_edges(EdgeList edges, Answers answers, Labels labels, float unknown, int width, float* radii,
-                           float* weights, float* squares, Fallback* fallback) {
-  __shared__ double sums[3][block_size];
+/// Adds up what the block's threads hold; the sums are in values[.][0], for thread 0.
+__device__ void add_up(double (&values)[3][block_size]) {
+  for (unsigned half = block_size / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half)
+      for (auto& of_threads : values) of_threads[threadIdx.x] += of_threads[threadIdx.x + half];
+  }
+}
+
+/// `seed_blocks` blocks, whatever the number of edges, so that the sums have one order.
+__global__ void seed_edges(EdgeList edges, Answers answers, Labels labels, int width, float* radii, float* weights,
+                           float* squares, SeedSums* sums) {
+  __shared__ double values[3][block_size];
   double sum = 0, total = 0, square = 0;
-  for (std::ptrdiff_t i = threadIdx.x; i < edges.count->kept; i += block_size) {
+  for (std::int64_t i = thread_index(); i < edges.count->kept; i += seed_blocks * block_size) {
     const std::ptrdiff_t at = std::ptrdiff_t(edges.edges[2 * i]) * width + edges.edges[2 * i + 1];
     const float weight = weight_of(answers, labels, i, answers.depth_edges[at] != 0);
     if (!(weight > 0)) continue;
@@ -214,17 +223,26 @@ __global__ void seed_edges(EdgeList edges, Answers answers, Labels labels, float
     squares[at] = weight * (radius * radius + deviation * deviation);
     square += squares[at];
   }
-  sums[0][threadIdx.x] = sum;
-  sums[1][threadIdx.x] = total;
-  sums[2][threadIdx.x] = square;
-  for (unsigned half = block_size / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half)
-      for (auto& values : sums) values[threadIdx.x] += values[threadIdx.x + half];
-  }
+  values[0][threadIdx.x] = sum;
+  values[1][threadIdx.x] = total;
+  values[2][threadIdx.x] = square;
+  add_up(values);
+  if (threadIdx.x == 0) sums[blockIdx.x] = {values[0][0], values[1][0], values[2][0]};
+}
+
+/// One block, a thread per block of seed_edges.
+__global__ void average_seeds(const SeedSums* sums, float unknown, Fallback* fallback) {
+  static_assert(seed_blocks == block_size);
+  __shared__ double values[3][block_size];
+  const SeedSums& of_block = sums[threadIdx.x];
+  values[0][threadIdx.x] = of_block.radii;
+  values[1][threadIdx.x] = of_block.weights;
+  values[2][threadIdx.x] = of_block.squares;
+  add_up(values);
   if (threadIdx.x > 0) return;
-  const bool any = sums[1][0] > 0;
-  const double mean = any ? sums[0][0] / sums[1][0] : 0, variance = any ? sums[2][0] / sums[1][0] - mean * mean : 0;
+  const double total = values[1][0];
+  const bool any = total > 0;
+  const double mean = any ? values[0][0] / total : 0, variance = any ? values[2][0] / total - mean * mean : 0;
   *fallback = {float(mean), any ? float(sqrt(variance > 0 ? variance : 0.0)) : unknown};
 }
 
@@ -253,6 +271,7 @@ __global__ void divide(const float* radii, const float* weights, const float* sq
 DomainTransform::DomainTransform(int height, int width, Arena& arena) : height_(height), width_(width) {
   const std::size_t pixels = std::size_t(height) * std::size_t(width);
   for (float** plane : {&vx_, &vy_, &signals_[0], &signals_[1], &signals_[2]}) arena.reserve(*plane, pixels);
+  arena.reserve(seed_sums_, seed_blocks);
   arena.reserve(fallback_, 1);
 }
 
@@ -299,8 +318,9 @@ void DomainTransform::seed(const EdgeList& edges, const Answers& answers, Labels
   float* const squares = error.out.data ? signals_[2] : nullptr;
   for (float* signal : {signals_[0], signals_[1], squares})
     if (signal) check(cudaMemsetAsync(signal, 0, bytes, stream), "cudaMemsetAsync");
-  launch(seed_edges, 1, block_size, stream, edges, answers, labels, error.unknown, width_, signals_[0], signals_[1],
-         squares, fallback_);
+  launch(seed_edges, seed_blocks, block_size, stream, edges, answers, labels, width_, signals_[0], signals_[1], squares,
+         seed_sums_);
+  launch(average_seeds, 1, block_size, stream, seed_sums_, error.unknown, fallback_);
 }
 
 void DomainTransform::spread(const PropagationOptions& options, const MapView& out, const ExpectedError& error,

@@ -10,6 +10,7 @@
 #include <cuda_runtime.h>
 #endif
 
+#include <cstdint>
 #include <string>
 
 #include "defocus_fast/error.hpp"

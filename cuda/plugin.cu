@@ -118,7 +118,13 @@ class Plugin : public Device {
                   std::to_string(count.kept) + ": set max_edges");
     const std::size_t pixels = std::size_t(height_) * std::size_t(width_), n = std::size_t(count.kept);
     const Answers& answers = estimator_.answers();
-    download(map_, pixels, host_map_);
+    const std::ptrdiff_t row = width_ * std::ptrdiff_t{sizeof(float)};
+    const bool rows =
+        out.pixel_stride_bytes == std::ptrdiff_t{sizeof(float)} && out.pitch_bytes >= row;  // else pixel by pixel
+    if (rows)
+      copy_rows(out.data, out.pitch_bytes, map_, row, row, cudaMemcpyDeviceToHost);
+    else
+      download(map_, pixels, host_map_);
     download(error_, wanted.expected_error ? pixels : 0, result.expected_error);
     download(answers.pattern_edges, pixels, result.pattern_edges);
     download(answers.depth_edges, pixels, result.depth_edges);
@@ -130,7 +136,7 @@ class Plugin : public Device {
     download(answers.level_probabilities, wanted.level_probabilities ? n * levels_ : 0, result.level_probabilities);
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
     result.stage_ms = estimator_.clock().stage_ms();
-    for (int y = 0; y < height_; ++y)
+    for (int y = 0; y < height_ && !rows; ++y)
       for (int x = 0; x < width_; ++x) *out.at(y, x) = host_map_[std::size_t(y) * std::size_t(width_) + std::size_t(x)];
   }
 
@@ -177,18 +183,31 @@ class Plugin : public Device {
 
   /// The caller's picture without gaps.
   ImageView upload(const ImageView& image) {
-    const std::size_t size = image.type == PixelType::uint8 ? 1 : sizeof(float);
-    std::byte* to = pack(std::size_t(image.channels) * size);
-    for (int y = 0; y < height_; ++y)
-      for (int x = 0; x < width_; ++x)
-        for (int c = 0; c < image.channels; ++c, to += size)
-          std::memcpy(to,
-                      static_cast<const std::byte*>(image.data) + y * image.pitch_bytes + x * image.pixel_stride_bytes +
-                          c * image.channel_stride_bytes,
-                      size);
-    send(image_);
-    return ImageView::interleaved(image_, image.type, height_, width_, image.channels,
-                                  std::ptrdiff_t(packed_.size()) / height_);
+    const std::ptrdiff_t size = image.type == PixelType::uint8 ? 1 : sizeof(float),
+                         row = size * image.channels * width_;
+    if (image.channel_stride_bytes == size && image.pixel_stride_bytes == size * image.channels &&
+        image.pitch_bytes >= row) {
+      copy_rows(image_, row, image.data, image.pitch_bytes, row, cudaMemcpyHostToDevice);
+    } else {
+      std::byte* to = pack(std::size_t(image.channels * size));
+      for (int y = 0; y < height_; ++y)
+        for (int x = 0; x < width_; ++x)
+          for (int c = 0; c < image.channels; ++c, to += size)
+            std::memcpy(to,
+                        static_cast<const std::byte*>(image.data) + y * image.pitch_bytes +
+                            x * image.pixel_stride_bytes + c * image.channel_stride_bytes,
+                        std::size_t(size));
+      send(image_);
+    }
+    return ImageView::interleaved(image_, image.type, height_, width_, image.channels, row);
+  }
+
+  /// Pageable memory is copied from before the call returns, so the caller may change it.
+  void copy_rows(void* to, std::ptrdiff_t to_pitch, const void* from, std::ptrdiff_t from_pitch, std::ptrdiff_t row,
+                 cudaMemcpyKind kind) {
+    check(cudaMemcpy2DAsync(to, std::size_t(to_pitch), from, std::size_t(from_pitch), std::size_t(row),
+                            std::size_t(height_), kind, stream),
+          "cudaMemcpy2DAsync");
   }
 
   MaskView upload(const MaskView& edges) {

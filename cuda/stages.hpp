@@ -124,6 +124,12 @@ struct Fallback {
   float mean, deviation;
 };
 
+/// Over the edges of one block of a kernel.
+struct SeedSums {
+  double radii, weights, squares;
+};
+inline constexpr int seed_blocks = 256;
+
 class DomainTransform {
  public:
   DomainTransform(int height, int width, Arena& arena);
@@ -154,6 +160,7 @@ class DomainTransform {
  private:
   const int height_, width_;
   float *vx_ = nullptr, *vy_ = nullptr;
+  SeedSums* seed_sums_ = nullptr;
   Fallback* fallback_ = nullptr;
   std::array<float*, 3> signals_{};
 };

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 import tolerances
 
 import defocus_fast
+from defocus_fast import _tensorrt
 
 
 @dataclass
@@ -68,7 +72,20 @@ def _gpu(**of_library: Any) -> Device:
 
 
 def _gpu_options(model: str, height: int, width: int, max_edges: int) -> dict[str, Any]:
-    return {"device": "cuda", "max_edges": max_edges}
+    return {"device": "cuda", "max_edges": max_edges, "networks": networks()}
+
+
+def networks() -> Any:
+    """Return what evaluates the networks on a GPU: None for TensorRT; PyTorch where it is not installed."""
+    if any(importlib.util.find_spec(package) for package in _tensorrt.PACKAGES) or not importlib.util.find_spec(
+        "torch"
+    ):
+        return None
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    try:
+        return importlib.import_module("torch_networks").TorchNetworks()
+    finally:
+        sys.path.pop(0)
 
 
 @functools.cache
@@ -78,7 +95,7 @@ def _missing() -> str:
     if not built.startswith("nvcc"):
         return f"the CUDA part is {built}: needs -DDEFOCUS_FAST_CUDA=ON"
     try:
-        defocus_fast.Estimator(1, 1, device="cuda")
+        defocus_fast.Estimator(1, 1, device="cuda", networks=networks())
     except defocus_fast.BackendUnavailable as error:
         return str(error)
     return ""

@@ -12,11 +12,14 @@ weights (in, out).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 STRIDE = 3  # px between grid points, and side of a cell
+DORMANT = 1e-3  # share of the places at which a channel fires, below which nothing is left of it
 GRIDS = (0, 2)  # px from the first edge that a crop can hold to a grid's first point, down and right
 
 
@@ -50,6 +53,11 @@ class Branch(nn.Module):
         for weight in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = _conv_relu(x, weight)
         return x
+
+
+def _dormant(features: Tensor) -> Tensor:
+    """Return which channels of (B, C, H, W) hardly ever fire."""
+    return (features > 0).float().mean((0, 2, 3)) < DORMANT
 
 
 class PooledBranch(Branch):
@@ -108,7 +116,7 @@ class Head(nn.Module):
         """
         split = coarse[0].shape[1]
         v = F.conv2d(fine, self.conv1[:, split:])
-        offset = torch.arange(5)
+        offset = torch.arange(5, device=at.device)
         x = _windows(v, at[:, 0], at[:, 1:], offset)
         of_grid = [at[at[:, 1] % STRIDE == grid] for grid in GRIDS]
         u = [
@@ -156,7 +164,7 @@ class Tip22(nn.Module):
             crops: (B, 3, S, S) in [0, 1].
             at: (N, 3) int64, edges as crop, row and column of a pixel on one of the grids.
         """
-        at = at - torch.tensor([0, self.patch // 2, self.patch // 2])
+        at = at - at.new_tensor([0, self.patch // 2, self.patch // 2])
         order = (at[:, 1] % STRIDE).argsort(stable=True)  # by grid
         back = order.argsort()
         coarse = [
@@ -167,6 +175,32 @@ class Tip22(nn.Module):
         with_own = [torch.cat(pair, 1) for pair in zip(self.edge_branch1(crops), coarse, strict=True)]
         edge = self.edge(with_own, fine, at[order])
         return blur[back], edge[back]
+
+    def dormant(self, crops: Tensor) -> Iterator[tuple[str, Tensor, Tensor, list[Tensor]]]:
+        """Yield, of every convolution of the branches, which of its channels hardly ever fire on (B, 3, S, S) crops.
+
+        That is its branch's name, a mask (width,), its weight, and views (outputs, width, ...) of what reads its
+        channels. What is done to the weights meanwhile counts for the layers that follow.
+        """
+        order = {
+            "edge_branch1": 0,
+            "branch1": 1,
+            "branch2": 2,
+            "branch3": 3,
+        }  # in edge.conv1; blur.conv1 lacks the first
+        width = len(self.branch1.conv1)
+        for name, place in order.items():
+            branch = getattr(self, name)
+            weights = [branch.conv1, branch.conv2, branch.conv3, branch.conv4]
+            heads = [self.edge.conv1[:, place * width :][:, :width]]
+            if place > 0:
+                heads.append(self.blur.conv1[:, (place - 1) * width :][:, :width])
+            x = crops
+            for number, weight in enumerate(weights, 1):
+                yield name, _dormant(F.conv2d(x, weight)), weight, heads if number == 4 else [weights[number]]
+                x = F.relu(F.conv2d(x, weight))
+                if number == getattr(branch, "before_pool", None):
+                    x = F.max_pool2d(x, 3, STRIDE)
 
 
 class CellHead(nn.Module):
@@ -204,6 +238,16 @@ class Fast(nn.Module):
         cell = (at[:, 1:] - (self.patch // 2 - 1)) // STRIDE
         features = x.permute(0, 2, 3, 1)[at[:, 0], cell[:, 0], cell[:, 1]]
         return self.blur(features), self.edge(features)
+
+    def dormant(self, crops: Tensor) -> Iterator[tuple[str, Tensor, Tensor, list[Tensor]]]:
+        """As ``Tip22.dormant``."""
+        weights = [self.stem, *self.convs]
+        heads = [head.dense1.weight.T for head in (self.blur, self.edge)]
+        x, stride = crops, STRIDE
+        for number, weight in enumerate(weights, 1):
+            readers = heads if number == len(weights) else [weights[number]]
+            yield "convs", _dormant(F.conv2d(x, weight, stride=stride)), weight, readers
+            x, stride = F.relu(F.conv2d(x, weight, stride=stride)), 1
 
 
 MODELS = {"tip22": Tip22, "fast": Fast}

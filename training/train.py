@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import math
 import os
 import signal
@@ -34,6 +35,7 @@ BLUR_WEIGHT = {NO_EDGE: 0.0, PATTERN: 1.0, DEPTH: 0.2, AMBIGUOUS: 0.5}
 DEPTH_CROPS = 0.5  # share of the crops drawn around a depth edge, where the scene has one
 EMA_DECAY = 0.998
 VALIDATION_CROPS = 2048
+REVIVE_EVERY, REVIVE_UNTIL = 100, 0.7  # steps, share of the schedule
 STEPS_ALONE = 40  # steps with a single thread before trying all of them again
 LONGEST_STEP_S = 10.0  # a step that took longer was suspended; it counts as this much in the log
 TEACHER_MARGIN = 3  # px that `fast` sees around what `tip22` sees, wherever in a cell the edge lies
@@ -42,11 +44,16 @@ TEACHER_MARGIN = 3  # px that `fast` sees around what `tip22` sees, wherever in 
 class Batch(NamedTuple):
     """Crops and labelled edges in them."""
 
-    crops: Tensor  # (B, 3, S, S) float32 in [0, 1], channels last
+    crops: Tensor  # (B, 3, S, S) channels last: uint8, on its device float32 in [0, 1]
     around: Tensor  # (B, 3, S + 2 * margin, S + 2 * margin): the same with what lies around it
     at: Tensor  # (N, 3) int64: crop, row, column in `crops`
     radius: Tensor  # (N,) float32, px
     kind: Tensor  # (N,) int64: PATTERN, DEPTH or AMBIGUOUS
+
+    def on(self, device: torch.device) -> Batch:
+        """Return the batch as the networks take it."""
+        crops, around, *edges = (tensor.to(device, non_blocking=True) for tensor in self)
+        return Batch(crops.float() / 255, around.float() / 255, *edges)
 
 
 class Sampler:
@@ -104,17 +111,27 @@ class Sampler:
         edge = (kind != NO_EDGE) & self.asked
         images = (torch.from_numpy(np.ascontiguousarray(part[..., :3])) for part in (crops, around))
         return Batch(
-            *((image.float() / 255).permute(0, 3, 1, 2) for image in images),
+            *(image.permute(0, 3, 1, 2) for image in images),
             torch.from_numpy(np.argwhere(edge)),
             torch.from_numpy(radius[edge].astype(np.float32) / RADIUS_SCALE),
             torch.from_numpy(kind[edge].astype(np.int64)),
         )
 
 
+class Steps(torch.utils.data.Dataset[Batch]):
+    """The batch of every step."""
+
+    def __init__(self, sampler: Sampler, crops: int, seed: int) -> None:
+        self.sampler, self.crops, self.seed = sampler, crops, seed
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.sampler(self.crops, np.random.default_rng([self.seed, step]))
+
+
 def soft_levels(radius: Tensor) -> Tensor:
     """Return (N, 23) targets: each radius shared linearly between its two neighbouring levels."""
     position = ((radius - LEVELS[0]) / (LEVELS[1] - LEVELS[0])).clamp(0, len(LEVELS) - 1)
-    return (1 - (position[:, None] - torch.arange(len(LEVELS))).abs()).clamp(min=0)
+    return (1 - (position[:, None] - torch.arange(len(LEVELS), device=radius.device)).abs()).clamp(min=0)
 
 
 def ask(teacher: Fast, batch: Batch) -> list[Tensor]:
@@ -122,7 +139,8 @@ def ask(teacher: Fast, batch: Batch) -> list[Tensor]:
     margin = (batch.around.shape[2] - batch.crops.shape[2]) // 2
     with torch.no_grad():
         return [
-            logits.float().softmax(1) for logits in teacher(batch.around, batch.at + torch.tensor([0, margin, margin]))
+            logits.float().softmax(1)
+            for logits in teacher(batch.around, batch.at + batch.at.new_tensor([0, margin, margin]))
         ]
 
 
@@ -137,7 +155,7 @@ def losses(model: Tip22 | Fast, batch: Batch, taught: list[Tensor] | None = None
     edge_target = F.one_hot((batch.kind == DEPTH).long(), 2).float()
     if taught:
         blur_target, edge_target = (blur_target + taught[0]) / 2, (edge_target + taught[1]) / 2
-    weight = torch.tensor([BLUR_WEIGHT[kind] for kind in range(4)])[batch.kind]
+    weight = batch.radius.new_tensor([BLUR_WEIGHT[kind] for kind in range(4)])[batch.kind]
     blur_loss = -(blur_target * blur.log_softmax(1)).sum(1)
     clear = batch.kind != AMBIGUOUS
     depth = (batch.kind[clear] == DEPTH).long()
@@ -157,7 +175,7 @@ def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
     called_depth = torch.cat([edge for _, edge in results]).argmax(1)
     radius = torch.cat([batch.radius for batch in batches])
     kind = torch.cat([batch.kind for batch in batches])
-    levels = torch.from_numpy(LEVELS).float()
+    levels = radius.new_tensor(LEVELS)
     pattern = kind == PATTERN
     target = soft_levels(radius)
     recall = [float((called_depth == label)[kind == one].float().mean()) for label, one in enumerate((PATTERN, DEPTH))]
@@ -186,6 +204,22 @@ def _optimizers(model: Tip22 | Fast, convolutions: list[Tensor], weight_decay: f
     ]
 
 
+@torch.no_grad()
+def revive(model: Tip22 | Fast, crops: Tensor, without: tuple[str, ...]) -> None:
+    """Give channels that hardly ever fire new weights, and those that read them zeros (Sokar et al. 2023, section 4).
+
+    Without biases and normalisation, steps that are large kill whole branches: their features are 0 everywhere, and
+    what is 0 has no gradient. Branches whose names begin as one of `without` stay as they are.
+    """
+    for name, dormant, weight, readers in model.dormant(crops):
+        if dormant.any() and not name.startswith(without):
+            fresh = torch.empty_like(weight)
+            torch.nn.init.kaiming_normal_(fresh, nonlinearity="relu")
+            weight[dormant] = fresh[dormant]
+            for reader in readers:
+                reader[:, dormant] = 0
+
+
 def learning_rate(step: int, steps: int, warm_up: int, peak: float) -> float:
     """Linear warm-up, then half a cosine down to zero."""
     if step < warm_up:
@@ -208,7 +242,9 @@ def _save(path: Path, **state: Any) -> None:
 def train(args: argparse.Namespace) -> None:
     """Train until ``args.steps``; checkpoint, log and validate every ``args.every`` steps."""
     torch.manual_seed(args.seed)
-    model, average = MODELS[args.model](args.width), MODELS[args.model](args.width)
+    device = torch.device(args.device)
+    model, average = (MODELS[args.model](args.width).to(device) for _ in range(2))
+    half = torch.autocast(device.type, torch.bfloat16, enabled=BFLOAT16 or device.type == "cuda")
     parameters, averaged = list(model.parameters()), list(average.parameters())
     convolutions = [parameter for parameter in parameters if parameter.ndim == 4]
     matrices = [_as_matrix(weight.detach()) for weight in convolutions]
@@ -217,7 +253,7 @@ def train(args: argparse.Namespace) -> None:
     log = LOGS / f"{args.name}.csv"
     step, elapsed = 0, 0.0
     if args.resume:
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["ema"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
@@ -240,7 +276,7 @@ def train(args: argparse.Namespace) -> None:
 
     teacher = None
     if args.teacher:
-        teacher = Fast()
+        teacher = Fast().to(device)
         load(teacher, args.teacher)
     sampler, validation = (
         Sampler(args.shards / split, args.side or model.side, model.patch, model.every_edge, margin)
@@ -248,7 +284,16 @@ def train(args: argparse.Namespace) -> None:
     )
     rng = np.random.default_rng(12345)
     crops = args.batch or model.crops
-    held_out = [validation(crops, rng) for _ in range(VALIDATION_CROPS // crops)]
+    held_out = [validation(model.crops, rng).on(device) for _ in range(VALIDATION_CROPS // model.crops)]
+    batches = iter(
+        torch.utils.data.DataLoader(
+            Steps(sampler, crops, args.seed),
+            batch_size=None,
+            sampler=itertools.count(step),
+            num_workers=args.workers,
+            pin_memory=device.type == "cuda",
+        )
+    )
 
     stop = False
 
@@ -258,23 +303,25 @@ def train(args: argparse.Namespace) -> None:
 
     signal.signal(signal.SIGTERM, on_terminate)
 
-    totals = np.zeros(4)  # steps, edges, losses since the last row of the log
+    steps, edges, lost = 0, 0, torch.zeros(2, device=device)  # since the last row of the log
     fastest, alone_until = math.inf, 0
     while step < args.steps and not stop:
         start = time.monotonic()
         # Where another program holds a core, the threads wait for the one on that core: go on with a single one then.
         threads = 1 if step < alone_until else args.threads
         torch.set_num_threads(threads)
-        batch = sampler(crops, np.random.default_rng([args.seed, step]))
+        batch = next(batches).on(device)
         activation.negative_slope = 0.0
-        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
+        with half:
             taught = ask(teacher, batch) if teacher else None
+        if step % REVIVE_EVERY == 0 and step < REVIVE_UNTIL * args.steps:
+            revive(model, batch.crops, tuple(args.without))
         activation.negative_slope = max(0.0, args.leak * (1 - 2 * step / args.steps))
         rate = learning_rate(step, args.steps, args.warm_up, args.lr)
         for optimizer, share in zip(optimizers, (1, args.dense_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
-        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
+        with half:
             blur_loss, edge_loss = losses(model, batch, taught)
         model.zero_grad(set_to_none=True)
         (blur_loss + edge_loss).backward()
@@ -288,7 +335,7 @@ def train(args: argparse.Namespace) -> None:
         with torch.no_grad():
             torch._foreach_lerp_(averaged, parameters, 1 - decay)
         step += 1
-        totals += 1, len(batch.at), blur_loss.item(), edge_loss.item()
+        steps, edges, lost = steps + 1, edges + len(batch.at), lost + torch.stack([blur_loss, edge_loss]).detach()
         duration = time.monotonic() - start
         elapsed += min(duration, LONGEST_STEP_S)
         if threads == args.threads:
@@ -296,11 +343,13 @@ def train(args: argparse.Namespace) -> None:
             if duration > 2 * fastest:
                 alone_until = step + STEPS_ALONE
         if step % args.every == 0 or step == args.steps or stop:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
+            with torch.no_grad(), half:
                 row: dict[str, Any] = {"step": step, "elapsed_s": round(elapsed), "lr": f"{rate:.2e}"}
-                row |= dict(zip(("edges_per_step", "blur_loss", "edge_loss"), totals[1:] / totals[0], strict=True))
+                means = (edges / steps, *(lost / steps).tolist())
+                row |= dict(zip(("edges_per_step", "blur_loss", "edge_loss"), means, strict=True))
                 row |= scores(average, held_out)
-            totals[:] = 0
+                row["dormant"] = sum(int(mask.sum()) for _, mask, *_ in average.dormant(held_out[0].crops))
+            steps, edges, lost = 0, 0, torch.zeros_like(lost)
             row = {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()}
             new = not log.exists()
             with open(log, "a", newline="") as file:
@@ -346,6 +395,8 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, default=0.1, help="times the learning rate, per step")
     parser.add_argument("--every", type=int, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="of PyTorch: cpu or cuda")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw crops ahead")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     args = parser.parse_args()

@@ -14,11 +14,12 @@ namespace defocus_fast {
 cuda::NetworkShapes network_shapes(const Model& model, int height, int width, const Options& options) {
   const auto type = options.precision == Precision::float16 ? cuda::TensorType::float16 : cuda::TensorType::float32;
   // Larger tiles compute fewer features twice, larger batches launch less often, and both cost more memory (tip22's
-  // first layer has 390 kB a patch); unmeasured, as no GPU was at hand.
+  // first layer has 390 kB a patch).
   if (options.evaluation == Evaluation::patch) return {type, 0, 0, std::min(options.max_edges, 256), Evaluation::patch};
-  const int most = model.architecture == Architecture::cells ? 1536 : 512, margin = network_margin(model);
+  const bool cells = model.architecture == Architecture::cells;
+  const int most = cells ? 1536 : 512, most_edges = cells ? 65536 : 16384, margin = network_margin(model);
   return {type, tile_side(model, height, most) + 2 * margin, tile_side(model, width, most) + 2 * margin,
-          std::min(options.max_edges, 4096), Evaluation::shared};
+          std::min(options.max_edges, most_edges), Evaluation::shared};
 }
 
 std::unique_ptr<Device> make_device(const DeviceSetup& setup) {
