@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor
 
-LEGACY_DEFAULT_STREAM = 1  # cudaStreamLegacy, PyTorch's 0
+LEGACY_DEFAULT_STREAM = (0, 1)  # and cudaStreamLegacy. ExternalStream(0) would be a new stream, which nobody waits for
 
 
 @functools.cache
@@ -48,7 +48,7 @@ class TorchNetworks:
 
     def __call__(self, graph: str, tensors: list[int], stream: int) -> None:
         """Enqueue one evaluation; `tensors` are device pointers of the inputs, then the outputs."""
-        on = torch.cuda.ExternalStream(0 if stream == LEGACY_DEFAULT_STREAM else stream)
+        on = torch.cuda.default_stream() if stream in LEGACY_DEFAULT_STREAM else torch.cuda.ExternalStream(stream)
         with (
             torch.inference_mode(),
             torch.cuda.stream(on),
