@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write BENCHMARK.md, its plots and the README's table from the results of ``bench/run``: ``python bench/report.py
-[RESULTS.json] [--into FOLDER]``.
+"""Write BENCHMARK.md, its plots and the README's table from the results of ``bench/run`` and bench/gpu.py: ``python
+bench/report.py [RESULTS.json] [--into FOLDER]``.
 """
 
 from __future__ import annotations
@@ -123,6 +123,31 @@ def overhead(results: Results) -> str:
             "(asked for: at most 20).\n"
         )
     return "".join(lines)
+
+
+def gpu(measured: Results) -> str:
+    """What bench/gpu.py measured."""
+    facts = measured["machine"]
+    rows = []
+    for case in measured["cases"]:
+        device, host, cpu = case["device_to_device"], case["host_to_host"], case["cpu"]
+        rows.append([f"{case['width']}x{case['height']}", case["model"], case["precision"], f"{case['edges']:,}"])
+        rows[-1] += [number(ms) for ms in case["stages"].values()]
+        rows[-1] += [text for ms in (device, host) for text in (number(ms["median"]), percentile(ms, "p99"))]
+        rows[-1] += [number(cpu["median"]), f"{number(cpu['median'] / host['median'])}x"]
+    head = ["size", "model", "precision", "edges", *measured["cases"][0]["stages"], "device to device: median", "p99"]
+    head += ["host to host: median", "p99", "CPU: median", "CPU / host to host"]
+    versions = ", ".join(f"{name} {version}" for name, version in (facts["versions"] | facts["build"]).items())
+    return f"""## GPU: measured
+
+Written from `bench/gpu.json`, the results of `python bench/gpu.py` on {measured["date"]}: {facts["gpu"]}, networks by
+{facts["networks"]} (`examples/torch_networks.py`); beside it the CPU path on the same machine,
+{facts["threads"]} threads on {facts["processor"]}, {facts["cpu_precision"]}; {versions}.
+Times in ms. TensorRT could not be had on that machine: its engines have never run. From host to host pictures and maps
+are in pageable memory, and the answers at edges are copied, too. Medians of the CPU path are of few frames where a
+frame takes long.
+
+{table(head, rows, left=3)}"""
 
 
 def not_run(results: Results) -> str:
@@ -253,6 +278,7 @@ by PyTorch. Rates are of the median times, shares the medians of the rounds' sha
 ## Scaling
 
 {plots}
+{gpu(json.loads((ROOT / "bench" / "gpu.json").read_text()))}
 {roofline.markdown()}
 ## Not run
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must hold on a GPU: `pytest -m gpu`, with DEFOCUS_FAST_REQUIRE_GPU=1 where there must be one.
 
-No GPU was at hand to run it. The same tests run on the emulated device, so it is known that they can pass.
+The same tests run on the emulated device. Where TensorRT is not installed, PyTorch evaluates the networks
+(examples/torch_networks.py).
 """
 
 from __future__ import annotations
