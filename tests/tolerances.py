@@ -22,8 +22,10 @@ each rounding to 6e-8, and coefficients squared up to 4 times (16 ulp at most)."
 PROPAGATED = 2e-5
 """px, radii up to 6: FILTER relative to the quotient of two filtered planes."""
 
-PROBABILITY_DEVICE = 1e-5
-"""Of the device, its networks evaluated by OpenVINO, against the CPU: another order of summation in float32."""
+PROBABILITY_DEVICE = 3e-5
+"""Of the device, its networks evaluated by OpenVINO, against the CPU: another order of summation in float32. Of `fast`,
+whose logits reach 20, the CPU path is 1.2e-5 from what float64 gives and PyTorch's float32 0.7e-5; two of the former
+may differ by their sum."""
 
 RADIUS_DEVICE = 1e-4
 """px; the mean over 23 levels up to 6 px, each probability off by up to PROBABILITY_DEVICE."""
@@ -35,7 +37,8 @@ ERROR_DEVICE = 2e-3
 """px; DEVIATION_DEVICE times the slope of the tests' random models."""
 
 PROBABILITY_GPU = 1e-3
-"""TF32 is off, but TensorRT may sum in any order and by other formulas (Winograd's). Not measured on a GPU."""
+"""TF32 is off, but TensorRT may sum in any order and by other formulas (Winograd's). PyTorch on an H100 stays
+within it."""
 
 PROBABILITY_FLOAT16 = 0.03
 """Of the shipped models: float16 keeps 11 bits, so weights and every layer's features are off by up to 5e-4 of
