@@ -30,13 +30,8 @@ def _convolution(inputs: int, outputs: int, side: int) -> nn.Parameter:
     return nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
 
 
-activation = nn.LeakyReLU(0.0, inplace=True)
-"""Of all convolutions. Without biases and normalisation, features that are 0 everywhere get no gradient any more, and
-large steps killed whole branches of `tip22`: its training begins with a small slope in place of the 0."""
-
-
 def _conv_relu(x: Tensor, weight: Tensor) -> Tensor:
-    return activation(F.conv2d(x, weight))
+    return F.relu(F.conv2d(x, weight), inplace=True)
 
 
 class Branch(nn.Module):
@@ -76,7 +71,7 @@ class PooledBranch(Branch):
         # The second grid's windows are those that begin one pixel outside, without the first of them: a slice of x
         # would cost more than a convolution. Max and ReLU commute; a ninth of the pixels is left for the ReLU.
         for y in (F.max_pool2d(x, 3, STRIDE), F.max_pool2d(x, 3, STRIDE, padding=1)[..., 1:, 1:]):
-            y = activation(y)
+            y = F.relu(y, inplace=True)
             for weight in weights[self.before_pool :]:
                 y = _conv_relu(y, weight)
             grids.append(y)
@@ -123,7 +118,7 @@ class Head(nn.Module):
             _windows(F.conv2d(features, self.conv1[:, :split]), edges[:, 0], edges[:, 1:] // STRIDE, offset)
             for features, edges in zip(coarse, of_grid, strict=True)
         ]
-        x = activation(x + torch.cat(u))
+        x = F.relu(x + torch.cat(u), inplace=True)
         x = _conv_relu(x, self.conv2)
         x = _conv_relu(x, self.conv3)
         x = _conv_relu(x, self.conv4).flatten(1)
@@ -232,7 +227,7 @@ class Fast(nn.Module):
 
     def forward(self, crops: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Tip22.forward``; `at` holds any pixels whose cells' patches lie in the crop."""
-        x = activation(F.conv2d(crops, self.stem, stride=STRIDE))
+        x = F.relu(F.conv2d(crops, self.stem, stride=STRIDE), inplace=True)
         for weight in self.convs:
             x = _conv_relu(x, weight)
         cell = (at[:, 1:] - (self.patch // 2 - 1)) // STRIDE

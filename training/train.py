@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from defocus_fast.model_io import read_weights
-from training.networks import GRIDS, MODELS, SHARPENING, STRIDE, Fast, Tip22, activation, sharpen
+from training.networks import GRIDS, MODELS, SHARPENING, STRIDE, Fast, Tip22, sharpen
 from training.synthesis import AMBIGUOUS, DEPTH, LEVELS, NO_EDGE, PATTERN, RADIUS_SCALE
 
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere float32 is faster
@@ -38,34 +38,32 @@ VALIDATION_CROPS = 2048
 REVIVE_EVERY, REVIVE_UNTIL = 100, 0.7  # steps, share of the schedule
 STEPS_ALONE = 40  # steps with a single thread before trying all of them again
 LONGEST_STEP_S = 10.0  # a step that took longer was suspended; it counts as this much in the log
-TEACHER_MARGIN = 3  # px that `fast` sees around what `tip22` sees, wherever in a cell the edge lies
 
 
 class Batch(NamedTuple):
     """Crops and labelled edges in them."""
 
     crops: Tensor  # (B, 3, S, S) channels last: uint8, on its device float32 in [0, 1]
-    around: Tensor  # (B, 3, S + 2 * margin, S + 2 * margin): the same with what lies around it
     at: Tensor  # (N, 3) int64: crop, row, column in `crops`
     radius: Tensor  # (N,) float32, px
     kind: Tensor  # (N,) int64: PATTERN, DEPTH or AMBIGUOUS
 
     def on(self, device: torch.device) -> Batch:
         """Return the batch as the networks take it."""
-        crops, around, *edges = (tensor.to(device, non_blocking=True) for tensor in self)
-        return Batch(crops.float() / 255, around.float() / 255, *edges)
+        crops, *edges = (tensor.to(device, non_blocking=True) for tensor in self)
+        return Batch(crops.float() / 255, *edges)
 
 
 class Sampler:
-    """Draws batches of crops from a folder of shards (see ``training.synthesis``), and `margin` px around them."""
+    """Draws batches of crops from a folder of shards (see ``training.synthesis``)."""
 
-    def __init__(self, folder: Path, side: int, patch: int, every_edge: bool, margin: int = 0) -> None:
+    def __init__(self, folder: Path, side: int, patch: int, every_edge: bool) -> None:
         self.shards = [np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))]
         if not self.shards:
             raise ValueError(f"{folder}: no shards; write them with training.synthesis")
         if side < patch or (side - patch) % STRIDE:
             raise ValueError(f"side: expected {patch} + a multiple of {STRIDE}, got {side}")
-        self.side, self.half, self.margin = side, patch // 2, margin
+        self.side, self.half = side, patch // 2
         self.asked = np.zeros((side, side), bool)  # where the networks are asked about edges
         if every_edge:
             self.asked[self.half - 1 : side - self.half + 1, self.half - 1 : side - self.half + 1] = True
@@ -88,14 +86,18 @@ class Sampler:
                 return scene, points[:, wanted[0]]
 
     def _crop(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Return a crop (S, S, 5), and the margin around it, with a random labelled edge on its grid."""
+        """Return a crop (S, S, 5) with a random labelled edge on its grid."""
         scene, edge = self._edge(rng)
         size = len(scene)
         on_grid = rng.integers(0, (self.side - 2 * self.half - 1) // STRIDE + 1, 2)
-        index = (edge - self.half - STRIDE * on_grid)[:, None] + np.arange(-self.margin, self.side + self.margin)
-        # Patches at the border see the picture mirrored (edge pixel repeated), as in the estimator.
-        index = np.where(index < 0, -1 - index, np.where(index >= size, 2 * size - 1 - index, index))
-        crop = scene[np.ix_(index[0], index[1])]
+        corner = edge - self.half - STRIDE * on_grid
+        if corner.min() < 0 or corner.max() + self.side > size:
+            # Patches at the border see the picture mirrored (edge pixel repeated), as in the estimator.
+            index = np.arange(self.side) + corner[:, None]
+            index = np.where(index < 0, -1 - index, np.where(index >= size, 2 * size - 1 - index, index))
+            crop = scene[np.ix_(*index)]
+        else:
+            crop = scene[corner[0] : corner[0] + self.side, corner[1] : corner[1] + self.side]
         crop = np.rot90(crop, rng.integers(4))
         crop = crop[:, ::-1] if rng.random() < 0.5 else crop
         if rng.random() < 0.3:  # the detector takes the largest channel, so their order does not change the edges
@@ -104,14 +106,11 @@ class Sampler:
 
     def __call__(self, count: int, rng: np.random.Generator) -> Batch:
         """Return a batch of `count` crops with the edges that the networks are asked about."""
-        around = np.stack([self._crop(rng) for _ in range(count)])
-        inner = slice(self.margin, self.margin + self.side)
-        crops = around[:, inner, inner]
+        crops = np.stack([self._crop(rng) for _ in range(count)])
         kind, radius = crops[..., 4], crops[..., 3]
         edge = (kind != NO_EDGE) & self.asked
-        images = (torch.from_numpy(np.ascontiguousarray(part[..., :3])) for part in (crops, around))
         return Batch(
-            *(image.permute(0, 3, 1, 2) for image in images),
+            torch.from_numpy(np.ascontiguousarray(crops[..., :3])).permute(0, 3, 1, 2),
             torch.from_numpy(np.argwhere(edge)),
             torch.from_numpy(radius[edge].astype(np.float32) / RADIUS_SCALE),
             torch.from_numpy(kind[edge].astype(np.int64)),
@@ -134,33 +133,15 @@ def soft_levels(radius: Tensor) -> Tensor:
     return (1 - (position[:, None] - torch.arange(len(LEVELS), device=radius.device)).abs()).clamp(min=0)
 
 
-def ask(teacher: Fast, batch: Batch) -> list[Tensor]:
-    """Return the probabilities (N, levels) and (N, 2) of `teacher` at the edges of the batch."""
-    margin = (batch.around.shape[2] - batch.crops.shape[2]) // 2
-    with torch.no_grad():
-        return [
-            logits.float().softmax(1)
-            for logits in teacher(batch.around, batch.at + batch.at.new_tensor([0, margin, margin]))
-        ]
-
-
-def losses(model: Tip22 | Fast, batch: Batch, taught: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-    """Return B-NET's cross-entropy against soft levels, and E-NET's with both classes of the same total weight.
-
-    `taught`, the answers of a teacher, are half of the targets then: they have less noise than labels, since several
-    radii are possible at most edges.
-    """
+def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return B-NET's cross-entropy against soft levels, and E-NET's with both classes of the same total weight."""
     blur, edge = (logits.float() for logits in model(batch.crops, batch.at))
-    blur_target = soft_levels(batch.radius)
-    edge_target = F.one_hot((batch.kind == DEPTH).long(), 2).float()
-    if taught:
-        blur_target, edge_target = (blur_target + taught[0]) / 2, (edge_target + taught[1]) / 2
     weight = batch.radius.new_tensor([BLUR_WEIGHT[kind] for kind in range(4)])[batch.kind]
-    blur_loss = -(blur_target * blur.log_softmax(1)).sum(1)
-    clear = batch.kind != AMBIGUOUS
-    depth = (batch.kind[clear] == DEPTH).long()
-    class_weight = (1 / torch.bincount(depth, minlength=2).clamp(min=1))[depth]
-    edge_loss = -(edge_target * edge.log_softmax(1)).sum(1)[clear]
+    blur_loss = F.cross_entropy(blur, soft_levels(batch.radius), reduction="none")
+    depth = (batch.kind == DEPTH).float()
+    pattern = (batch.kind == PATTERN).float()
+    class_weight = depth / depth.sum().clamp(min=1) + pattern / pattern.sum().clamp(min=1)
+    edge_loss = F.cross_entropy(edge, depth.long(), reduction="none")
     return (blur_loss * weight).sum() / weight.sum(), (edge_loss * class_weight).sum() / class_weight.sum()
 
 
@@ -261,11 +242,7 @@ def train(args: argparse.Namespace) -> None:
         step, elapsed = state["step"], state["elapsed_s"]
     else:
         if args.init:
-            fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             load(model, args.init)
-            model.load_state_dict(
-                {name: tensor for name, tensor in fresh.items() if name.startswith(tuple(args.fresh))}, strict=False
-            )
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.startswith(tuple(args.without)):
@@ -274,13 +251,9 @@ def train(args: argparse.Namespace) -> None:
         log.unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
 
-    teacher = None
-    if args.teacher:
-        teacher = Fast().to(device)
-        load(teacher, args.teacher)
     sampler, validation = (
-        Sampler(args.shards / split, args.side or model.side, model.patch, model.every_edge, margin)
-        for split, margin in (("train", TEACHER_MARGIN if teacher else 0), ("validation", 0))
+        Sampler(args.shards / split, args.side or model.side, model.patch, model.every_edge)
+        for split in ("train", "validation")
     )
     rng = np.random.default_rng(12345)
     crops = args.batch or model.crops
@@ -311,18 +284,14 @@ def train(args: argparse.Namespace) -> None:
         threads = 1 if step < alone_until else args.threads
         torch.set_num_threads(threads)
         batch = next(batches).on(device)
-        activation.negative_slope = 0.0
-        with half:
-            taught = ask(teacher, batch) if teacher else None
         if step % REVIVE_EVERY == 0 and step < REVIVE_UNTIL * args.steps:
             revive(model, batch.crops, tuple(args.without))
-        activation.negative_slope = max(0.0, args.leak * (1 - 2 * step / args.steps))
         rate = learning_rate(step, args.steps, args.warm_up, args.lr)
         for optimizer, share in zip(optimizers, (1, args.dense_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
         with half:
-            blur_loss, edge_loss = losses(model, batch, taught)
+            blur_loss, edge_loss = losses(model, batch)
         model.zero_grad(set_to_none=True)
         (blur_loss + edge_loss).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -379,8 +348,6 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, required=True, help="folder written by training.synthesis")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--init", type=Path, help="model folder to start from, with a schedule of its own")
-    parser.add_argument("--teacher", type=Path, help="model folder of `fast`, whose answers are half of the targets")
-    parser.add_argument("--fresh", nargs="*", default=[], help="with --init: beginnings of names that start at random")
     parser.add_argument("--without", nargs="*", default=[], help="beginnings of names of branches that stay 0")
     parser.add_argument("--width", type=int, default=64, help="channels")
     parser.add_argument("--steps", type=int, default=13_000)
@@ -389,7 +356,6 @@ def main() -> None:
         "--side", type=int, help="of a crop, px: the model's patch + a multiple of 3; by default the model's"
     )
     parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
-    parser.add_argument("--leak", type=float, default=0.0, help="slope of ReLU below 0 at first; 0 from half time on")
     parser.add_argument("--warm-up", type=int, default=150, help="steps")
     parser.add_argument("--dense-lr", type=float, default=0.25, help="learning rate of the dense layers, times --lr")
     parser.add_argument("--weight-decay", type=float, default=0.1, help="times the learning rate, per step")
