@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, required=True, help="folder written by training.synthesis, to check on")
     parser.add_argument("--name", help="by default that of the network")
     args = parser.parse_args()
-    state = torch.load(args.checkpoint, weights_only=True)
+    state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     model = MODELS[state["network"]](state["width"])
     model.load_state_dict(state["ema"])
     sharpen(model, SHARPENING)

@@ -127,6 +127,13 @@ class Steps(torch.utils.data.Dataset[Batch]):
         return self.sampler(self.crops, np.random.default_rng([self.seed, step]))
 
 
+def held_out(model: Tip22 | Fast, shards: Path, device: torch.device) -> list[Batch]:
+    """Return the batches that all models of the same patch size are validated on."""
+    sampler = Sampler(shards / "validation", model.side, model.patch, model.every_edge)
+    rng = np.random.default_rng(12345)
+    return [sampler(model.crops, rng).on(device) for _ in range(VALIDATION_CROPS // model.crops)]
+
+
 def soft_levels(radius: Tensor) -> Tensor:
     """Return (N, 23) targets: each radius shared linearly between its two neighbouring levels."""
     position = ((radius - LEVELS[0]) / (LEVELS[1] - LEVELS[0])).clamp(0, len(LEVELS) - 1)
@@ -251,16 +258,11 @@ def train(args: argparse.Namespace) -> None:
         log.unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
 
-    sampler, validation = (
-        Sampler(args.shards / split, args.side or model.side, model.patch, model.every_edge)
-        for split in ("train", "validation")
-    )
-    rng = np.random.default_rng(12345)
-    crops = args.batch or model.crops
-    held_out = [validation(model.crops, rng).on(device) for _ in range(VALIDATION_CROPS // model.crops)]
+    sampler = Sampler(args.shards / "train", args.side or model.side, model.patch, model.every_edge)
+    validation = held_out(model, args.shards, device)
     batches = iter(
         torch.utils.data.DataLoader(
-            Steps(sampler, crops, args.seed),
+            Steps(sampler, args.batch or model.crops, args.seed),
             batch_size=None,
             sampler=itertools.count(step),
             num_workers=args.workers,
@@ -316,8 +318,8 @@ def train(args: argparse.Namespace) -> None:
                 row: dict[str, Any] = {"step": step, "elapsed_s": round(elapsed), "lr": f"{rate:.2e}"}
                 means = (edges / steps, *(lost / steps).tolist())
                 row |= dict(zip(("edges_per_step", "blur_loss", "edge_loss"), means, strict=True))
-                row |= scores(average, held_out)
-                row["dormant"] = sum(int(mask.sum()) for _, mask, *_ in average.dormant(held_out[0].crops))
+                row |= scores(average, validation)
+                row["dormant"] = sum(int(mask.sum()) for _, mask, *_ in average.dormant(validation[0].crops))
             steps, edges, lost = 0, 0, torch.zeros_like(lost)
             row = {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()}
             new = not log.exists()
