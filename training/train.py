@@ -352,7 +352,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="model folder to start from, with a schedule of its own")
     parser.add_argument("--without", nargs="*", default=[], help="beginnings of names of branches that stay 0")
     parser.add_argument("--width", type=int, default=64, help="channels")
-    parser.add_argument("--steps", type=int, default=13_000)
+    parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, help="crops per step; by default the model's")
     parser.add_argument(
         "--side", type=int, help="of a crop, px: the model's patch + a multiple of 3; by default the model's"

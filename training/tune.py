@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 from defocus_fast import Estimator, _pictures, evaluation
 
-THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 BINS = 20
 
 Scenes = list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
