@@ -138,17 +138,19 @@ def main() -> None:
     parser.add_argument("retrained", type=Path)
     parser.add_argument("validation", type=Path)
     parser.add_argument("scenes", type=Path, help="folder of the pictures that were scored")
-    parser.add_argument("--published", default="", help="as --model was called for the published weights")
+    parser.add_argument("--published", required=True, help="as --model was called for the published weights")
     args = parser.parse_args()
     results = json.loads(args.results.read_text())["results"]
+    if args.published not in {row["model"] for row in results}:
+        parser.error(f"--published: expected one of the models in {args.results}, got {args.published}")
     retrained = json.loads(args.retrained.read_text())["results"]
     validation = json.loads(args.validation.read_text())
     names = {row["model"]: Path(row["model"]).name for row in results} | {args.published: "published"}
     matplotlib.use("agg")
     front, maps = PICTURES / "accuracy_front.svg", PICTURES / "accuracy_maps.jpg"
     (ROOT / PICTURES).mkdir(exist_ok=True)
-    draw_front(results, names, ROOT / front)
     chosen = draw_scenes(results, names, args.scenes, ROOT / maps)
+    draw_front(results, names, ROOT / front)
     edges = sorted(round(found["edges"]) for found in validation.values())
     text = f"""# Accuracy
 
@@ -172,7 +174,7 @@ against one, the paper's Table V: `tip22-three` and `tip22-one` saw the same cro
 of steps, a short run; the second has no branches for the crops of 27 and 15 px.
 
 {scores(retrained, {row["model"]: Path(row["model"]).name for row in retrained})}
-Time against error. The times are of this run, the median of one call for each of the 64 pictures, and of little
+Time against error. The times are of this run, the median of one call for each of the pictures, and of little
 precision: [BENCHMARK.md](BENCHMARK.md) has better ones.
 
 ![time against error]({front})
@@ -196,7 +198,7 @@ first:
 How long every run was (`training/logs`; on a GPU, up to four at once), and what its networks get right at edges of the
 validation pictures: B-NET at pattern edges, E-NET at all, "balanced" being the mean of its recalls. The edges are
 {edges[0]:,} (`tip22`) and {edges[-1]:,} (`fast`, asked about all of a crop), in crops half of which lie around a
-depth edge.
+depth edge. The columns of the same names in the logs are of smaller pictures (training/README.md).
 
 {training(validation)}"""
     (ROOT / "ACCURACY.md").write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
 import sys
 import threading
 import weakref
@@ -497,6 +498,17 @@ def test_missing_and_broken_models(tmp_path: Any, random_model: str) -> None:
     (tmp_path / "model.txt").write_text(text)
     with pytest.raises(defocus_fast.ModelError, match="OpenVINO cannot (use|read) this model"):
         Estimator(20, 20, model=str(tmp_path))
+
+
+@pytest.mark.parametrize("evaluation", ["shared", "patch"])
+def test_weights_that_are_not_finite(tmp_path: Path, random_model: str, evaluation: str) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(random_model, folder)
+    weights = np.fromfile(folder / "weights.bin", np.float32)
+    weights[-1] = np.nan
+    weights.tofile(folder / "weights.bin")
+    with pytest.raises(defocus_fast.ModelError, match="expected finite weights, got others in "):
+        Estimator(20, 20, model=folder, evaluation=evaluation)
 
 
 def test_model_folders_by_path_and_by_text(random_model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,18 +24,47 @@ def test_truth_is_read_from_every_format(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"radius": values, "unit": "px"})
     Image.fromarray(values).save(tmp_path / "a.png")
     for suffix in evaluation.TRUTH_SUFFIXES:
-        found = evaluation.read_truth(tmp_path / f"a{suffix}", scale=0.5)
-        assert found.dtype == np.float64
-        np.testing.assert_array_equal(found, values / 2)
+        for file in (tmp_path / f"a{suffix}", tmp_path / f"b{suffix.upper()}"):
+            if file.stem == "b":
+                (tmp_path / f"a{suffix}").rename(file)
+            found = evaluation.read_truth(file, scale=0.5)
+            assert found.dtype == np.float64
+            np.testing.assert_array_equal(found, values / 2)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "L"])
+def test_masks_of_few_colours_are_read_as_what_they_show(tmp_path: Path, mode: str) -> None:
+    """A palette's numbers say nothing: here 0 is white."""
+    mask = np.random.default_rng(1).integers(0, 2, (5, 6), np.uint8) * 255
+    image = Image.fromarray(mask).convert(mode)
+    if mode == "P":
+        image = Image.fromarray(np.uint8(mask == 0), "P")
+        image.putpalette([255, 255, 255, 0, 0, 0])
+    image.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(evaluation.read_truth(tmp_path / "mask.png"), mask)
+
+
+def test_pairs(tmp_path: Path) -> None:
+    """By stem, whatever the case of the suffixes; a picture is not its own ground truth."""
+    for name in ("a.JPG", "a.npy", "c.jpg", "c.png", "c.MAT", "d.jpg", "e.png", "notes.txt"):
+        (tmp_path / name).touch()
+    found, without = evaluation.pairs(tmp_path, tmp_path)
+    assert {(picture.name, known.name) for picture, known in found} >= {("a.JPG", "a.npy"), ("c.jpg", "c.MAT")}
+    assert [path.name for path in without] == ["d.jpg", "e.png"]
 
 
 def test_unfit_truth(tmp_path: Path) -> None:
     savemat(tmp_path / "two.mat", {"a": np.ones((2, 2)), "b": np.ones((2, 2))})
     with pytest.raises(ValueError, match=r"expected one two-dimensional array, got \['a', 'b'\]"):
         evaluation.read_truth(tmp_path / "two.mat")
-    for wrong in (np.zeros((2, 2, 2)), np.full((2, 2), np.nan)):
+    for wrong, message in (
+        (np.zeros((2, 2, 2)), r"expected numbers of shape \(H, W\), got float64 of shape \(2, 2, 2\)"),
+        (np.array([[1, np.nan]]), r"expected finite numbers >= 0, got some from nan to nan"),
+        (np.array([[1, np.inf]]), r"expected finite numbers >= 0, got some from 1 to inf"),
+        (np.array([[1, -2]]), r"expected finite numbers >= 0, got some from -2 to 1"),
+    ):
         np.save(tmp_path / "wrong.npy", wrong)
-        with pytest.raises(ValueError, match=r"expected finite numbers of shape \(H, W\)"):
+        with pytest.raises(ValueError, match=message):
             evaluation.read_truth(tmp_path / "wrong.npy")
 
 
@@ -85,6 +114,20 @@ def test_mask_scores() -> None:
     assert scores.adaptive_f == pytest.approx(1.3 * 0.5 / (0.3 + 0.5))
 
 
+def test_mask_scores_where_nothing_is_out_of_focus() -> None:
+    scores = evaluation.mask_scores("x", np.array([[0.0, 1.0]]), np.zeros((1, 2), bool))
+    assert np.isnan([*scores.precision, *scores.recall, scores.adaptive_f]).all()
+
+
+def test_mask_scores_of_a_map_that_is_the_same_everywhere() -> None:
+    """All of it is found, at any threshold, however the sums that make the threshold are rounded."""
+    for radius in np.random.default_rng(1).random(100):
+        scores = evaluation.mask_scores(
+            "x", np.full((2, 2), radius, np.float32), np.array([[True, True], [True, False]])
+        )
+        assert (scores.adaptive_precision, scores.adaptive_recall) == (0.75, 1.0)
+
+
 def run(*arguments: Any) -> Any:
     return CliRunner().invoke(cli.main, ["evaluate", *map(str, arguments)], catch_exceptions=False)
 
@@ -103,7 +146,7 @@ def test_command(folder: Path, random_model: str) -> None:
         folder, "--model", random_model, "--ablations", "--json", folder / "out.json", "--precision", "float32"
     )
     assert result.exit_code == 0, result.output
-    assert "2 pictures" in result.output
+    assert "2 pictures, 1 more without ground truth" in result.output
     rows = json.loads((folder / "out.json").read_text())["results"]
     assert [row["variant"] for row in rows] == list(cli.VARIANTS)
     options: dict[str, Any]
@@ -115,6 +158,27 @@ def test_command(folder: Path, random_model: str) -> None:
             assert picture["mae"] == pytest.approx(float(np.abs(radii - (2.0 + i)).mean()), rel=1e-6)
     assert len({row["pictures"][0]["mae"] for row in rows}) == 6  # every ablation changes something
     assert f"{np.mean([picture['mae'] for picture in rows[0]['pictures']]):.3f}" in result.output
+
+
+@pytest.mark.filterwarnings("error")
+def test_command_scores_pictures_without_edges(folder: Path, random_model: str) -> None:
+    """They count where there is something to count; what is not a number is null in JSON."""
+    for name, size in (("grey", (40, 50)), ("dot", (1, 1))):
+        Image.fromarray(np.full(size, 128, np.uint8)).save(folder / f"{name}.png")
+        np.save(folder / f"{name}.npy", np.full(size, 3.0))
+    file = folder / "out.json"
+    result = run(folder, "--model", random_model, "--json", file)
+    assert result.exit_code == 0, result.output
+    pictures = {
+        each["name"]: each
+        for each in json.loads(file.read_text(), parse_constant=pytest.fail)["results"][0]["pictures"]
+    }
+    assert len(pictures) == 4
+    for name in ("grey.png", "dot.png"):
+        assert pictures[name]["mae"] >= 0
+        assert pictures[name]["edge_mae"] is pictures[name]["pattern_recall"] is None
+    edge_mae = np.mean([pictures[name]["edge_mae"] for name in ("0.png", "1.png")])
+    assert f" {edge_mae:.3f} " in result.output
 
 
 def test_command_with_masks(folder: Path, random_model: str) -> None:
@@ -144,7 +208,17 @@ def test_command_refuses(folder: Path, random_model: str, tmp_path_factory: pyte
     result = run(folder, "--model", "absent")
     assert result.exit_code == 2
     assert "neither a shipped model" in result.output
+    for scale in ("0", "-1", "inf"):
+        assert run(folder, "--scale", scale).exit_code == 2
+    np.save(folder / "0.npy", np.array([[0, 255]] * 30).repeat(35, axis=1).repeat(2, axis=0))
+    result = run(folder, "--model", random_model)
+    assert result.exit_code == 1
+    assert "0.npy: expected radii in px, got only 0 and 255; for a mask use --mask" in result.output
     np.save(folder / "0.npy", np.ones((3, 3)))
     result = run(folder, "--model", random_model)
     assert result.exit_code == 1
     assert "0.npy: expected shape (60, 70) as of the picture, got (3, 3)" in result.output
+    (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:200])
+    result = run(folder, "--model", random_model)
+    assert result.exit_code == 1
+    assert "0.png: " in result.output

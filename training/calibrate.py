@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import openvino
 
+from training import existing
+
 SCENES = 64
 
 
@@ -41,10 +43,12 @@ def ranges(model: Path, scenes: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="model folder, written by training.export")
-    parser.add_argument("shards", type=Path, help="folder written by training.synthesis")
+    parser.add_argument("model", type=existing, help="model folder, written by training.export")
+    parser.add_argument("shards", type=existing, help="folder written by training.synthesis")
     args = parser.parse_args()
     shards = sorted((args.shards / "train").glob("*.npy"))
+    if not shards:
+        parser.error(f"{args.shards}: no training shards; write them with training.synthesis")
     scenes = np.stack([np.load(shard, mmap_mode="r")[0, ..., :3] for shard in shards[:SCENES]])
     found = " ".join(f"{name} {range_:.3g}" for name, range_ in ranges(args.model, scenes).items())
     file = args.model / "model.txt"

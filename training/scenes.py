@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from training import existing, positive
 from training.synthesis import Pictures, Scene, load_pictures, random_scene
 
 FORMS = ("layered", "layered", "slanted", "layered_slanted")
@@ -43,12 +44,12 @@ def fixed_scenes(pictures: Pictures, count: int, size: int, seed: int) -> Iterat
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path, help="folder written by training.fetch")
+    parser.add_argument("pictures", type=existing, help="folder written by training.fetch")
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", choices=SEED, default="test")
-    parser.add_argument("--count", type=int, default=64)
-    parser.add_argument("--size", type=int, default=360, help="side of a scene, px")
-    parser.add_argument("--extra", type=Path, help="folder with more sharp photographs")
+    parser.add_argument("--count", type=positive, default=64)
+    parser.add_argument("--size", type=positive, default=360, help="side of a scene, px")
+    parser.add_argument("--extra", type=existing, help="folder with more sharp photographs")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)

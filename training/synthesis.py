@@ -24,6 +24,8 @@ import cv2
 import numpy as np
 from skimage.feature import canny
 
+from training import existing, positive
+
 Array = np.ndarray[Any, Any]
 
 LEVELS = np.arange(0.5, 6.01, 0.25)  # the 23 radii that B-NET tells apart, px
@@ -492,16 +494,16 @@ def _write_shards(
 
 
 def main() -> None:
-    """Write shards of random scenes for training or validation; shards already there are kept."""
+    """Write shards of random scenes for training or validation. Shards that are there are kept, whatever their seed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("pictures", type=Path, help="folder written by training.fetch")
+    parser.add_argument("pictures", type=existing, help="folder written by training.fetch")
     parser.add_argument("out", type=Path, help="shards go to OUT/<split>/")
     parser.add_argument("--split", choices=["train", "validation"], default="train")
-    parser.add_argument("--shards", type=int, default=28, help=f"of {SCENES_PER_SHARD} scenes each")
-    parser.add_argument("--size", type=int, default=256, help="side of a scene, px")
+    parser.add_argument("--shards", type=positive, default=28, help=f"of {SCENES_PER_SHARD} scenes each")
+    parser.add_argument("--size", type=positive, default=256, help="side of a scene, px")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--extra", type=Path, help="folder with more sharp photographs")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--extra", type=existing, help="folder with more sharp photographs")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count())
     args = parser.parse_args()
     folder = args.out / args.split
     folder.mkdir(parents=True, exist_ok=True)

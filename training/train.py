@@ -2,8 +2,8 @@
 """Train B-NET and E-NET on shards of synthetic scenes.
 
 Both are trained at once, and both losses shape the features that they share (the paper trains B-NET first and freezes
-these). The schedule counts steps, not time, so a run may be stopped (SIGTERM saves a checkpoint), suspended and
-resumed. Every step draws its crops from its own seed: a resumed run sees the same data.
+these). The schedule counts steps, not time, so a run may be stopped (Ctrl-C and SIGTERM save a checkpoint), suspended
+and resumed. Every step draws its crops from its own seed: a resumed run sees the same data.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from defocus_fast.model_io import read_weights
+from training import existing, positive
 from training.networks import GRIDS, MODELS, SHARPENING, STRIDE, Fast, Tip22, sharpen
 from training.synthesis import AMBIGUOUS, DEPTH, LEVELS, NO_EDGE, PATTERN, RADIUS_SCALE
 
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere float32 is faster
-LOGS = Path(__file__).with_name("logs")
+FIXED = ("model", "width", "without", "batch", "side", "seed")  # arguments that a resumed run shares with its beginning
+ATTEMPTS = 10_000  # at a scene with a labelled edge
 # Weight of each kind in B-NET's loss: what E-NET misses should still get a sensible radius.
 BLUR_WEIGHT = {NO_EDGE: 0.0, PATTERN: 1.0, DEPTH: 0.2, AMBIGUOUS: 0.5}
 DEPTH_CROPS = 0.5  # share of the crops drawn around a depth edge, where the scene has one
@@ -74,7 +76,7 @@ class Sampler:
 
     def _edge(self, rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return a random scene (H, W, 5) and a random labelled edge (2,) in it."""
-        while True:
+        for _ in range(ATTEMPTS):
             shard = self.shards[rng.integers(len(self.shards))]
             scene = shard[rng.integers(len(shard))]
             points = rng.integers(0, len(scene), (2, 512))
@@ -84,6 +86,7 @@ class Sampler:
                 wanted = np.flatnonzero(kind == PATTERN)
             if len(wanted):
                 return scene, points[:, wanted[0]]
+        raise ValueError(f"shards: no labelled edges found in {ATTEMPTS} tries")
 
     def _crop(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         """Return a crop (S, S, 5) with a random labelled edge on its grid."""
@@ -221,6 +224,12 @@ def load(model: Tip22 | Fast, folder: Path) -> None:
     sharpen(model, 1 / SHARPENING)
 
 
+def _ignore_stop(_worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which reach the processes that draw crops too, to the one that trains."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _save(path: Path, **state: Any) -> None:
     part = path.with_suffix(".part")
     torch.save(state, part)
@@ -228,7 +237,12 @@ def _save(path: Path, **state: Any) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train until ``args.steps``; checkpoint, log and validate every ``args.every`` steps."""
+    """Train until ``args.steps``; checkpoint, log and validate every ``args.every`` steps.
+
+    Raises:
+        ValueError: the shards are not fit; no parameter has a name of ``args.without``; a checkpoint is there that is
+            not to be resumed, or was begun with other arguments.
+    """
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
     model, average = (MODELS[args.model](args.width).to(device) for _ in range(2))
@@ -237,17 +251,28 @@ def train(args: argparse.Namespace) -> None:
     convolutions = [parameter for parameter in parameters if parameter.ndim == 4]
     matrices = [_as_matrix(weight.detach()) for weight in convolutions]
     optimizers = _optimizers(model, matrices, args.weight_decay)
-    checkpoint = args.out / f"{args.name}.pt"
-    log = LOGS / f"{args.name}.csv"
+    args.side, args.batch = args.side or model.side, args.batch or model.crops
+    names = [name for name, _ in model.named_parameters()]
+    for beginning in args.without:
+        if not any(name.startswith(beginning) for name in names):
+            raise ValueError(f"--without: expected beginnings of {', '.join(names)}, got {beginning}")
+    sampler = Sampler(args.shards / "train", args.side, model.patch, model.every_edge)
+    validation = held_out(model, args.shards, device)
+    arguments = {name: getattr(args, name) for name in FIXED}
+    checkpoint, log = (args.out / f"{args.name}.{kind}" for kind in ("pt", "csv"))
     step, elapsed = 0, 0.0
     if args.resume:
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["arguments"] != arguments:
+            raise ValueError(f"--resume: {checkpoint} was begun with {state['arguments']}, got {arguments}")
         model.load_state_dict(state["model"])
         average.load_state_dict(state["ema"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         step, elapsed = state["step"], state["elapsed_s"]
     else:
+        if checkpoint.exists():
+            raise ValueError(f"{checkpoint} exists: --resume goes on from it, another --name keeps it")
         if args.init:
             load(model, args.init)
         with torch.no_grad():
@@ -255,28 +280,28 @@ def train(args: argparse.Namespace) -> None:
                 if name.startswith(tuple(args.without)):
                     parameter.zero_()  # and stays so: its features are 0, and so are all gradients of its branch
         average.load_state_dict(model.state_dict())
+        args.out.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-
-    sampler = Sampler(args.shards / "train", args.side or model.side, model.patch, model.every_edge)
-    validation = held_out(model, args.shards, device)
     batches = iter(
         torch.utils.data.DataLoader(
-            Steps(sampler, args.batch or model.crops, args.seed),
+            Steps(sampler, args.batch, args.seed),
             batch_size=None,
             sampler=itertools.count(step),
             num_workers=args.workers,
+            worker_init_fn=_ignore_stop,
             pin_memory=device.type == "cuda",
         )
     )
 
     stop = False
 
-    def on_terminate(_signal: int, _frame: FrameType | None) -> None:
+    def on_stop(number: int, _frame: FrameType | None) -> None:
         nonlocal stop
         stop = True
+        signal.signal(number, signal.SIG_DFL)  # a second one stops at once
 
-    signal.signal(signal.SIGTERM, on_terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_stop)
 
     steps, edges, lost = 0, 0, torch.zeros(2, device=device)  # since the last row of the log
     fastest, alone_until = math.inf, 0
@@ -335,37 +360,34 @@ def train(args: argparse.Namespace) -> None:
                 ema=average.state_dict(),
                 optimizers=[optimizer.state_dict() for optimizer in optimizers],
                 step=step,
-                steps=args.steps,
                 elapsed_s=elapsed,
-                seed=args.seed,
-                network=args.model,
-                width=args.width,
+                arguments=arguments,
             )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, default="tip22")
-    parser.add_argument("--name", help="of the checkpoint OUT/<name>.pt and the log; by default the model's")
-    parser.add_argument("--shards", type=Path, required=True, help="folder written by training.synthesis")
+    parser.add_argument("--name", help="of the checkpoint OUT/<name>.pt and the log OUT/<name>.csv; the model's")
+    parser.add_argument("--shards", type=existing, required=True, help="folder written by training.synthesis")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints")
-    parser.add_argument("--init", type=Path, help="model folder to start from, with a schedule of its own")
+    parser.add_argument("--init", type=existing, help="model folder to start from, with a schedule of its own")
     parser.add_argument("--without", nargs="*", default=[], help="beginnings of names of branches that stay 0")
-    parser.add_argument("--width", type=int, default=64, help="channels")
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--batch", type=int, help="crops per step; by default the model's")
+    parser.add_argument("--width", type=positive, default=64, help="channels")
+    parser.add_argument("--steps", type=positive, required=True)
+    parser.add_argument("--batch", type=positive, help="crops per step; by default the model's")
     parser.add_argument(
-        "--side", type=int, help="of a crop, px: the model's patch + a multiple of 3; by default the model's"
+        "--side", type=positive, help="of a crop, px: the model's patch + a multiple of 3; by default the model's"
     )
     parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--warm-up", type=int, default=150, help="steps")
     parser.add_argument("--dense-lr", type=float, default=0.25, help="learning rate of the dense layers, times --lr")
     parser.add_argument("--weight-decay", type=float, default=0.1, help="times the learning rate, per step")
-    parser.add_argument("--every", type=int, default=250, help="steps between validations and checkpoints")
+    parser.add_argument("--every", type=positive, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="of PyTorch: cpu or cuda")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw crops ahead")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=positive, default=os.cpu_count())
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     args = parser.parse_args()
     args.name = args.name or args.model

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from defocus_fast import Estimator, _pictures, evaluation
+from training import existing
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 BINS = 20
@@ -63,28 +66,33 @@ def write(model: Path, **values: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="model folder, written by training.export")
-    parser.add_argument("scenes", type=Path, help="folder written by training.scenes --split validation")
+    parser.add_argument("model", type=existing, help="model folder, written by training.export")
+    parser.add_argument("scenes", type=existing, help="folder written by training.scenes --split validation")
     args = parser.parse_args()
     scenes = [
         (_pictures.read_photo(picture), evaluation.read_truth(truth, 1.0))
-        for picture, truth in evaluation.pairs(args.scenes, args.scenes)
+        for picture, truth in evaluation.pairs(args.scenes, args.scenes)[0]
     ]
+    if not scenes:
+        parser.error(f"{args.scenes}: no scenes; write them with training.scenes")
     errors = {}
     for threshold in THRESHOLDS:
         errors[threshold] = error(args.model, scenes, depth_threshold=threshold)
         print(f"depth_threshold {threshold}: {errors[threshold]:.4f} px", flush=True)
     best = min(errors, key=errors.__getitem__)
-    write(args.model, depth_threshold=best, error_floor=0, error_slope=1)  # the expected error is the spread itself
     for name, values in {"sigma_r": (0.3, 0.75), "psi": (0.0, 30.0, 300.0), "iterations": (2, 5)}.items():
         for value in values:
-            print(f"{name} {value:g}: {error(args.model, scenes, **{name: value}):.4f} px", flush=True)
-    results = maps(args.model, scenes)
+            tried = error(args.model, scenes, depth_threshold=best, **{name: value})
+            print(f"{name} {value:g}: {tried:.4f} px", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(shutil.copytree(args.model, folder, dirs_exist_ok=True))
+        write(plain, error_floor=0, error_slope=1)  # the expected error is the spread itself
+        results = maps(plain, scenes, depth_threshold=best)
     every = 7  # pixels; neighbours say the same
     spread = np.concatenate([r.expected_error.ravel()[::every] for r in results])
     actual = np.concatenate([np.abs(r.map - t).ravel()[::every] for r, (_, t) in zip(results, scenes, strict=True)])
     a, b = fit_expected_error(spread, actual)
-    write(args.model, error_floor=a, error_slope=b)
+    write(args.model, depth_threshold=best, error_floor=a, error_slope=b)
     print(f"{args.model}: depth_threshold {best}, error_floor {a:.3g}, error_slope {b:.3g}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from defocus_fast.model_io import read_weights
+from training import existing
 from training.networks import MODELS, Fast, Tip22
 from training.train import held_out, scores
 
@@ -25,8 +26,8 @@ def read(folder: Path) -> Tip22 | Fast:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, nargs="+", help="model folders, written by training.export")
-    parser.add_argument("--shards", type=Path, required=True, help="folder written by training.synthesis")
+    parser.add_argument("models", type=existing, nargs="+", help="model folders, written by training.export")
+    parser.add_argument("--shards", type=existing, required=True, help="folder written by training.synthesis")
     parser.add_argument("--json", type=Path, help="file to write the scores to")
     args = parser.parse_args()
     results = {}

@@ -6,12 +6,30 @@
 #include <openvino/runtime/core.hpp>
 #include <openvino/runtime/properties.hpp>
 
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
 #include "defocus_fast/error.hpp"
 #include "stages.hpp"
 
 namespace defocus_fast::cpu {
 
 namespace {
+
+/// The named float constants of a graph. Throws ModelError unless all are finite.
+std::map<std::string, std::vector<float>> weights_of(const ov::Model& graph, const std::filesystem::path& file) {
+  std::map<std::string, std::vector<float>> weights;
+  for (const auto& node : graph.get_ops())
+    if (const auto constant = ov::as_type_ptr<ov::op::v0::Constant>(node))
+      if (constant->get_element_type() == ov::element::f32) {
+        auto values = constant->cast_vector<float>();
+        if (!std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); }))
+          throw ModelError(file.string() + ": expected finite weights, got others in " + constant->get_friendly_name());
+        weights[constant->get_friendly_name()] = std::move(values);
+      }
+  return weights;
+}
 
 /// Throws ModelError unless it answers with as many probabilities as the rest of the model expects.
 std::shared_ptr<ov::Model> read(ov::Core& core, const Model& model, Head head) {
@@ -26,6 +44,7 @@ std::shared_ptr<ov::Model> read(ov::Core& core, const Model& model, Head head) {
       got != expected)
     throw ModelError(file.string() + ": expected answers of shape " + expected.to_string() + ", got " +
                      got.to_string());
+  weights_of(*network, file);
   return network;
 }
 
@@ -97,16 +116,11 @@ const float* PatchNetworks::predict(Head head) {
 namespace defocus_fast {
 
 std::map<std::string, std::vector<float>> read_weights(const std::filesystem::path& onnx_file) {
-  std::map<std::string, std::vector<float>> weights;
   try {
-    for (const auto& node : ov::Core().read_model(onnx_file.string())->get_ops())
-      if (const auto constant = ov::as_type_ptr<ov::op::v0::Constant>(node))
-        if (constant->get_element_type() == ov::element::f32)
-          weights[constant->get_friendly_name()] = constant->cast_vector<float>();
+    return cpu::weights_of(*ov::Core().read_model(onnx_file.string()), onnx_file);
   } catch (const ov::Exception& error) {
     throw ModelError(onnx_file.string() + ": OpenVINO cannot read this model: " + error.what());
   }
-  return weights;
 }
 
 }  // namespace defocus_fast

@@ -319,6 +319,8 @@ def _reason(error: Exception) -> str:
         return "not a JPEG, PNG, TIFF or WebP picture"
     if isinstance(error, MemoryError):
         return "not enough memory"
+    if isinstance(error, ModuleNotFoundError):
+        return f'the package {(error.name or "").split(".")[0]} is needed: pip install "defocus_fast[models]"'
     return str(error) or type(error).__name__
 
 
@@ -417,7 +419,7 @@ def import_weights(folder: Path, out: Path) -> None:
             out, weights, name="published", crop_offset=1, trained="weights published by the authors, GPL-3.0"
         )
     except ModuleNotFoundError as error:
-        _fail(f'the package {(error.name or "").split(".")[0]} is needed: pip install "defocus_fast[models]"')
+        _fail(_reason(error))
     except FileNotFoundError as error:
         _fail(f"no such file: {_shown(Path(str(error.filename)))}")
     except OSError as error:
@@ -514,7 +516,26 @@ def _json_file(_context: click.Context, _option: click.Parameter, file: Path | N
     """Measurements take minutes: what they cannot be written to is told before."""
     if file and not file.parent.is_dir():
         raise click.BadParameter(f"expected a file in an existing folder, got {_shown(file)}")
+    if file and not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise click.BadParameter(f"cannot write {_shown(file)}")
     return file
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    """Write `values`, with null for what is not a number."""
+    import json
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [plain(each) for each in value]
+        return None if value != value else value
+
+    try:
+        file.write_text(json.dumps(plain(values), indent=1), encoding="utf-8")
+    except OSError as error:
+        _fail(f"{_shown(file)}: {_reason(error)}")
 
 
 @main.command(short_help="Measure accuracy against ground truth.")
@@ -529,7 +550,12 @@ def _json_file(_context: click.Context, _option: click.Parameter, file: Path | N
     "--model", "models", default=["fast"], multiple=True, metavar="NAME|DIR", help="Give it once for every model."
 )
 @click.option(
-    "--scale", default=1.0, show_default=True, metavar="X", help="Radius in px of a value 1 of the ground truth."
+    "--scale",
+    type=click.FloatRange(0, 1e9, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="X",
+    help="Radius in px of a value 1 of the ground truth.",
 )
 @click.option(
     "--mask",
@@ -569,7 +595,8 @@ def evaluate(
     """Measure accuracy on pictures with known blur.
 
     The ground truth of NAME.jpg (or .png, ...) is NAME.npy, NAME.mat or NAME.png: the radius in px of every pixel, or,
-    with --mask, what is in or out of focus. Several models are scored on the same pictures in the same run.
+    with --mask, what is in or out of focus. Several models are scored on the same pictures in the same run. NAME.mat
+    needs: pip install "defocus_fast[models]"
 
     \b
     With radii, means over the pictures of
@@ -584,9 +611,10 @@ def evaluate(
       ms            median time of all stages of a picture
     With masks: precision, recall and F-measure (beta^2 = 0.3) at the adaptive
     threshold of the paper's equation 5, and the best F of any threshold.
+
+    A picture without what a measure is about (edges, anything out of focus) does not count in its mean.
     """
     import dataclasses
-    import json
 
     import numpy as np
     from rich import box
@@ -595,7 +623,7 @@ def evaluate(
 
     from . import _pictures, evaluation
 
-    found = evaluation.pairs(folder, truth or folder)
+    found, without = evaluation.pairs(folder, truth or folder)
     if not found:
         where = _shown(truth or folder)
         _fail(f"no picture in {_shown(folder)} has ground truth (NAME.npy, NAME.mat or NAME.png) in {where}")
@@ -603,17 +631,23 @@ def evaluate(
         name: {"precision": precisions[0], **options}
         for name, options in (VARIANTS if ablations else {"as shipped": {}}).items()
     }
-    variants |= {precision: {"precision": precision} for precision in precisions[1:]}
+    variants |= {precision: {"precision": precision} for precision in precisions if precision != precisions[0]}
     rows: list[dict[str, Any]] = []
-    for model in models:
+    for model in dict.fromkeys(models):
         for variant, options in variants.items():
             estimators = _Estimators(model=_model(model), **options)
             scores: list[Any] = []
             for picture, known in track(found, f"{model}, {variant}", transient=True, disable=not sys.stderr.isatty()):
+                file = picture  # that an error is about
                 try:
-                    photo, values = _pictures.read_photo(picture), evaluation.read_truth(known, scale)
+                    photo = _pictures.read_photo(picture)
+                    file = known
+                    values = evaluation.read_truth(known, scale)
                     if values.shape != photo.shape[:2]:
                         raise ValueError(f"expected shape {photo.shape[:2]} as of the picture, got {values.shape}")
+                    if not mask and values.any() and np.isin(values, (0, 255)).all():
+                        raise ValueError("expected radii in px, got only 0 and 255; for a mask use --mask")
+                    file = picture
                     estimator = estimators.of_size(*values.shape)
                     result = estimator.estimate(photo, level_probabilities=True)
                     if mask:
@@ -624,14 +658,15 @@ def evaluate(
                 except _Unusable as error:
                     raise click.UsageError(str(error)) from None
                 except Exception as error:
-                    _fail(f"{_shown(known)}: {_reason(error)}")
+                    _fail(f"{_shown(file)}: {_reason(error)}")
             rows.append({"model": model, "variant": variant, "pictures": [dataclasses.asdict(each) for each in scores]})
 
     def mean(row: dict[str, Any], key: str) -> float:
         values = np.array([picture[key] for picture in row["pictures"]], float)
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
-    table = Table(box=box.SIMPLE_HEAD, title=f"{len(found)} pictures")
+    left_out = f", {len(without)} more without ground truth" if without else ""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{len(found)} pictures{left_out}")
     measures: dict[str, Callable[[dict[str, Any]], str]]
     if mask:
         measures = {
@@ -650,7 +685,7 @@ def evaluate(
             "pattern recall": lambda row: f"{mean(row, 'pattern_recall'):.3f}",
             "depth recall": lambda row: f"{mean(row, 'depth_recall'):.3f}",
             "balanced": lambda row: f"{(mean(row, 'pattern_recall') + mean(row, 'depth_recall')) / 2:.3f}",
-            "expected": lambda row: f"{np.mean([picture['expected_error'] for picture in row['pictures']]):.3f}",
+            "expected": lambda row: f"{mean(row, 'expected_error'):.3f}",
             "ms": lambda row: f"{np.median([picture['ms'] for picture in row['pictures']]):.0f}",
         }
     table.add_column("model", overflow="fold")
@@ -661,7 +696,7 @@ def evaluate(
         table.add_row(_shown(Path(row["model"])), row["variant"], *(measure(row) for measure in measures.values()))
     _console().print(table, markup=False)
     if json_file:
-        json_file.write_text(json.dumps({"folder": str(folder), "results": rows}, indent=1), encoding="utf-8")
+        _write_json(json_file, {"folder": str(folder), "results": rows})
 
 
 def _size(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[tuple[int, int]]:
@@ -728,7 +763,6 @@ def bench(
     scales, of 640x480.
     """
     import dataclasses
-    import json
 
     from rich import box
     from rich.table import Table
@@ -768,7 +802,7 @@ def bench(
     _console().print(table, markup=False)
     if json_file:
         facts = {"build": build_config(), "cores": len(_cores()), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
-        json_file.write_text(json.dumps({**facts, "frames": rows}, indent=1), encoding="utf-8")
+        _write_json(json_file, {**facts, "frames": rows})
 
 
 def _best_f(pictures: list[dict[str, Any]]) -> float:
@@ -777,7 +811,8 @@ def _best_f(pictures: list[dict[str, Any]]) -> float:
 
     from .evaluation import F_BETA_SQUARED
 
-    precision, recall = (np.mean([picture[key] for picture in pictures], axis=0) for key in ("precision", "recall"))
+    counted = [picture for picture in pictures if not np.isnan(picture["recall"]).any()] or pictures
+    precision, recall = (np.mean([picture[key] for picture in counted], axis=0) for key in ("precision", "recall"))
     both = F_BETA_SQUARED * precision + recall
     return float(np.max((1 + F_BETA_SQUARED) * precision * recall / np.maximum(both, 1e-12)))
 

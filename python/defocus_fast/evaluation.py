@@ -32,12 +32,13 @@ def read_truth(path: Path, scale: float = 1.0) -> NDArray[np.float64]:
     colour the first channel counts.
 
     Raises:
-        ValueError: no two-dimensional array of finite numbers is in the file.
+        ValueError: no two-dimensional array of finite numbers >= 0 is in the file.
         OSError: the file cannot be read.
     """
-    if path.suffix == ".npy":
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
         values = np.load(path, allow_pickle=False)
-    elif path.suffix == ".mat":
+    elif suffix == ".mat":
         from scipy.io import loadmat
 
         found = {
@@ -46,25 +47,33 @@ def read_truth(path: Path, scale: float = 1.0) -> NDArray[np.float64]:
             if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "buif" and min(value.shape) > 1
         }
         if len(found) != 1:
-            raise ValueError(f"{path}: expected one two-dimensional array, got {sorted(found) or 'none'}")
+            raise ValueError(f"expected one two-dimensional array, got {sorted(found) or 'none'}")
         values = next(iter(found.values()))
     else:
         with Image.open(path, formats=["PNG"]) as image:
-            values = np.asarray(image)
+            # Of a palette the colours count, not their numbers; of black and white 0 and 255.
+            values = np.asarray(image.convert("RGB") if image.mode in ("1", "P") else image)
         values = values[..., 0] if values.ndim == 3 else values
-    if values.ndim != 2 or values.dtype.kind not in "buif" or not np.isfinite(values).all():
-        raise ValueError(f"{path}: expected finite numbers of shape (H, W), got {values.dtype} of shape {values.shape}")
+    if values.ndim != 2 or values.dtype.kind not in "buif" or not values.size:
+        raise ValueError(f"expected numbers of shape (H, W), got {values.dtype} of shape {values.shape}")
     scaled: NDArray[np.float64] = values.astype(np.float64) * scale
+    if not (scaled.min() >= 0 and np.isfinite(scaled.max())):  # also not where any is not a number
+        raise ValueError(f"expected finite numbers >= 0, got some from {scaled.min():g} to {scaled.max():g}")
     return scaled
 
 
-def pairs(pictures: Path, truth: Path) -> list[tuple[Path, Path]]:
-    """Return the pictures in a folder that have ground truth of the same stem in the folder `truth`."""
+def pairs(pictures: Path, truth: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """Return the pictures in a folder with their ground truth of the same stem in the folder `truth`, and those
+    without any."""
     from .cli import SUFFIXES
 
-    known = {path.stem: path for suffix in reversed(TRUTH_SUFFIXES) for path in sorted(truth.glob(f"*{suffix}"))}
+    truths = [path for path in sorted(truth.iterdir()) if path.suffix.lower() in TRUTH_SUFFIXES]
+    truths.sort(key=lambda path: TRUTH_SUFFIXES.index(path.suffix.lower()), reverse=True)
+    known = {path.stem: path for path in truths}  # the first of TRUTH_SUFFIXES where a stem has several
     files = sorted(path for path in pictures.iterdir() if path.suffix.lower() in SUFFIXES)
-    return [(path, known[path.stem]) for path in files if known.get(path.stem, path) != path]
+    found = [(path, known[path.stem]) for path in files if known.get(path.stem, path) != path]
+    stems = {path.stem for path, _ in found}
+    return found, [path for path in files if path.stem not in stems]
 
 
 @dataclass
@@ -76,10 +85,11 @@ class RadiusScores:
     relative: float  # mean |map - truth| / truth over pixels with truth > 0
     expected_error: list[float]  # means over BINS equal shares of the pixels, the surest first
     actual_error: list[float]  # mean |map - truth| in these shares
+    # Of edges; not a number where there are none of the kind.
     edge_mae: float  # of the radii read at true pattern edges
     edge_accuracy: float  # share of true pattern edges whose most probable level is the nearest one
     pattern_recall: float  # share of true pattern edges called so
-    depth_recall: float  # share of true depth edges called so; not a number without any
+    depth_recall: float  # share of true depth edges called so
     ms: float  # that the stages took together
 
 
@@ -101,19 +111,19 @@ def radius_scores(name: str, result: BlurMap, truth: Floats, levels: list[float]
     called_depth = result.depth_edges[y, x]
     at_pattern = truth[y, x][pattern]
     nearest = np.abs(at_pattern[:, None] - np.array(levels)).argmin(1)
-    with np.errstate(invalid="ignore"):
-        return RadiusScores(
-            name,
-            mae=float(error.mean()),
-            relative=float((error[positive] / truth[positive]).mean()) if positive.any() else float("nan"),
-            expected_error=[float(result.expected_error.flat[share].mean()) for share in shares],
-            actual_error=[float(error.flat[share].mean()) for share in shares],
-            edge_mae=_mean(np.abs(result.radii[pattern] - at_pattern)),
-            edge_accuracy=_mean(result.level_probabilities[pattern].argmax(1) == nearest),
-            pattern_recall=_mean(~called_depth[pattern]),
-            depth_recall=_mean(called_depth[depth]),
-            ms=sum(result.stage_ms.values()),
-        )
+    probable = result.level_probabilities[pattern].argmax(1) if pattern.any() else nearest
+    return RadiusScores(
+        name,
+        mae=float(error.mean()),
+        relative=_mean(error[positive] / truth[positive]),
+        expected_error=[_mean(result.expected_error.flat[share]) for share in shares],
+        actual_error=[_mean(error.flat[share]) for share in shares],
+        edge_mae=_mean(np.abs(result.radii[pattern] - at_pattern)),
+        edge_accuracy=_mean(probable == nearest),
+        pattern_recall=_mean(~called_depth[pattern]),
+        depth_recall=_mean(called_depth[depth]),
+        ms=sum(result.stage_ms.values()),
+    )
 
 
 def _mean(values: NDArray[Any]) -> float:
@@ -141,16 +151,19 @@ class MaskScores:
 
 
 def mask_scores(name: str, radii: Floats, blurred: NDArray[np.bool_]) -> MaskScores:
-    """Score one picture by its (H, W) map and the (H, W) mask of what is out of focus."""
+    """Score one picture by its (H, W) map and the (H, W) mask of what is out of focus.
+
+    Where nothing is, there is nothing to find: all scores are not a number.
+    """
     low, high = float(radii.min()), float(radii.max())
 
     def at(threshold: float) -> tuple[float, float]:
         found = radii >= threshold
         hits, all_found, all_blurred = (int(np.count_nonzero(mask)) for mask in (found & blurred, found, blurred))
-        return hits / max(all_found, 1), hits / max(all_blurred, 1)
+        return (hits / max(all_found, 1), hits / all_blurred) if all_blurred else (float("nan"), float("nan"))
 
     curve = [at(threshold) for threshold in np.linspace(low, high, 256)]
-    precision, recall = at(ADAPTIVE_SHARE * high + (1 - ADAPTIVE_SHARE) * low)
+    precision, recall = at(low + ADAPTIVE_SHARE * (high - low))
     both = F_BETA_SQUARED * precision + recall
     return MaskScores(
         name,
