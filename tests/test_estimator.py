@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import ast
 import gc
+import inspect
 import re
 import shutil
 import sys
@@ -80,6 +82,17 @@ def test_result_is_consistent(estimator: Estimator, picture: np.ndarray) -> None
     np.testing.assert_allclose(result.expected_error[reached] ** 2, error**2, rtol=0, atol=4 * 12 * PROPAGATED)
     assert list(result.stage_ms) == ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
     assert all(ms > 0 for ms in result.stage_ms.values())
+
+
+def test_result_says_what_it_holds() -> None:
+    """The docstrings of the compiled class are those of the stub, which editors show."""
+    stub = ast.parse(Path(defocus_fast.__file__).with_name("_core.pyi").read_text())
+    (documented,) = [node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "BlurMap"]
+    assert inspect.getdoc(defocus_fast.BlurMap) == ast.get_docstring(documented)
+    members = {node.name: ast.get_docstring(node) for node in documented.body if isinstance(node, ast.FunctionDef)}
+    assert len(members) == 11
+    for name, text in members.items():
+        assert inspect.getdoc(getattr(defocus_fast.BlurMap, name)) == text
 
 
 def test_hard_labels_are_the_most_probable_levels(random_model: str, picture: np.ndarray) -> None:

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -41,13 +46,16 @@ def test_masks_of_few_colours_are_read_as_what_they_show(tmp_path: Path, mode: s
         image = Image.fromarray(np.uint8(mask == 0), "P")
         image.putpalette([255, 255, 255, 0, 0, 0])
     image.save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(evaluation.read_truth(tmp_path / "mask.png"), mask)
+    np.testing.assert_array_equal(evaluation.read_truth(tmp_path / "mask.png", mask=True), mask)
 
 
 def test_pairs(tmp_path: Path) -> None:
     """By stem, whatever the case of the suffixes; a picture is not its own ground truth."""
     for name in ("a.JPG", "a.npy", "c.jpg", "c.png", "c.MAT", "d.jpg", "e.png", "notes.txt"):
         (tmp_path / name).touch()
+    (tmp_path / "other").mkdir()
+    again = evaluation.pairs(tmp_path, tmp_path / "other" / "..")
+    assert [path.name for path in again[1]] == ["d.jpg", "e.png"]
     found, without = evaluation.pairs(tmp_path, tmp_path)
     assert {(picture.name, known.name) for picture, known in found} >= {("a.JPG", "a.npy"), ("c.jpg", "c.MAT")}
     assert [path.name for path in without] == ["d.jpg", "e.png"]
@@ -66,6 +74,14 @@ def test_unfit_truth(tmp_path: Path) -> None:
         np.save(tmp_path / "wrong.npy", wrong)
         with pytest.raises(ValueError, match=message):
             evaluation.read_truth(tmp_path / "wrong.npy")
+    with open(tmp_path / "wrong.npy", "wb") as file:
+        np.savez(file, radius=np.ones((2, 2)))
+    with pytest.raises(ValueError, match="magic string is not correct"):
+        evaluation.read_truth(tmp_path / "wrong.npy")
+    for channels in (3, 4):  # Pillow reads these with 8 bits
+        cv2.imwrite(str(tmp_path / "wrong.png"), np.full((2, 2, channels), 1000, np.uint16))
+        with pytest.raises(ValueError, match="expected 8 bits a channel or 16-bit greyscale, got 16-bit colour"):
+            evaluation.read_truth(tmp_path / "wrong.png")
 
 
 def answer(**fields: Any) -> Any:
@@ -208,17 +224,41 @@ def test_command_refuses(folder: Path, random_model: str, tmp_path_factory: pyte
     result = run(folder, "--model", "absent")
     assert result.exit_code == 2
     assert "neither a shipped model" in result.output
-    for scale in ("0", "-1", "inf"):
+    for scale in ("0", "-1", "inf", "nan"):
         assert run(folder, "--scale", scale).exit_code == 2
-    np.save(folder / "0.npy", np.array([[0, 255]] * 30).repeat(35, axis=1).repeat(2, axis=0))
-    result = run(folder, "--model", random_model)
-    assert result.exit_code == 1
-    assert "0.npy: expected radii in px, got only 0 and 255; for a mask use --mask" in result.output
+    for mask, shown in ((np.uint8([0, 255]), "0, 255"), (np.array([0, 1]), "0, 1"), (np.array([0, 1]) > 0, "0, 1")):
+        np.save(folder / "0.npy", np.tile(mask, (60, 35)))
+        for scale in ("1", "0.5"):
+            result = run(folder, "--model", random_model, "--scale", scale)
+            assert result.exit_code == 1
+            assert f"0.npy: expected radii in px, got a mask ({shown}); for masks use --mask" in result.output
+    np.save(folder / "0.npy", np.tile(np.float32([0, 1]), (60, 35)))
+    assert run(folder, "--model", random_model).exit_code == 0  # radii that happen to be these
     np.save(folder / "0.npy", np.ones((3, 3)))
     result = run(folder, "--model", random_model)
     assert result.exit_code == 1
     assert "0.npy: expected shape (60, 70) as of the picture, got (3, 3)" in result.output
-    (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:200])
+    # All of what is not fit is told at once.
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:200])
     result = run(folder, "--model", random_model)
     assert result.exit_code == 1
-    assert "0.png: " in result.output
+    assert "1.png: " in result.output
+    assert "0.npy: " in result.output
+
+
+def test_command_leaves_out_its_own_results(folder: Path, random_model: str) -> None:
+    assert CliRunner().invoke(cli.main, ["estimate", str(folder), "-o", str(folder)]).exit_code == 0
+    (folder / ".hidden.png").write_bytes((folder / "0.png").read_bytes())
+    assert "2 pictures, 1 more without ground truth" in run(folder, "--model", random_model).output
+
+
+def test_table_in_a_narrow_terminal(folder: Path, random_model: str) -> None:
+    """No digit is left out."""
+    ours, its = os.openpty()
+    command = [Path(sys.executable).with_name("defocus-fast"), "evaluate", folder, "--model", random_model]
+    subprocess.run(command, stdout=its, check=True, env=os.environ | {"COLUMNS": "60", "TERM": "xterm"})
+    os.close(its)
+    output = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "…" not in output
+    assert len(re.findall(r" \d\.\d{3} ", output)) == 7

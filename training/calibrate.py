@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from training import existing
+from training import existing, run
 
 SCENES = 64
 
@@ -41,20 +41,24 @@ def ranges(model: Path, scenes: np.ndarray) -> dict[str, float]:
     return dict(zip(names, (largest / len(scenes)).tolist(), strict=True))
 
 
+def calibrate(args: argparse.Namespace) -> None:
+    """Write the ranges into the model folder."""
+    file = args.model / "model.txt"
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("int8_ranges:")]
+    shards = sorted((args.shards / "train").glob("*.npy"))
+    if not shards:
+        raise ValueError(f"{args.shards}: no training shards; write them with training.synthesis")
+    scenes = np.stack([np.load(shard, mmap_mode="r")[0, ..., :3] for shard in shards[:SCENES]])
+    found = " ".join(f"{name} {range_:.3g}" for name, range_ in ranges(args.model, scenes).items())
+    file.write_text("\n".join([*lines, f"int8_ranges: {found}"]) + "\n", encoding="utf-8")
+    print(f"{args.model}: {found}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=existing, help="model folder, written by training.export")
     parser.add_argument("shards", type=existing, help="folder written by training.synthesis")
-    args = parser.parse_args()
-    shards = sorted((args.shards / "train").glob("*.npy"))
-    if not shards:
-        parser.error(f"{args.shards}: no training shards; write them with training.synthesis")
-    scenes = np.stack([np.load(shard, mmap_mode="r")[0, ..., :3] for shard in shards[:SCENES]])
-    found = " ".join(f"{name} {range_:.3g}" for name, range_ in ranges(args.model, scenes).items())
-    file = args.model / "model.txt"
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("int8_ranges:")]
-    file.write_text("\n".join([*lines, f"int8_ranges: {found}"]) + "\n", encoding="utf-8")
-    print(f"{args.model}: {found}")
+    run(parser, calibrate)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import openvino
 import torch
 
 from defocus_fast.model_io import CROPS, write_model
-from training import existing
+from training import existing, plain_name, run
 from training.networks import MODELS, SHARPENING, Fast, Tip22, sharpen
+from training.train import read_checkpoint
 
 TOLERANCE = 1e-4  # largest difference of a probability between OpenVINO and PyTorch, both in float32
 
@@ -40,14 +41,9 @@ def largest_difference(folder: Path, model: Tip22 | Fast, patches: torch.Tensor)
     return max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=existing, help="written by training.train")
-    parser.add_argument("folder", type=Path, help="model folder to write")
-    parser.add_argument("--shards", type=existing, required=True, help="folder of training.synthesis, to check on")
-    parser.add_argument("--name", help="by default that of the network")
-    args = parser.parse_args()
-    state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
+def export(args: argparse.Namespace) -> None:
+    """Write the model folder, if its graphs say what the network says."""
+    state = read_checkpoint(args.checkpoint, torch.device("cpu"))
     arguments = state["arguments"]
     model = MODELS[arguments["model"]](arguments["width"])
     model.load_state_dict(state["ema"])
@@ -61,7 +57,7 @@ def main() -> None:
     )
     shards = sorted((args.shards / "validation").glob("*.npy"))
     if not shards:
-        parser.error(f"{args.shards}: no validation shards; write them with training.synthesis")
+        raise ValueError(f"{args.shards}: no validation shards; write them with training.synthesis")
     scenes = np.load(shards[0], mmap_mode="r")[:64]
     side = model.patch
     corners = np.random.default_rng(0).integers(0, scenes.shape[1] - side, (len(scenes), 2))
@@ -74,6 +70,15 @@ def main() -> None:
         raise SystemExit(f"expected a largest probability difference less than {TOLERANCE}, got {difference:.1e}")
     write(args.folder)
     print(f"{args.folder}: largest probability difference {difference:.1e}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=existing, help="written by training.train")
+    parser.add_argument("folder", type=Path, help="model folder to write")
+    parser.add_argument("--shards", type=existing, required=True, help="folder of training.synthesis, to check on")
+    parser.add_argument("--name", type=plain_name, help="by default that of the network")
+    run(parser, export)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from training import run
+
 MANIFEST = Path(__file__).with_name("manifest.tsv")
 
 
@@ -104,7 +106,7 @@ def fetch(folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="created if absent")
-    print(f"{fetch(parser.parse_args().folder)} pictures fetched and verified")
+    run(parser, lambda args: print(f"{fetch(args.folder)} pictures fetched and verified"))
 
 
 if __name__ == "__main__":

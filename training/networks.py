@@ -13,10 +13,13 @@ weights (in, out).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from defocus_fast.model_io import read_weights
 
 STRIDE = 3  # px between grid points, and side of a cell
 DORMANT = 1e-3  # share of the places at which a channel fires, below which nothing is left of it
@@ -246,6 +249,23 @@ class Fast(nn.Module):
 
 
 MODELS = {"tip22": Tip22, "fast": Fast}
+
+
+def read_model(folder: Path) -> Tip22 | Fast:
+    """Return the network of a model folder; width and architecture are those of its weights.
+
+    Raises:
+        ValueError: the crops of the model do not share their centre, as those of the published weights.
+        OSError: no model is in the folder.
+    """
+    weights = {name: torch.from_numpy(array.copy()) for name, array in read_weights(folder).items()}
+    if "crop_offset: 1" in (folder / "model.txt").read_text(encoding="utf-8").splitlines():
+        raise ValueError(f"{folder}: expected a model whose crops share their centre, got crop_offset 1")
+    name, first = ("fast", "stem") if "stem" in weights else ("tip22", "branch1.conv1")
+    model = MODELS[name](len(weights[first]))
+    model.load_state_dict(weights)
+    return model
+
 
 SHARPENING = 1.5
 """Shipped models have B-NET's logits times this. Targets are shared between two levels, which makes probabilities wider

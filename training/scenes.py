@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training import existing, positive
+from training import existing, positive, run
 from training.synthesis import Pictures, Scene, load_pictures, random_scene
 
 FORMS = ("layered", "layered", "slanted", "layered_slanted")
@@ -42,6 +42,16 @@ def fixed_scenes(pictures: Pictures, count: int, size: int, seed: int) -> Iterat
         yield f"{number:03d}_{form}", scene
 
 
+def write(args: argparse.Namespace) -> None:
+    """Write the scenes."""
+    cv2.setNumThreads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    pictures = load_pictures(args.pictures, args.split, args.extra)
+    for name, scene in fixed_scenes(pictures, args.count, args.size, SEED[args.split]):
+        cv2.imwrite(str(args.out / f"{name}.png"), scene.image[..., ::-1])
+        np.save(args.out / f"{name}.npy", scene.radius)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=existing, help="folder written by training.fetch")
@@ -50,13 +60,7 @@ def main() -> None:
     parser.add_argument("--count", type=positive, default=64)
     parser.add_argument("--size", type=positive, default=360, help="side of a scene, px")
     parser.add_argument("--extra", type=existing, help="folder with more sharp photographs")
-    args = parser.parse_args()
-    cv2.setNumThreads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    pictures = load_pictures(args.pictures, args.split, args.extra)
-    for name, scene in fixed_scenes(pictures, args.count, args.size, SEED[args.split]):
-        cv2.imwrite(str(args.out / f"{name}.png"), scene.image[..., ::-1])
-        np.save(args.out / f"{name}.npy", scene.radius)
+    run(parser, write)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import hashlib
 import math
 import multiprocessing
 import os
+import signal
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +26,7 @@ import cv2
 import numpy as np
 from skimage.feature import canny
 
-from training import existing, positive
+from training import existing, natural, positive, run
 
 Array = np.ndarray[Any, Any]
 
@@ -372,7 +374,10 @@ def _kind_map(edges: Array, radius: Array, nearest: Array) -> tuple[Array, Array
         return kind, radius
     jump = cv2.dilate(radius, box) - cv2.erode(radius, box)
     top = cv2.dilate(nearest, box)
-    near_radius = cv2.dilate(np.where(nearest == top, radius, 0), box)  # of the near layer, at boundary pixels
+    near_radius = np.zeros_like(radius)  # of the near layer, at boundary pixels
+    for number in range(1, top.max() + 1):
+        of_layer = cv2.dilate(np.where(nearest == number, radius, 0), box)
+        near_radius[top == number] = of_layer[top == number]
     produced = radius.copy()
     # Jumps too small for a depth edge first, so that a clear one close by has the last word.
     for is_source, at_boundary in (
@@ -479,6 +484,7 @@ def _write_shards(
     for number in numbers:
         path = folder / f"{number:04d}.npy"
         if path.exists():
+            print(f"{path}: kept as it is", flush=True)
             continue
         shard = np.empty((SCENES_PER_SHARD, size, size, 5), np.uint8)
         for i in range(SCENES_PER_SHARD):
@@ -493,18 +499,8 @@ def _write_shards(
         print(path, flush=True)
 
 
-def main() -> None:
+def write(args: argparse.Namespace) -> None:
     """Write shards of random scenes for training or validation. Shards that are there are kept, whatever their seed."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("pictures", type=existing, help="folder written by training.fetch")
-    parser.add_argument("out", type=Path, help="shards go to OUT/<split>/")
-    parser.add_argument("--split", choices=["train", "validation"], default="train")
-    parser.add_argument("--shards", type=positive, default=28, help=f"of {SCENES_PER_SHARD} scenes each")
-    parser.add_argument("--size", type=positive, default=256, help="side of a scene, px")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--extra", type=existing, help="folder with more sharp photographs")
-    parser.add_argument("--jobs", type=positive, default=os.cpu_count())
-    args = parser.parse_args()
     folder = args.out / args.split
     folder.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)  # also because OpenCV's own threads don't survive a fork
@@ -515,15 +511,30 @@ def main() -> None:
         fork.Process(
             target=_write_shards,
             args=(range(job, args.shards, args.jobs), pictures, folder, args.size, seed, RECOLOURED_SHARE[args.split]),
+            daemon=True,
         )
         for job in range(args.jobs)
     ]
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # which stops the processes, too
     for process in jobs:
         process.start()
     for process in jobs:
         process.join()
     if any(process.exitcode for process in jobs):
         raise SystemExit("a process failed; run again to write the missing shards")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=write.__doc__)
+    parser.add_argument("pictures", type=existing, help="folder written by training.fetch")
+    parser.add_argument("out", type=Path, help="shards go to OUT/<split>/")
+    parser.add_argument("--split", choices=["train", "validation"], default="train")
+    parser.add_argument("--shards", type=positive, default=28, help=f"of {SCENES_PER_SHARD} scenes each")
+    parser.add_argument("--size", type=positive, default=256, help="side of a scene, px")
+    parser.add_argument("--seed", type=natural, default=1)
+    parser.add_argument("--extra", type=existing, help="folder with more sharp photographs")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count())
+    run(parser, write)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from defocus_fast.model_io import read_weights
-from training import existing, positive
-from training.networks import GRIDS, MODELS, SHARPENING, STRIDE, Fast, Tip22, sharpen
+from training import existing, fraction, natural, plain_name, positive, run
+from training.networks import GRIDS, MODELS, SHARPENING, STRIDE, Fast, Tip22, read_model, sharpen
 from training.synthesis import AMBIGUOUS, DEPTH, LEVELS, NO_EDGE, PATTERN, RADIUS_SCALE
 
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere float32 is faster
-FIXED = ("model", "width", "without", "batch", "side", "seed")  # arguments that a resumed run shares with its beginning
+# Arguments that a resumed run shares with its beginning.
+FIXED = ("model", "width", "without", "batch", "side", "seed", "lr", "warm_up", "dense_lr", "weight_decay")
 ATTEMPTS = 10_000  # at a scene with a labelled edge
 # Weight of each kind in B-NET's loss: what E-NET misses should still get a sensible radius.
 BLUR_WEIGHT = {NO_EDGE: 0.0, PATTERN: 1.0, DEPTH: 0.2, AMBIGUOUS: 0.5}
@@ -63,6 +63,9 @@ class Sampler:
         self.shards = [np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))]
         if not self.shards:
             raise ValueError(f"{folder}: no shards; write them with training.synthesis")
+        for shard in self.shards:
+            if shard.dtype != np.uint8 or shard.ndim != 4 or shard.shape[-1] != 5 or shard.shape[1] != shard.shape[2]:
+                raise ValueError(f"{folder}: expected shards (N, S, S, 5) uint8, got {shard.shape} {shard.dtype}")
         if side < patch or (side - patch) % STRIDE:
             raise ValueError(f"side: expected {patch} + a multiple of {STRIDE}, got {side}")
         self.side, self.half = side, patch // 2
@@ -220,8 +223,25 @@ def learning_rate(step: int, steps: int, warm_up: int, peak: float) -> float:
 
 def load(model: Tip22 | Fast, folder: Path) -> None:
     """Take the weights of a model folder, as they were before ``training.export`` sharpened them."""
-    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in read_weights(folder).items()})
+    weights = read_model(folder).state_dict()
+    if {name: array.shape for name, array in weights.items()} != {
+        name: array.shape for name, array in model.state_dict().items()
+    }:
+        raise ValueError(f"{folder}: expected a model of the architecture and width to be trained, got another one")
+    model.load_state_dict(weights)
     sharpen(model, 1 / SHARPENING)
+
+
+def read_checkpoint(file: Path, device: torch.device) -> dict[str, Any]:
+    """Return what ``train`` saved."""
+    try:
+        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        state["arguments"]
+    except OSError:
+        raise
+    except Exception:  # PyTorch raises many kinds of errors on files that are not what they should be
+        raise ValueError(f"{file}: expected a checkpoint of training.train, got another file") from None
+    return state
 
 
 def _ignore_stop(_worker: int) -> None:
@@ -241,10 +261,14 @@ def train(args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: the shards are not fit; no parameter has a name of ``args.without``; a checkpoint is there that is
-            not to be resumed, or was begun with other arguments.
+            not to be resumed, or was begun with other arguments, or is at ``args.steps``; weights that are not finite,
+            which are not saved.
+        SystemExit: stopped before ``args.steps``.
     """
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: PyTorch finds no CUDA device here")
     model, average = (MODELS[args.model](args.width).to(device) for _ in range(2))
     half = torch.autocast(device.type, torch.bfloat16, enabled=BFLOAT16 or device.type == "cuda")
     parameters, averaged = list(model.parameters()), list(average.parameters())
@@ -258,18 +282,21 @@ def train(args: argparse.Namespace) -> None:
             raise ValueError(f"--without: expected beginnings of {', '.join(names)}, got {beginning}")
     sampler = Sampler(args.shards / "train", args.side, model.patch, model.every_edge)
     validation = held_out(model, args.shards, device)
-    arguments = {name: getattr(args, name) for name in FIXED}
-    checkpoint, log = (args.out / f"{args.name}.{kind}" for kind in ("pt", "csv"))
+    arguments = {name: getattr(args, name) for name in FIXED} | {"init": str(args.init)}
+    checkpoint, log = (args.out / f"{args.name or args.model}.{kind}" for kind in ("pt", "csv"))
     step, elapsed = 0, 0.0
     if args.resume:
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["arguments"] != arguments:
-            raise ValueError(f"--resume: {checkpoint} was begun with {state['arguments']}, got {arguments}")
+        state = read_checkpoint(checkpoint, device)
+        for name, value in state["arguments"].items():
+            if arguments[name] != value:
+                raise ValueError(f"--resume: {checkpoint} was begun with {name} {value}, got {arguments[name]}")
         model.load_state_dict(state["model"])
         average.load_state_dict(state["ema"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         step, elapsed = state["step"], state["elapsed_s"]
+        if step >= args.steps:
+            raise ValueError(f"--steps: expected more than the {step} of {checkpoint}, got {args.steps}")
     else:
         if checkpoint.exists():
             raise ValueError(f"{checkpoint} exists: --resume goes on from it, another --name keeps it")
@@ -312,6 +339,7 @@ def train(args: argparse.Namespace) -> None:
         torch.set_num_threads(threads)
         batch = next(batches).on(device)
         if step % REVIVE_EVERY == 0 and step < REVIVE_UNTIL * args.steps:
+            torch.manual_seed(args.seed + ((step + 1) << 32))  # the same in a resumed run
             revive(model, batch.crops, tuple(args.without))
         rate = learning_rate(step, args.steps, args.warm_up, args.lr)
         for optimizer, share in zip(optimizers, (1, args.dense_lr), strict=True):
@@ -339,6 +367,10 @@ def train(args: argparse.Namespace) -> None:
             if duration > 2 * fastest:
                 alone_until = step + STEPS_ALONE
         if step % args.every == 0 or step == args.steps or stop:
+            if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+                raise ValueError(
+                    f"--lr: too large, the weights of step {step} are not finite; {checkpoint} is kept as it was"
+                )
             with torch.no_grad(), half:
                 row: dict[str, Any] = {"step": step, "elapsed_s": round(elapsed), "lr": f"{rate:.2e}"}
                 means = (edges / steps, *(lost / steps).tolist())
@@ -363,12 +395,16 @@ def train(args: argparse.Namespace) -> None:
                 elapsed_s=elapsed,
                 arguments=arguments,
             )
+    if step < args.steps:
+        raise SystemExit(f"stopped at step {step} of {args.steps}; --resume with the same arguments goes on")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, default="tip22")
-    parser.add_argument("--name", help="of the checkpoint OUT/<name>.pt and the log OUT/<name>.csv; the model's")
+    parser.add_argument(
+        "--name", type=plain_name, help="of the checkpoint OUT/<name>.pt and the log OUT/<name>.csv; the model's"
+    )
     parser.add_argument("--shards", type=existing, required=True, help="folder written by training.synthesis")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--init", type=existing, help="model folder to start from, with a schedule of its own")
@@ -379,19 +415,17 @@ def main() -> None:
     parser.add_argument(
         "--side", type=positive, help="of a crop, px: the model's patch + a multiple of 3; by default the model's"
     )
-    parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
-    parser.add_argument("--warm-up", type=int, default=150, help="steps")
-    parser.add_argument("--dense-lr", type=float, default=0.25, help="learning rate of the dense layers, times --lr")
-    parser.add_argument("--weight-decay", type=float, default=0.1, help="times the learning rate, per step")
+    parser.add_argument("--lr", type=fraction, default=4e-3, help="peak learning rate")
+    parser.add_argument("--warm-up", type=natural, default=150, help="steps")
+    parser.add_argument("--dense-lr", type=fraction, default=0.25, help="learning rate of the dense layers, times --lr")
+    parser.add_argument("--weight-decay", type=fraction, default=0.1, help="times the learning rate, per step")
     parser.add_argument("--every", type=positive, default=250, help="steps between validations and checkpoints")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", default="cpu", help="of PyTorch: cpu or cuda")
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw crops ahead")
+    parser.add_argument("--seed", type=natural, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--workers", type=natural, default=0, help="processes that draw crops ahead")
     parser.add_argument("--threads", type=positive, default=os.cpu_count())
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
-    args = parser.parse_args()
-    args.name = args.name or args.model
-    train(args)
+    run(parser, train)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from defocus_fast import Estimator, _pictures, evaluation
-from training import existing
+from training import existing, run
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 BINS = 20
@@ -64,17 +64,16 @@ def write(model: Path, **values: float) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=existing, help="model folder, written by training.export")
-    parser.add_argument("scenes", type=existing, help="folder written by training.scenes --split validation")
-    args = parser.parse_args()
+def tune(args: argparse.Namespace) -> None:
+    """Print the errors, and write the best values into the model folder."""
     scenes = [
         (_pictures.read_photo(picture), evaluation.read_truth(truth, 1.0))
         for picture, truth in evaluation.pairs(args.scenes, args.scenes)[0]
     ]
     if not scenes:
-        parser.error(f"{args.scenes}: no scenes; write them with training.scenes")
+        raise ValueError(f"{args.scenes}: no scenes; write them with training.scenes")
+    if len(sizes := {truth.shape for _, truth in scenes}) > 1:
+        raise ValueError(f"{args.scenes}: expected scenes of one size, got {sorted(sizes)}")
     errors = {}
     for threshold in THRESHOLDS:
         errors[threshold] = error(args.model, scenes, depth_threshold=threshold)
@@ -94,6 +93,13 @@ def main() -> None:
     a, b = fit_expected_error(spread, actual)
     write(args.model, depth_threshold=best, error_floor=a, error_slope=b)
     print(f"{args.model}: depth_threshold {best}, error_floor {a:.3g}, error_slope {b:.3g}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=existing, help="model folder, written by training.export")
+    parser.add_argument("scenes", type=existing, help="folder written by training.scenes --split validation")
+    run(parser, tune)
 
 
 if __name__ == "__main__":

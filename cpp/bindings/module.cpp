@@ -99,11 +99,14 @@ py::ssize_t edge_count(const BlurMap& result) { return py::ssize_t(result.radii.
 
 /// Adds a property that shows one of the result's vectors in the shape that `shape(result)` tells.
 template <class T, auto member, class Class, class Shape>
-void def_array(Class& type, const char* name, const Shape& shape) {
-  type.def_property_readonly(name, [shape](const py::object& self) {
-    const auto& result = self.cast<const BlurMap&>();
-    return expose<T>(result.*member, shape(result), self);
-  });
+void def_array(Class& type, const char* name, const Shape& shape, const char* doc) {
+  type.def_property_readonly(
+      name,
+      [shape](const py::object& self) {
+        const auto& result = self.cast<const BlurMap&>();
+        return expose<T>(result.*member, shape(result), self);
+      },
+      doc);
 }
 
 template <class Enum>
@@ -204,36 +207,58 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.attr(name).attr("__module__") = "defocus_fast";
 
   using Shape = std::vector<py::ssize_t>;
-  py::class_<BlurMap, std::shared_ptr<BlurMap>> blur_map(m, "BlurMap");
+  // The docstrings are those of _core.pyi; tests/test_estimator.py compares.
+  py::class_<BlurMap, std::shared_ptr<BlurMap>> blur_map(
+      m, "BlurMap", "One picture's answer. Arrays over edges have one entry per edge pixel, in row-major order.");
   const auto picture = [](const BlurMap& result) { return Shape{result.height, result.width}; };
   const auto per_edge = [](const BlurMap& result) { return Shape{edge_count(result)}; };
-  def_array<float, &BlurMap::map>(blur_map, "map", picture);
-  def_array<float, &BlurMap::expected_error>(blur_map, "expected_error", [](const BlurMap& result) {
-    return result.expected_error.empty() ? Shape{0, 0} : Shape{result.height, result.width};
-  });
-  def_array<bool, &BlurMap::pattern_edges>(blur_map, "pattern_edges", picture);
-  def_array<bool, &BlurMap::depth_edges>(blur_map, "depth_edges", picture);
-  def_array<std::int32_t, &BlurMap::edges>(blur_map, "edges",
-                                           [](const BlurMap& result) { return Shape{edge_count(result), 2}; });
-  def_array<float, &BlurMap::depth_probability>(blur_map, "depth_probability", per_edge);
-  def_array<float, &BlurMap::radii>(blur_map, "radii", per_edge);
-  def_array<float, &BlurMap::radius_deviation>(blur_map, "radius_deviation", per_edge);
-  def_array<float, &BlurMap::radius_probability>(blur_map, "radius_probability", per_edge);
-  def_array<float, &BlurMap::level_probabilities>(blur_map, "level_probabilities", [](const BlurMap& result) {
-    const auto edges = std::max(edge_count(result), py::ssize_t{1});
-    const auto levels = py::ssize_t(result.level_probabilities.size()) / edges;
-    return Shape{levels > 0 ? edges : 0, levels};
-  });
+  def_array<float, &BlurMap::map>(blur_map, "map", picture, "(H, W) radius in px of the disk that blurred each pixel.");
+  def_array<float, &BlurMap::expected_error>(
+      blur_map, "expected_error",
+      [](const BlurMap& result) {
+        return result.expected_error.empty() ? Shape{0, 0} : Shape{result.height, result.width};
+      },
+      R"((H, W) expected absolute error of the map in px, calibrated on synthetic scenes; (0, 0) if not wanted.
+
+sqrt(a**2 + (b * s)**2): s is the standard deviation of the mixture of all edges' posteriors that the filter
+brings to the pixel (the model's largest radius where it brings none), a and b belong to the model.
+``labels="hard"`` leaves it uncalibrated, and it knows nothing of blur beyond the largest radius.)");
+  def_array<bool, &BlurMap::pattern_edges>(blur_map, "pattern_edges", picture,
+                                           "(H, W) edges at which the radius was read.");
+  def_array<bool, &BlurMap::depth_edges>(blur_map, "depth_edges", picture, "(H, W) edges that the map does not cross.");
+  def_array<std::int32_t, &BlurMap::edges>(
+      blur_map, "edges", [](const BlurMap& result) { return Shape{edge_count(result), 2}; },
+      "(n, 2) row and column of every edge pixel.");
+  def_array<float, &BlurMap::depth_probability>(blur_map, "depth_probability", per_edge,
+                                                "(n,) probability that the edge is a depth edge.");
+  def_array<float, &BlurMap::radii>(
+      blur_map, "radii", per_edge,
+      "(n,) radius in px, by the estimator's `labels`; at depth edges that of the nearer side.");
+  def_array<float, &BlurMap::radius_deviation>(blur_map, "radius_deviation", per_edge,
+                                               "(n,) standard deviation in px of the blur network's probabilities.");
+  def_array<float, &BlurMap::radius_probability>(blur_map, "radius_probability", per_edge,
+                                                 "(n,) probability of the most probable level.");
+  def_array<float, &BlurMap::level_probabilities>(
+      blur_map, "level_probabilities",
+      [](const BlurMap& result) {
+        const auto edges = std::max(edge_count(result), py::ssize_t{1});
+        const auto levels = py::ssize_t(result.level_probabilities.size()) / edges;
+        return Shape{levels > 0 ? edges : 0, levels};
+      },
+      "(n, levels) probability of every radius; (0, 0) unless asked for.");
   blur_map.attr("__module__") = "defocus_fast";
   blur_map.def("__repr__", [](const BlurMap& result) {
     return "BlurMap(" + std::to_string(result.height) + " x " + std::to_string(result.width) + ", " +
            std::to_string(edge_count(result)) + " edges)";
   });
-  blur_map.def_property_readonly("stage_ms", [](const BlurMap& result) {
-    py::dict stages;
-    for (std::size_t i = 0; i < stage_names.size(); ++i) stages[stage_names[i]] = result.stage_ms[i];
-    return stages;
-  });
+  blur_map.def_property_readonly(
+      "stage_ms",
+      [](const BlurMap& result) {
+        py::dict stages;
+        for (std::size_t i = 0; i < stage_names.size(); ++i) stages[stage_names[i]] = result.stage_ms[i];
+        return stages;
+      },
+      "Milliseconds of each stage, in the order in which they run; on a GPU by its own clock, without copies.");
 
   py::class_<DeviceMap>(m, "DeviceMap")
       .def_property_readonly("pointer",

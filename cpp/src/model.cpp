@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <sstream>
 
@@ -71,8 +73,10 @@ Model load_model(const std::string& name_or_folder) {
   std::istringstream ranges(values["int8_ranges"]);
   std::string layer;
   for (float range; ranges >> layer >> range;) model.ranges[layer] = range;
+  const auto& radii = model.levels;
   if (model.width < 1 || model.crop_offset < 0 || model.crop_offset > 1 || model.depth < 0 || model.depth > 64 ||
-      model.levels.empty() ||
+      radii.empty() || !(radii.front() >= 0) ||
+      std::ranges::adjacent_find(radii, std::greater_equal{}) != radii.end() ||
       !(model.depth_threshold >= 0 && model.depth_threshold <= 1 && model.error_floor >= 0 && model.error_slope >= 0))
     throw ModelError(file.string() + ": a number is out of range");
   return model;

@@ -25,7 +25,8 @@ class BlurMap:
         """(H, W) expected absolute error of the map in px, calibrated on synthetic scenes; (0, 0) if not wanted.
 
         sqrt(a**2 + (b * s)**2): s is the standard deviation of the mixture of all edges' posteriors that the filter
-        brings to the pixel, a and b belong to the model. ``labels="hard"`` leaves it uncalibrated.
+        brings to the pixel (the model's largest radius where it brings none), a and b belong to the model.
+        ``labels="hard"`` leaves it uncalibrated, and it knows nothing of blur beyond the largest radius.
         """
     @property
     def pattern_edges(self) -> NDArray[np.bool_]:

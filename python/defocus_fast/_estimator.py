@@ -198,7 +198,8 @@ class Estimator:
 
         Returns:
             A :class:`BlurMap`; its arrays are views of its own memory, which no later call touches. A picture
-            without pattern edges has a map of 0; pixels that no pattern edge reaches get the edges' mean radius.
+            without edges has a map of 0, and with ``labels="hard"`` one without pattern edges; pixels that no edge
+            reaches get the edges' mean radius.
             For an image in device memory a :class:`DeviceBlurMap`.
 
         Raises:

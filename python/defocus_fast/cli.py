@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 PRECISIONS = ["auto", "float32", "bfloat16", "int8"]  # of the CPU
-OUTPUTS = {"npy": ".blur.npy", "png": ".blur.png", "overlay": ".overlay.jpg"}
+OUTPUTS = {"npy": ".blur.npy", "png": ".blur.png", "overlay": ".overlay.jpg", "error": ".error.npy"}
+DEFAULT_OUTPUTS = ("npy", "png", "overlay")
 INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ def main() -> None:
     "--save",
     type=click.Choice(list(OUTPUTS)),
     multiple=True,
-    help="What to write; give it more than once for several.  [default: all three]",
+    help="What to write; give it more than once for several.  [default: all but error]",
 )
 @click.option("--model", default="fast", show_default=True, metavar="NAME|DIR", help="A shipped model or a folder.")
 @click.option(
@@ -95,6 +96,8 @@ def estimate(
       NAME.overlay.jpg  the photograph, and the map in colour over it, with a
                         bar from 0 to the model's largest radius in px; at
                         most 2048 px wide and high
+      NAME.error.npy    with --save error: how far off every radius is likely
+                        to be, px, as the first
 
     in place of results of an earlier run. If two photographs of one run have the same NAME, the later one's results
     are called NAME-2. No photograph of the run is ever overwritten.
@@ -115,7 +118,7 @@ def estimate(
         failures += 1
         err.print(f"{_shown(path)}: {reason}", style="red", markup=False)
 
-    jobs = list(_plan(_pictures_of(photos, failed), output, [OUTPUTS[kind] for kind in save or OUTPUTS]))
+    jobs = list(_plan(_pictures_of(photos, failed), output, [OUTPUTS[kind] for kind in save or DEFAULT_OUTPUTS]))
     estimators = _Estimators(
         model=_model(model), precision=precision, num_threads=threads, psi=psi, device=device, max_edges=max_edges
     )
@@ -212,7 +215,7 @@ def _pictures_of(photos: tuple[Path, ...], failed: Callable[[Path, object], None
         files = [argument]
         if argument.is_dir():
             try:
-                files = sorted(path for path in argument.iterdir() if _is_photo(path))
+                files = photos_in(argument)
             except OSError as error:
                 failed(argument, _reason(error))
                 continue
@@ -224,11 +227,15 @@ def _pictures_of(photos: tuple[Path, ...], failed: Callable[[Path, object], None
                 yield path
 
 
-def _is_photo(path: Path) -> bool:
-    """Tell photographs in a folder from other files, hidden ones, and results of earlier runs."""
-    name = path.name.lower()
-    results = tuple(OUTPUTS.values())
-    return name.endswith(SUFFIXES) and not name.endswith(results) and not name.startswith(".") and path.is_file()
+def photos_in(folder: Path) -> list[Path]:
+    """Return the photographs in a folder, without other files, hidden ones, and results of earlier runs."""
+
+    def is_photo(path: Path) -> bool:
+        name = path.name.lower()
+        results = tuple(OUTPUTS.values())
+        return name.endswith(SUFFIXES) and not name.endswith(results) and not name.startswith(".") and path.is_file()
+
+    return sorted(path for path in folder.iterdir() if is_photo(path))
 
 
 def _key(path: Path) -> str:
@@ -267,7 +274,8 @@ def _process(job: _Job, estimators: _Estimators) -> _Summary:
     height, width = photo.shape[:2]
     estimator = estimators.of_size(height, width)
     start = time.perf_counter()
-    result = _in_thread(lambda: estimator.estimate(photo, expected_error=False))
+    wants_error = any(path.name.endswith(OUTPUTS["error"]) for path in job.outputs)
+    result = _in_thread(lambda: estimator.estimate(photo, expected_error=wants_error))
     ms = (time.perf_counter() - start) * 1000
     radii = result.map
     for path in job.outputs:
@@ -275,6 +283,8 @@ def _process(job: _Job, estimators: _Estimators) -> _Summary:
             _pictures.write_whole(path, lambda file: _pictures.write_npy(file, radii))
         elif path.name.endswith(OUTPUTS["png"]):
             _pictures.write_whole(path, lambda file: _pictures.write_png(file, radii))
+        elif path.name.endswith(OUTPUTS["error"]):
+            _pictures.write_whole(path, lambda file: _pictures.write_npy(file, result.expected_error))
         else:
             _pictures.write_whole(path, lambda file: _pictures.write_overlay(file, photo, radii, max(estimator.levels)))
     return _Summary(
@@ -336,11 +346,14 @@ def _model(name: str) -> str:
     return os.path.join(".", name) if name not in shipped_models() and os.path.isdir(name) else name
 
 
-def _console() -> Console:
+def _console(least: int = 0) -> Console:
+    """Return a console of at least so many columns: terminals break lines, where rich leaves out digits."""
     from rich.console import Console
 
     # Without a terminal rich assumes 80 columns and breaks long file names over lines, which scripts cannot read.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console.width = max(console.width, least)
+    return console
 
 
 def _print_table(console: Console, done: list[_Summary]) -> None:
@@ -538,6 +551,12 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
         _fail(f"{_shown(file)}: {_reason(error)}")
 
 
+def _number(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if value != value:  # which is in every range
+        raise click.BadParameter("expected a number, got nan")
+    return value
+
+
 @main.command(short_help="Measure accuracy against ground truth.")
 @click.argument("folder", metavar="PICTURES", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
@@ -552,6 +571,7 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
 @click.option(
     "--scale",
     type=click.FloatRange(0, 1e9, min_open=True),
+    callback=_number,
     default=1.0,
     show_default=True,
     metavar="X",
@@ -632,22 +652,36 @@ def evaluate(
         for name, options in (VARIANTS if ablations else {"as shipped": {}}).items()
     }
     variants |= {precision: {"precision": precision} for precision in precisions if precision != precisions[0]}
+
+    def read(picture: Path, known: Path) -> tuple[Any, Any]:
+        """Return a picture and its ground truth; a ValueError tells what of it is not fit."""
+        file = picture
+        try:
+            photo = _pictures.read_photo(picture)
+            file = known
+            values = evaluation.read_truth(known, scale, mask=mask is not None)
+            if values.shape != photo.shape[:2]:
+                raise ValueError(f"expected shape {photo.shape[:2]} as of the picture, got {values.shape}")
+        except Exception as error:
+            raise ValueError(f"{_shown(file)}: {_reason(error)}") from None
+        return photo, values
+
+    unfit = []  # told before measurements that take minutes
+    for pair in track(found, "reading", transient=True, disable=not sys.stderr.isatty()):
+        try:
+            read(*pair)
+        except ValueError as error:
+            unfit.append(str(error))
+    if unfit:
+        _fail("\n".join(unfit))
     rows: list[dict[str, Any]] = []
     for model in dict.fromkeys(models):
         for variant, options in variants.items():
             estimators = _Estimators(model=_model(model), **options)
             scores: list[Any] = []
             for picture, known in track(found, f"{model}, {variant}", transient=True, disable=not sys.stderr.isatty()):
-                file = picture  # that an error is about
+                photo, values = read(picture, known)
                 try:
-                    photo = _pictures.read_photo(picture)
-                    file = known
-                    values = evaluation.read_truth(known, scale)
-                    if values.shape != photo.shape[:2]:
-                        raise ValueError(f"expected shape {photo.shape[:2]} as of the picture, got {values.shape}")
-                    if not mask and values.any() and np.isin(values, (0, 255)).all():
-                        raise ValueError("expected radii in px, got only 0 and 255; for a mask use --mask")
-                    file = picture
                     estimator = estimators.of_size(*values.shape)
                     result = estimator.estimate(photo, level_probabilities=True)
                     if mask:
@@ -658,7 +692,7 @@ def evaluate(
                 except _Unusable as error:
                     raise click.UsageError(str(error)) from None
                 except Exception as error:
-                    _fail(f"{_shown(file)}: {_reason(error)}")
+                    _fail(f"{_shown(picture)}: {_reason(error)}")
             rows.append({"model": model, "variant": variant, "pictures": [dataclasses.asdict(each) for each in scores]})
 
     def mean(row: dict[str, Any], key: str) -> float:
@@ -679,22 +713,21 @@ def evaluate(
         measures = {
             "raw MAE": lambda row: f"{mean(row, 'mae'):.3f}",
             "std": lambda row: f"{np.std([picture['mae'] for picture in row['pictures']]):.3f}",
-            "relative MAE": lambda row: f"{mean(row, 'relative'):.3f}",
+            "relative\nMAE": lambda row: f"{mean(row, 'relative'):.3f}",
             "at edges": lambda row: f"{mean(row, 'edge_mae'):.3f}",
             "accuracy": lambda row: f"{mean(row, 'edge_accuracy'):.3f}",
-            "pattern recall": lambda row: f"{mean(row, 'pattern_recall'):.3f}",
-            "depth recall": lambda row: f"{mean(row, 'depth_recall'):.3f}",
+            "pattern\nrecall": lambda row: f"{mean(row, 'pattern_recall'):.3f}",
+            "depth\nrecall": lambda row: f"{mean(row, 'depth_recall'):.3f}",
             "balanced": lambda row: f"{(mean(row, 'pattern_recall') + mean(row, 'depth_recall')) / 2:.3f}",
             "expected": lambda row: f"{mean(row, 'expected_error'):.3f}",
             "ms": lambda row: f"{np.median([picture['ms'] for picture in row['pictures']]):.0f}",
         }
     table.add_column("model", overflow="fold")
-    table.add_column("variant")
-    for title in measures:
-        table.add_column(title, justify="right")
+    for title in ("variant", *measures):
+        table.add_column(title, justify="left" if title == "variant" else "right", no_wrap=True, vertical="bottom")
     for row in rows:
         table.add_row(_shown(Path(row["model"])), row["variant"], *(measure(row) for measure in measures.values()))
-    _console().print(table, markup=False)
+    _console(least=120).print(table, markup=False)
     if json_file:
         _write_json(json_file, {"folder": str(folder), "results": rows})
 

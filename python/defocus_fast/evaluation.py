@@ -25,19 +25,21 @@ F_BETA_SQUARED = 0.3
 BINS = 10  # of the expected error
 
 
-def read_truth(path: Path, scale: float = 1.0) -> NDArray[np.float64]:
+def read_truth(path: Path, scale: float = 1.0, mask: bool = False) -> NDArray[np.float64]:
     """Return the (H, W) ground truth in a .npy, .mat or .png file, times `scale`.
 
     A .mat file must hold exactly one two-dimensional array of numbers; it needs the package ``scipy``. Of a picture in
     colour the first channel counts.
 
     Raises:
-        ValueError: no two-dimensional array of finite numbers >= 0 is in the file.
+        ValueError: no two-dimensional array of finite numbers >= 0 is in the file; or, unless `mask`, truth values or
+            whole numbers of which some are 0 and all others 1 or all others 255.
         OSError: the file cannot be read.
     """
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        values = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            values = np.lib.format.read_array(file, allow_pickle=False)
     elif suffix == ".mat":
         from scipy.io import loadmat
 
@@ -51,11 +53,17 @@ def read_truth(path: Path, scale: float = 1.0) -> NDArray[np.float64]:
         values = next(iter(found.values()))
     else:
         with Image.open(path, formats=["PNG"]) as image:
+            if not image.mode.startswith("I") and image.tile and str(image.tile[0].args).endswith(";16B"):
+                raise ValueError("expected 8 bits a channel or 16-bit greyscale, got 16-bit colour")
             # Of a palette the colours count, not their numbers; of black and white 0 and 255.
             values = np.asarray(image.convert("RGB") if image.mode in ("1", "P") else image)
         values = values[..., 0] if values.ndim == 3 else values
     if values.ndim != 2 or values.dtype.kind not in "buif" or not values.size:
         raise ValueError(f"expected numbers of shape (H, W), got {values.dtype} of shape {values.shape}")
+    if not mask and values.dtype.kind in "bui" and values.any():
+        found = np.unique(values).astype(int).tolist()
+        if values.dtype.kind == "b" or found in ([0, 1], [0, 255]):
+            raise ValueError(f"expected radii in px, got a mask ({', '.join(map(str, found))}); for masks use --mask")
     scaled: NDArray[np.float64] = values.astype(np.float64) * scale
     if not (scaled.min() >= 0 and np.isfinite(scaled.max())):  # also not where any is not a number
         raise ValueError(f"expected finite numbers >= 0, got some from {scaled.min():g} to {scaled.max():g}")
@@ -65,13 +73,13 @@ def read_truth(path: Path, scale: float = 1.0) -> NDArray[np.float64]:
 def pairs(pictures: Path, truth: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
     """Return the pictures in a folder with their ground truth of the same stem in the folder `truth`, and those
     without any."""
-    from .cli import SUFFIXES
+    from .cli import photos_in
 
-    truths = [path for path in sorted(truth.iterdir()) if path.suffix.lower() in TRUTH_SUFFIXES]
+    truths = [path for path in sorted(truth.iterdir()) if path.suffix.lower() in TRUTH_SUFFIXES and path.is_file()]
     truths.sort(key=lambda path: TRUTH_SUFFIXES.index(path.suffix.lower()), reverse=True)
     known = {path.stem: path for path in truths}  # the first of TRUTH_SUFFIXES where a stem has several
-    files = sorted(path for path in pictures.iterdir() if path.suffix.lower() in SUFFIXES)
-    found = [(path, known[path.stem]) for path in files if known.get(path.stem, path) != path]
+    files = photos_in(pictures)
+    found = [(path, known[path.stem]) for path in files if path.stem in known and not known[path.stem].samefile(path)]
     stems = {path.stem for path, _ in found}
     return found, [path for path in files if path.stem not in stems]
 

@@ -102,7 +102,8 @@ struct BlurMap {
   int width = 0;
   std::vector<float> map;  // (height, width) px; empty after estimate_into
   /// (height, width) px, expected absolute error of the map, if wanted, else empty. sqrt(a^2 + (b s)^2), s the standard
-  /// deviation of the mixture of all edges' posteriors that the filter brings to the pixel, a and b the model's.
+  /// deviation of the mixture of all edges' posteriors that the filter brings to the pixel (the model's largest radius
+  /// where it brings none), a and b the model's.
   std::vector<float> expected_error;
   std::vector<std::uint8_t> pattern_edges;  // (height, width) 1 at pattern edges, else 0
   std::vector<std::uint8_t> depth_edges;    // (height, width) 1 at depth edges, else 0
@@ -128,7 +129,7 @@ struct EdgeCount {
 };
 
 /// Estimates blur maps of pictures of one size. Everything that a frame needs is made by the constructor.
-/// A picture without any pattern edge gives a map of 0.
+/// A picture without any edge gives a map of 0; with Labels::hard one without any pattern edge, too.
 ///
 /// Thread safety: one estimator may be called from many threads; calls run one after the other, each on
 /// all of the estimator's threads.

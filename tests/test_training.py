@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on tiny shards: what a network is asked, what is saved, and what export makes of it. Needs PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import texture
+
+torch = pytest.importorskip("torch")
+
+from defocus_fast import Estimator, model_io  # noqa: E402
+from training import export, networks, plain_name, train, validate  # noqa: E402
+from training.synthesis import DEPTH, LEVELS, PATTERN, RADIUS_SCALE  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes of noise with labels at random pixels."""
+    folder = tmp_path_factory.mktemp("shards")
+    rng = np.random.default_rng(1)
+    for split in ("train", "validation"):
+        (folder / split).mkdir()
+        shard = np.zeros((3, 128, 128, 5), np.uint8)
+        for scene in shard:
+            scene[..., :3] = texture(128, 128, seed=int(rng.integers(100)))
+            scene[..., 4] = rng.choice([0, PATTERN, DEPTH], (128, 128), p=[0.8, 0.1, 0.1])
+            scene[..., 3] = rng.uniform(0.5, 6, (128, 128)) * RADIUS_SCALE
+        np.save(folder / split / "0000.npy", shard)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def few_validation_crops(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(train, "VALIDATION_CROPS", 72)
+    threads, handlers = torch.get_num_threads(), [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    torch.set_num_threads(threads)
+    for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+        signal.signal(number, handler)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, module: Any, *arguments: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    module.main()
+
+
+def options(shards: Path, out: Path, *more: Any) -> list[Any]:
+    return ["--model", "fast", "--width", 8, "--batch", 2, "--threads", 1, "--shards", shards, "--out", out, *more]
+
+
+def test_soft_levels() -> None:
+    """Their mean is the radius, within the levels; at most two neighbours share it."""
+    radius = torch.linspace(0.2, 6.6, 100)
+    target = train.soft_levels(radius)
+    levels = torch.tensor(LEVELS, dtype=torch.float32)
+    np.testing.assert_allclose(target.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(target @ levels, radius.clamp(0.5, 6.0), atol=1e-5)
+    assert ((target > 0).sum(1) <= 2).all()
+
+
+@pytest.mark.parametrize("name", ["tip22", "fast"])
+def test_all_edges_of_a_crop_get_what_their_patches_get(name: str) -> None:
+    """Tolerance: sums in float32 in another order."""
+    torch.manual_seed(0)
+    model = networks.MODELS[name](8)
+    crops = torch.from_numpy(texture(model.side, model.side)).permute(2, 0, 1)[None].float() / 255
+    half = model.patch // 2
+    if name == "tip22":
+        grid = [half + start + 3 * step for start in networks.GRIDS for step in range(3)]
+        centres = corners = np.array([(y, x) for y in grid for x in grid if (y - x) % 3 == 0])
+    else:  # any pixel of a cell is answered by its cell, whose middle is a patch's
+        corners = np.array([(half + 3, half + 6)] * 9)
+        centres = corners + np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)])
+    at = torch.tensor([[0, y, x] for y, x in centres])
+    patches = torch.cat([crops[..., y - half : y + half + 1, x - half : x + half + 1] for y, x in corners])
+    middle = torch.tensor([[n, half, half] for n in range(len(patches))])
+    with torch.no_grad():
+        for dense, literal in zip(model(crops, at), model(patches, middle), strict=True):
+            np.testing.assert_allclose(dense, literal, rtol=0, atol=1e-5)
+
+
+def test_crops_at_the_border_are_mirrored_as_the_estimator_does(shards: Path) -> None:
+    sampler = train.Sampler(shards / "train", side=75, patch=45, every_edge=True)
+    scene = np.array(sampler.shards[0][0])
+    sampler._edge = lambda _rng: (scene, np.array([0, 127]))  # type: ignore[method-assign]
+    padded = np.pad(scene, ((75, 75), (75, 75), (0, 0)), mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (75, 75), axis=(0, 1))
+    for seed in range(5):
+        crop = sampler._crop(np.random.default_rng(seed))
+        kinds = {
+            np.rot90(flipped, turns).tobytes() for flipped in (crop[..., 4], crop[:, ::-1, 4]) for turns in range(4)
+        }
+        assert any(windows[y, x, 4].tobytes() in kinds for y in range(30, 90) for x in range(120, 203))
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Channels are revived after the stop, too."""
+    monkeypatch.setattr(train, "REVIVE_EVERY", 2)
+    arguments = options(shards, tmp_path, "--steps", 8, "--every", 6, "--lr", 0.05)
+    run(monkeypatch, train, *arguments, "--name", "straight")
+    draw = train.Steps.__getitem__
+
+    def stop_at(self: Any, step: int) -> Any:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(self, step)
+
+    monkeypatch.setattr(train.Steps, "__getitem__", stop_at)
+    with pytest.raises(SystemExit, match="stopped at step 4 of 8"):
+        run(monkeypatch, train, *arguments, "--name", "stopped")
+    monkeypatch.setattr(train.Steps, "__getitem__", draw)
+    run(monkeypatch, train, *arguments, "--name", "stopped", "--resume")
+    straight, stopped = (torch.load(tmp_path / f"{name}.pt")["ema"] for name in ("straight", "stopped"))
+    for name, tensor in straight.items():
+        np.testing.assert_array_equal(tensor, stopped[name])
+    assert [line.split(",")[0] for line in (tmp_path / "stopped.csv").read_text().splitlines()] == ["step", *"4", *"68"]
+    capsys.readouterr()
+    for wrong, message in (
+        (["--lr", 0.01], "was begun with lr 0.05, got 0.01"),
+        (["--seed", 2], "was begun with seed 1, got 2"),
+        ([], "--steps: expected more than the 8 of"),
+    ):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, train, *arguments, "--name", "stopped", "--resume", *wrong)
+        assert message in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, train, *options(shards, tmp_path, "--steps", 2))
+    before = (tmp_path / "fast.pt").read_bytes()
+    losses = train.losses
+    monkeypatch.setattr(train, "losses", lambda *each: [loss * float("nan") for loss in losses(*each)])
+    with pytest.raises(SystemExit):
+        run(monkeypatch, train, *options(shards, tmp_path, "--steps", 4, "--resume"))
+    assert "the weights of step 4 are not finite" in capsys.readouterr().err
+    assert (tmp_path / "fast.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr", "nan"], "expected a number from 0 to 1, got nan"),
+        (["--lr", "-1"], "expected a number from 0 to 1, got -1"),
+        (["--steps", "0"], "expected a whole number > 0, got 0"),
+        (["--name", "../x"], "expected a name without folders, got '../x'"),
+        (["--shards", "absent"], "there is no absent"),
+        (["--side", "44"], "side: expected 45 + a multiple of 3, got 44"),
+        (["--without", "branch2"], "--without: expected beginnings of stem"),
+        (["--resume"], "No such file"),
+    ],
+)
+def test_unfit_arguments(
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    """Told in one line, before anything is written."""
+    with pytest.raises(SystemExit):
+        run(monkeypatch, train, *options(shards, tmp_path / "out", "--steps", 2), *arguments)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    for name in ("a/b", "..", "", "a\nb"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            plain_name(name)
+
+
+@pytest.mark.parametrize("name", ["tip22", "fast"])
+def test_export_and_back(
+    name: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is exported runs in the estimator, and is what was trained, sharpened."""
+    more = ["--model", name, "--side", networks.MODELS[name](8).patch + 6]
+    run(monkeypatch, train, *options(shards, tmp_path, "--steps", 2, *more))
+    folder = tmp_path / "exported"
+    run(monkeypatch, export, tmp_path / f"{name}.pt", folder, "--shards", shards, "--name", "small")
+    trained = torch.load(tmp_path / f"{name}.pt")["ema"]
+    model = networks.MODELS[name](8)
+    train.load(model, folder)
+    for key, tensor in model.state_dict().items():
+        np.testing.assert_allclose(tensor, trained[key], rtol=1e-6, atol=1e-9)
+    assert np.isfinite(Estimator(50, 60, model=folder).estimate(texture(50, 60)).map).all()
+    assert "name: small" in (folder / "model.txt").read_text()
+    run(monkeypatch, validate, folder, "--shards", shards, "--json", tmp_path / "scores.json")
+    assert "exported" in (tmp_path / "scores.json").read_text()
+    capsys.readouterr()
+    for arguments, message in (
+        (
+            (export, shards / "train" / "0000.npy", folder, "--shards", shards),
+            "expected a checkpoint of training.train",
+        ),
+        ((validate, folder, folder, "--shards", shards), "expected folders of different names, got exported, exported"),
+        ((validate, folder, "--shards", shards, "--json", tmp_path / "absent" / "x"), "cannot write"),
+    ):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, *arguments)
+        assert message in capsys.readouterr().err
+
+
+def test_models_with_shifted_crops_are_refused(shards: Path, tmp_path: Path) -> None:
+    """The published weights are such a model, under a licence that would stick to whatever comes of them."""
+    weights = {name: tensor.numpy() for name, tensor in networks.Tip22(4).state_dict().items()}
+    model_io.write_model(tmp_path / "m", weights, name="m", trained="not", crop_offset=1)
+    with pytest.raises(ValueError, match="expected a model whose crops share their centre, got crop_offset 1"):
+        networks.read_model(tmp_path / "m")
+    model_io.write_model(tmp_path / "m", weights, name="m", trained="not")
+    with pytest.raises(ValueError, match="expected a model of the architecture and width to be trained"):
+        train.load(networks.Tip22(8), tmp_path / "m")
