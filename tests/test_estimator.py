@@ -8,6 +8,7 @@ import gc
 import inspect
 import re
 import shutil
+import subprocess
 import sys
 import threading
 import weakref
@@ -138,6 +139,22 @@ def test_patch_network_sees_the_picture_reflected(random_model: str) -> None:
         extended, edges=inside, level_probabilities=True
     )
     np.testing.assert_allclose(found.level_probabilities, expected.level_probabilities, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("evaluation", ["shared", "patch"])
+def test_signals_arrive_whatever_estimators_came_and_went(random_model: str, evaluation: str) -> None:
+    """In a process of its own: OpenVINO's plugin changes the stack that signals are handled on."""
+    program = f"""
+import os, signal
+from defocus_fast import Estimator
+first, second = (Estimator(size, size, model={random_model!r}, evaluation={evaluation!r}) for size in (40, 50))
+del first
+del second
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n")
 
 
 def test_tiles_do_not_show(random_model: str) -> None:
