@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <utility>
 
 #include "defocus_fast/error.hpp"
@@ -31,18 +32,10 @@ std::map<std::string, std::vector<float>> weights_of(const ov::Model& graph, con
   return weights;
 }
 
-/// One for all, and never destroyed: with every core the CPU plugin gives the thread that compiles an alternate signal
-/// stack. As cores go in another order than they came, it puts back those of cores that are gone, and the next signal
-/// (Ctrl-C) ends the process.
-ov::Core& core() {
-  static ov::Core& shared = *new ov::Core;
-  return shared;
-}
-
 /// Throws ModelError unless it answers with as many probabilities as the rest of the model expects.
-std::shared_ptr<ov::Model> read(const Model& model, Head head) {
+std::shared_ptr<ov::Model> read(ov::Core& core, const Model& model, Head head) {
   const std::filesystem::path file = model.folder / (head == Head::edge ? "edge_patch.onnx" : "blur_patch.onnx");
-  auto network = core().read_model(file.string());
+  auto network = core.read_model(file.string());
   std::map<std::size_t, ov::PartialShape> inputs;
   for (std::size_t i = 0; i < 3; ++i) inputs[i] = {PatchNetworks::batch, 3, crop_sizes[i], crop_sizes[i]};
   network->reshape(inputs);
@@ -66,15 +59,31 @@ void with_model(const Model& model, const Use& use) {
   }
 }
 
+/// Leaves the thread the alternate signal stack that it had. With every core OpenVINO's CPU plugin puts another in its
+/// place, and as cores go in another order than they came, it puts back that of one that is gone: the next signal
+/// (Ctrl-C) then ends the process.
+class KeptSignalStack {
+ public:
+  KeptSignalStack() { sigaltstack(nullptr, &stack_); }
+  ~KeptSignalStack() { sigaltstack(&stack_, nullptr); }
+  KeptSignalStack(const KeptSignalStack&) = delete;
+  KeptSignalStack& operator=(const KeptSignalStack&) = delete;
+
+ private:
+  stack_t stack_{};
+};
+
 }  // namespace
 
 void PatchNetworks::check(const Model& model) {
   with_model(model, [&] {
-    for (const Head head : {Head::edge, Head::blur}) read(model, head);
+    ov::Core core;
+    for (const Head head : {Head::edge, Head::blur}) read(core, model, head);
   });
 }
 
 struct PatchNetworks::Impl {
+  ov::Core core;
   std::array<ov::InferRequest, 2> requests;  // by Head
 
   ov::InferRequest& request(Head head) { return requests[std::size_t(head)]; }
@@ -89,16 +98,17 @@ PatchNetworks::PatchNetworks(const Model& model, Precision precision, int num_th
       ov::num_streams(1),
       ov::inference_num_threads(num_threads),
   };
+  const KeptSignalStack kept;
   with_model(model, [&] {
     for (const Head head : {Head::edge, Head::blur}) {
-      const auto network = read(model, head);
+      const auto network = read(impl_->core, model, head);
       ov::preprocess::PrePostProcessor layout(network);
       for (std::size_t i = 0; i < 3; ++i) {
         layout.input(i).model().set_layout("NCHW");
         layout.input(i).tensor().set_layout("NHWC").set_element_type(ov::element::f32);
       }
       layout.output().tensor().set_element_type(ov::element::f32);
-      impl_->request(head) = core().compile_model(layout.build(), "CPU", properties).create_infer_request();
+      impl_->request(head) = impl_->core.compile_model(layout.build(), "CPU", properties).create_infer_request();
     }
   });
 }
@@ -123,7 +133,7 @@ namespace defocus_fast {
 
 std::map<std::string, std::vector<float>> read_weights(const std::filesystem::path& onnx_file) {
   try {
-    return cpu::weights_of(*cpu::core().read_model(onnx_file.string()), onnx_file);
+    return cpu::weights_of(*ov::Core().read_model(onnx_file.string()), onnx_file);
   } catch (const ov::Exception& error) {
     throw ModelError(onnx_file.string() + ": OpenVINO cannot read this model: " + error.what());
   }
