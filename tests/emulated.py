@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,17 @@ import defocus_fast
 from defocus_fast import _core
 
 
+@functools.cache
+def _openvino_core() -> openvino.Core:
+    """One for all tests: of several, which go in any order, a freed stack for signals may be left behind."""
+    return openvino.Core()
+
+
 def device_options(model: str, height: int, width: int, max_edges: int = 0, evaluation: str = "auto") -> dict[str, Any]:
     """Options of an estimator on the emulated device, its networks evaluated from the ONNX files by OpenVINO."""
     if "emulated" not in defocus_fast.build_config()["cuda"]:
         pytest.skip("the CUDA part is not built with DEFOCUS_FAST_CUDA_EMULATION")
-    core = openvino.Core()
+    core = _openvino_core()
     graphs = {}
     for name, sizes in _core.network_shapes(model, height, width, max_edges, evaluation).items():
         graph = core.read_model(f"{model}/{name}.onnx")
