@@ -223,12 +223,12 @@ def learning_rate(step: int, steps: int, warm_up: int, peak: float) -> float:
 
 def load(model: Tip22 | Fast, folder: Path) -> None:
     """Take the weights of a model folder, as they were before ``training.export`` sharpened them."""
-    weights = read_model(folder).state_dict()
-    if {name: array.shape for name, array in weights.items()} != {
-        name: array.shape for name, array in model.state_dict().items()
-    }:
-        raise ValueError(f"{folder}: expected a model of the architecture and width to be trained, got another one")
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(read_model(folder).state_dict())
+    except RuntimeError:
+        raise ValueError(
+            f"{folder}: expected a model of the architecture and width to be trained, got another one"
+        ) from None
     sharpen(model, 1 / SHARPENING)
 
 
