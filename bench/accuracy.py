@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write ACCURACY.md and its pictures: ``python bench/accuracy.py RESULTS.json RETRAINED.json VALIDATION.json
+"""Write ACCURACY.md and its images: ``python bench/accuracy.py RESULTS.json RETRAINED.json VALIDATION.json
 AGREEMENT.json TEST --published FOLDER``. training/README.md has the commands that make what it reads.
 
 RESULTS.json is of the shipped models and the published weights (FOLDER), RETRAINED.json of what else was trained, both
@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import defocus_fast
-from defocus_fast import _pictures
+from defocus_fast import _images
 
 ROOT = Path(__file__).parents[1]
 LOGS = ROOT / "training" / "logs"
@@ -48,14 +48,14 @@ def draw_front(results: list[dict[str, Any]], names: dict[str, str], file: Path)
     """Time against error of every model and variant."""
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for model in dict.fromkeys(row["model"] for row in results):
-        rows = [row["pictures"] for row in results if row["model"] == model]
+        rows = [row["images"] for row in results if row["model"] == model]
         axes.plot(
             [frame_ms(pictures) for pictures in rows],
             [mean(pictures, "mae") for pictures in rows],
             "o",
             label=names.get(model, model),
         )
-    axes.set(xscale="log", xlabel="ms a picture of 360x360", ylabel="raw MAE, px")
+    axes.set(xscale="log", xlabel="ms an image of 360x360", ylabel="raw MAE, px")
     axes.grid(alpha=0.3, which="both")
     axes.legend(title="each in all its variants")
     figure.savefig(file)
@@ -64,7 +64,7 @@ def draw_front(results: list[dict[str, Any]], names: dict[str, str], file: Path)
 def draw_scenes(results: list[dict[str, Any]], names: dict[str, str], scenes: Path, file: Path) -> list[str]:
     """Maps of the scenes at which the first model is best, at the quartiles and worst; return their names."""
     shipped = [row for row in results if row["variant"] == "as shipped"]
-    order = sorted(shipped[0]["pictures"], key=lambda picture: float(picture["mae"]))
+    order = sorted(shipped[0]["images"], key=lambda picture: float(picture["mae"]))
     chosen = [order[round(share * (len(order) - 1))]["name"] for share in (0, 0.25, 0.5, 0.75, 1)]
     truths = [np.load((scenes / name).with_suffix(".npy")) for name in chosen]
     estimators = [defocus_fast.Estimator(*truths[0].shape, model=row["model"]) for row in shipped]
@@ -72,7 +72,7 @@ def draw_scenes(results: list[dict[str, Any]], names: dict[str, str], scenes: Pa
         len(chosen), 2 + len(shipped), figsize=(2 * (2 + len(shipped)), 2 * len(chosen)), layout="constrained"
     )
     for i, (name, truth) in enumerate(zip(chosen, truths, strict=True)):
-        answers = [estimator.estimate(_pictures.read_photo(scenes / name)) for estimator in estimators]
+        answers = [estimator.estimate(_images.read_photo(scenes / name)) for estimator in estimators]
         shown = {"truth": truth}
         for row, answer in zip(shipped, answers, strict=True):
             error = np.abs(answer.map - truth).mean()
@@ -89,14 +89,14 @@ def draw_scenes(results: list[dict[str, Any]], names: dict[str, str], scenes: Pa
 def scores(results: list[dict[str, Any]], names: dict[str, str]) -> str:
     rows = []
     for row in results:
-        pictures = row["pictures"]
+        pictures = row["images"]
         recall = [mean(pictures, f"{kind}_recall") for kind in ("pattern", "depth")]
         numbers = [mean(pictures, "mae"), float(np.std([picture["mae"] for picture in pictures]))]
         numbers += [mean(pictures, key) for key in ("relative", "edge_mae", "edge_accuracy")]
         numbers += [*recall, sum(recall) / 2]
         rows.append([names.get(row["model"], row["model"]), row["variant"], *(f"{number:.3f}" for number in numbers)])
         rows[-1].append(f"{frame_ms(pictures):.0f}")
-    head = ["model", "variant", "raw MAE px", "std", "relative MAE", "at edges px", "level accuracy"]
+    head = ["model", "variant", "raw MAE px", "std", "relative MAE", "at edges px", "bin accuracy"]
     return table([*head, "pattern recall", "depth recall", "balanced", "ms"], rows)
 
 
@@ -124,7 +124,7 @@ def calibration(results: list[dict[str, Any]], names: dict[str, str]) -> str:
     for row in results:
         if row["variant"] == "as shipped" and names.get(row["model"], row["model"]) != "published":
             for key in ("expected_error", "actual_error"):
-                values = np.mean([picture[key] for picture in row["pictures"]], axis=0)
+                values = np.mean([picture[key] for picture in row["images"]], axis=0)
                 rows.append([f"{row['model']}, {key.split('_')[0]}", *(f"{value:.2f}" for value in values)])
     return table(["mean error, px", *(f"{10 * i + 10} %" for i in range(10))], rows)
 
@@ -137,7 +137,7 @@ def training(validation: dict[str, dict[str, float]]) -> str:
         keys = ("mae_mean_px", "accuracy", "recall_pattern", "recall_depth", "balanced_accuracy")
         edges = f"{round(float(last['edges_per_step'])):,}"
         rows.append([name, last["step"], edges, last["elapsed_s"], *(f"{found[key]:.4f}" for key in keys)])
-    head = ["run", "steps", "edges a step", "seconds", "B-NET MAE px", "level accuracy"]
+    head = ["run", "steps", "edges a step", "seconds", "B-NET MAE px", "bin accuracy"]
     return table([*head, "pattern recall", "depth recall", "balanced"], rows)
 
 
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("retrained", type=Path)
     parser.add_argument("validation", type=Path)
     parser.add_argument("agreement", type=Path)
-    parser.add_argument("scenes", type=Path, help="folder of the pictures that were scored")
+    parser.add_argument("scenes", type=Path, help="folder of the images that were scored")
     parser.add_argument("--published", required=True, help="as --model was called for the published weights")
     args = parser.parse_args()
     results = json.loads(args.results.read_text())["results"]
@@ -167,18 +167,18 @@ def main() -> None:
 Written by `bench/accuracy.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, OpenVINO
 {version("openvino")}, bfloat16 where the CPU has it. How to repeat it: [training/README.md](training/README.md).
 
-## On {len(results[0]["pictures"])} synthetic scenes of pictures never trained on
+## On {len(results[0]["pictures"])} synthetic scenes of images never trained on
 
 Half of them layered, a quarter layered over a slanted background, a quarter slanted; half clean, half with random
 camera effects. "published" are the authors' weights, run by this library in the same run. "as shipped" spreads
-posterior means (`labels="posterior"`), "the paper's form" the most probable levels; "int8" is as shipped in that
+posterior means (`labels="posterior"`), "the paper's form" the most probable bins; "int8" is as shipped in that
 precision, "edge_stride" asks about fewer edges. Measures are those of `defocus-fast evaluate --help`.
 
 {scores(results, names)}
 Raw MAE by kind of scene, as shipped:
 
 {groups(results, names)}
-The authors' own picture, from a light-field camera, has no ground truth here. How far the maps are from the authors'
+The authors' own image, from a light-field camera, has no ground truth here. How far the maps are from the authors'
 published one says only that all read the same thing in the same unit (`tests/test_published.py` holds ours to it);
 "published" differs from it by the edges and by psi 100 instead of 20:
 
@@ -189,7 +189,7 @@ against one, the paper's Table V: `tip22-three` and `tip22-one` saw the same cro
 of steps, a short run; the second has no branches for the crops of 27 and 15 px.
 
 {scores(retrained, {row["model"]: Path(row["model"]).name for row in retrained})}
-Time against error. The times are of this run, the median of one call for each of the pictures, and of little
+Time against error. The times are of this run, the median of one call for each of the images, and of little
 precision: [BENCHMARK.md](BENCHMARK.md) has better ones.
 
 ![time against error]({front})
@@ -204,16 +204,16 @@ edges, so their smooth insides get what leaks in; and depth edges that are misse
 
 ## Expected error
 
-Means of `BlurMap.expected_error` and of the error itself in ten equal shares of every picture's pixels, the surest
+Means of `BlurMap.expected_error` and of the error itself in ten equal shares of every image's pixels, the surest
 first:
 
 {calibration(results, names)}
 ## Training
 
 How long every run was (`training/logs`; on a GPU, up to four at once), and what its networks get right at edges of the
-validation pictures: B-NET at pattern edges, E-NET at all, "balanced" being the mean of its recalls. The edges are
+validation images: B-NET at pattern edges, E-NET at all, "balanced" being the mean of its recalls. The edges are
 {edges[0]:,} (`tip22`) and {edges[-1]:,} (`fast`, asked about all of a crop), in crops half of which lie around a
-depth edge. The columns of the same names in the logs are of smaller pictures (training/README.md).
+depth edge. The columns of the same names in the logs are of smaller images (training/README.md).
 
 {training(validation)}"""
     (ROOT / "ACCURACY.md").write_text(text, encoding="utf-8")

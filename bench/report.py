@@ -54,8 +54,8 @@ def frames(results: Results) -> str:
         stages = [number(value) for value in case["stages"].values()]
         median, p99, per_second = frame_times(case)
         times = [median, percentile(ms, "p90"), p99, number(ms["max"]), number(case["first_ms"]), f"{ms['n']}"]
-        rows.append([case["picture"], case["kernels"], *frame_facts(case), *stages, *times, per_second])
-    head = ["picture", "kernels", "size", "model", "precision", "edges", "detect_edges", "extract_features"]
+        rows.append([case["image"], case["kernels"], *frame_facts(case), *stages, *times, per_second])
+    head = ["image", "kernels", "size", "model", "precision", "edges", "detect_edges", "extract_features"]
     head += ["classify", "estimate", "propagate", "frame: median", "p90", "p99", "max", "first call", "calls"]
     return table([*head, "frames/s"], rows, left=5)
 
@@ -67,7 +67,7 @@ def readme_frames(results: Results) -> str:
         for case in cases(results, "frames")
         if case["height"] == size
     ]
-    return table(["picture", "model", "precision", "edges", "median ms", "p99 ms", "frames/s"], rows, left=3)
+    return table(["image", "model", "precision", "edges", "median ms", "p99 ms", "frames/s"], rows, left=3)
 
 
 def times_and_quartiles(ratio: dict[str, float]) -> list[str]:
@@ -143,7 +143,7 @@ def gpu(measured: Results) -> str:
 Written from `bench/gpu.json`, the results of `python bench/gpu.py` on {measured["date"]}: {facts["gpu"]}, networks by
 {facts["networks"]} (`examples/torch_networks.py`); beside it the CPU path on the same machine,
 {facts["threads"]} threads on {facts["processor"]}, {facts["cpu_precision"]}; {versions}.
-Times in ms. TensorRT could not be had on that machine: its engines have never run. From host to host pictures and maps
+Times in ms. TensorRT could not be had on that machine: its engines have never run. From host to host images and maps
 are in pageable memory, and the answers at edges are copied, too. Medians of the CPU path are of few frames where a
 frame takes long.
 
@@ -197,7 +197,7 @@ def draw(results: Results, into: Path) -> dict[str, Path]:
     save("size", "Time per pixel against size, `fast`", lines, **scale, ylabel="ns a pixel", ylim=(0, None))
 
     memory = {"process at its peak": [case["peak_mb"] for case in sizes]}
-    memory["before the estimator, with the picture"] = [case["before_mb"] for case in sizes]
+    memory["before the estimator, with the image"] = [case["before_mb"] for case in sizes]
     lines = {label: (megapixels, mb) for label, mb in memory.items()}
     save(
         "memory", "Resident memory of a process that makes one frame, `fast`", lines, **scale, yscale="log", ylabel="MB"
@@ -252,7 +252,7 @@ batches of 1, 16, 64 and 256 patches; both networks give the same classes as our
 
 The published program (github.com/alikaraali/depth-edge-aware-dfe-tip2022 at commit 9ac6753, GPL-3.0, TensorFlow) is
 timed from its imports to its end. It is given a third of the edges at a time, since more take more than 24 GB; so it
-reads the picture and propagates twice more than it would. With its weights, both networks give the same classes as ours
+reads the image and propagates twice more than it would. With its weights, both networks give the same classes as ours
 at 98 % of the edges or more.
 
 scikit-image's edges are ours pixel for pixel, OpenCV's Canny gives others (8-bit gradients); dtFilter gives the same

@@ -56,7 +56,7 @@ class Work:
 
 
 def detect_edges(pixels: int, edges: int, capacity: int) -> Iterator[Work]:
-    """cuda/canny.cu on a uint8 picture of three channels, which it computes in double."""
+    """cuda/canny.cu on a uint8 image of three channels, which it computes in double."""
     radius = 6  # of the default sigma
 
     def work(bytes_per_pixel: float, operations_per_pixel: float = 0) -> Work:

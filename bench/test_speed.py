@@ -198,7 +198,7 @@ def test_int8(run: Run, model: str, size: tuple[int, int]) -> None:
     time_frame(run, "frames", "photograph", photo(size), model=model, precision="int8")
 
 
-@pytest.mark.parametrize("picture", [calm, hostile])
+@pytest.mark.parametrize("image", [calm, hostile])
 @pytest.mark.parametrize("model", defocus_fast.shipped_models())
 def test_other_pictures(run: Run, model: str, picture: Callable[..., Any]) -> None:
     time_frame(run, "other frames", picture.__name__, picture((720, 1280)), model=model)
@@ -288,7 +288,7 @@ HEADS = ("edge", "blur")
 
 
 def given(quick: bool) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A picture of 360x360 and its edges: the published program's, or the photograph where that is not at hand
+    """An image of 360x360 and its edges: the published program's, or the photograph where that is not at hand
     (CONTRIBUTING.md says where it is looked for).
     """
     if (REFERENCE / "image_01.png").is_file():
@@ -406,11 +406,11 @@ def test_given_edges(run: Run, quick: bool, precision: str) -> None:
         goals={openvino: "18x"} if precision == "bfloat16" else {},
     )
     del answers[ours]
-    expected = Estimator(360, 360, **options).estimate(frame, edges=edges, level_probabilities=True)
-    for depth, levels in answers.values():
+    expected = Estimator(360, 360, **options).estimate(frame, edges=edges, bin_probabilities=True)
+    for depth, bins in answers.values():
         n = len(depth)
         assert ((depth[:, 1] > 0.5) == (expected.depth_probability[:n] > 0.5)).mean() >= 0.98
-        assert (levels.argmax(axis=1) == expected.level_probabilities[:n].argmax(axis=1)).mean() >= 0.98
+        assert (bins.argmax(axis=1) == expected.bin_probabilities[:n].argmax(axis=1)).mean() >= 0.98
 
 
 def import_tensorflow() -> None:
@@ -420,7 +420,7 @@ def import_tensorflow() -> None:
 
 
 def run_program(checkout: str, picture: Path, mask: Path) -> NDArray[np.int64]:
-    """Classes (n, 2) of E-NET and of B-NET at the edges of the mask. The program writes its map beside the picture."""
+    """Classes (n, 2) of E-NET and of B-NET at the edges of the mask. The program writes its map beside the image."""
     os.chdir(checkout)
     sys.path.insert(0, checkout)
     sys.argv = ["BENet.py", "-i", str(picture), "-e", str(mask)]
@@ -470,8 +470,8 @@ def test_published_program(run: Run, quick: bool, model: str, tmp_path: Path, re
         goals={theirs: "100x" if same else "700x"},
     )
     if same and not quick and theirs in answers:  # of few edges fewer may agree
-        expected = Estimator(360, 360, **options).estimate(frame, edges=edges, level_probabilities=True)
-        classes = [expected.depth_probability > 0.5, expected.level_probabilities.argmax(axis=1)]
+        expected = Estimator(360, 360, **options).estimate(frame, edges=edges, bin_probabilities=True)
+        classes = [expected.depth_probability > 0.5, expected.bin_probabilities.argmax(axis=1)]
         agree = (np.stack(classes, axis=1) == answers[theirs]).mean(axis=0)
         assert (agree >= 0.98).all(), agree
 

@@ -56,7 +56,7 @@ __host__ __device__ double sum_inside(const Weights& weights, int i, int n, doub
 template <class T>
 constexpr T epsilon = std::numeric_limits<T>::epsilon();
 
-/// How much of the smoothing kernel lies inside the picture.
+/// How much of the smoothing kernel lies inside the image.
 template <class T>
 __host__ __device__ T bleed_at(const Weights& weights, int y, int x, int height, int width) {
   const T columns = T(sum_inside(weights, y, height, 1.0));
@@ -82,7 +82,7 @@ struct Gradient {
   T y, x, magnitude;
 };
 
-/// Sobel's gradient; the picture's border is repeated.
+/// Sobel's gradient; the image's border is repeated.
 template <class T>
 __device__ Gradient<T> gradient_at(const T* smooth, int height, int width, int y, int x) {
   const int y0 = y > 0 ? y - 1 : 0, y2 = y < height - 1 ? y + 1 : y;
@@ -246,7 +246,7 @@ template <class T>
 void EdgeDetector::thin(const ImageView& image, Stream stream) {
   Weights weights{int(weights_.size() / 2), {}};
   std::memcpy(weights.values, weights_.data(), std::size_t(weights.radius + 1) * sizeof(double));
-  // What a pixel away from the border sees: a picture of 2 * radius + 1 pixels has one such.
+  // What a pixel away from the border sees: an image of 2 * radius + 1 pixels has one such.
   const int side = int(weights_.size());
   const T interior_bleed = bleed_at<T>(weights, weights.radius, weights.radius, side, side);
   // scikit-image's low threshold is a C float in the thinning, the high one has the type of the array.

@@ -192,7 +192,7 @@ __global__ void filter_columns(const float* vy, int squarings, int height, int w
 /// See deviation_floor_px and depth_edge_weight.
 __device__ float weight_of(const Answers& answers, Labels labels, std::ptrdiff_t edge, bool depth) {
   if (labels == Labels::hard) return depth ? 0.0f : 1.0f;
-  const float certainty = deviation_floor_px / (deviation_floor_px + answers.radius_deviation[edge]);
+  const float certainty = deviation_floor_px / (deviation_floor_px + answers.radius_std[edge]);
   return (depth ? depth_edge_weight : 1.0f - answers.depth_probability[edge]) * certainty * certainty;
 }
 
@@ -214,7 +214,7 @@ __global__ void seed_edges(EdgeList edges, Answers answers, Labels labels, int w
     const std::ptrdiff_t at = std::ptrdiff_t(edges.edges[2 * i]) * width + edges.edges[2 * i + 1];
     const float weight = weight_of(answers, labels, i, answers.depth_edges[at] != 0);
     if (!(weight > 0)) continue;
-    const float radius = answers.radii[i], deviation = answers.radius_deviation[i];
+    const float radius = answers.radii[i], deviation = answers.radius_std[i];
     weights[at] = weight;
     radii[at] = weight * radius;
     sum += radii[at];
@@ -303,7 +303,7 @@ void DomainTransform::filter(int count, int iterations, Stream stream) {
 
 void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options,
                             Stream stream) {
-  // |I'| is summed over red, green and blue; a grey picture is three equal channels.
+  // |I'| is summed over red, green and blue; a grey image is three equal channels.
   const double channels = image.channels == 1 ? 3 : 1;
   const auto [guide, final] = filters(options, height_, width_);
   load(image, stream);

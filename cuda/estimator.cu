@@ -42,13 +42,13 @@ Estimator::Estimator(const DeviceSetup& setup)
       tiling_(tile(setup.model, setup.height, setup.width, setup.shapes)),
       edge_detector_(height_, width_, options_.canny, options_.max_edges, arena_),
       domain_transform_(height_, width_, arena_) {
-  if (model_.levels.size() > most_levels)
-    throw ModelError("model: device cuda reads at most " + std::to_string(most_levels) + " levels, got " +
-                     std::to_string(model_.levels.size()));
+  if (model_.radius_bins.size() > most_bins)
+    throw ModelError("model: device cuda reads at most " + std::to_string(most_bins) + " bins, got " +
+                     std::to_string(model_.radius_bins.size()));
   const std::size_t pixels = std::size_t(height_) * std::size_t(width_), edges = std::size_t(options_.max_edges);
   const std::size_t size = element(shapes_.type), batch = std::size_t(shapes_.head_batch);
   for (float** values :
-       {&answers_.depth_probability, &answers_.radii, &answers_.radius_deviation, &answers_.radius_probability})
+       {&answers_.depth_probability, &answers_.radii, &answers_.radius_std, &answers_.radius_probability})
     arena_.reserve(*values, edges);
   for (std::uint8_t** mask : {&answers_.pattern_edges, &answers_.depth_edges}) arena_.reserve(*mask, pixels);
   arena_.reserve(image_, 3 * std::size_t(shapes_.image_height) * std::size_t(shapes_.image_width) * size);
@@ -60,19 +60,19 @@ Estimator::Estimator(const DeviceSetup& setup)
       arena_.reserve(inputs_[i], batch * 3 * std::size_t(crop_sizes[i] * crop_sizes[i]) * size);
   else
     arena_.reserve(inputs_[0], batch * std::size_t(tiling_.features.channels) * tiling_.positions * size);
-  arena_.reserve(probabilities_, batch * std::max(model_.levels.size(), std::size_t{2}) * size);
+  arena_.reserve(probabilities_, batch * std::max(model_.radius_bins.size(), std::size_t{2}) * size);
   arena_.allocate();
 }
 
 void Estimator::run(const DeviceFrame& frame, Stream stream) {
-  answers_.level_probabilities = frame.level_probabilities;
+  answers_.bin_probabilities = frame.bin_probabilities;
   clock_.begin(Stage::detect_edges, stream);
   detect_edges(frame, stream);
   clock_.begin(Stage::extract_features, stream);
   extract_features(frame.image, stream);
-  clock_.begin(Stage::classify, stream);
+  clock_.begin(Stage::classify_edges, stream);
   if (depth_threshold_ < 1) classify(frame.image, stream);
-  clock_.begin(Stage::estimate, stream);
+  clock_.begin(Stage::estimate_radii, stream);
   estimate(frame.image, stream);
   clock_.begin(Stage::propagate, stream);
   propagate(frame, stream);
@@ -135,14 +135,14 @@ void Estimator::classify(const ImageView& image, Stream stream) {
 void Estimator::estimate(const ImageView& image, Stream stream) {
   const Graph network = shapes_.evaluation == Evaluation::patch ? Graph::blur_patch : Graph::blur_head;
   evaluate(network, image, stream, [&](int first) {
-    cuda::estimate(probabilities_, shapes_.type, model_.levels, options_.labels, edges(), first, shapes_.head_batch,
-                   answers_, stream);
+    cuda::estimate(probabilities_, shapes_.type, model_.radius_bins, options_.labels, edges(), first,
+                   shapes_.head_batch, answers_, stream);
   });
 }
 
 void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
   const ExpectedError error{frame.expected_error, float(model_.error_floor), float(model_.error_slope),
-                            model_.levels.back()};
+                            model_.radius_bins.back()};
   cuda::propagate(domain_transform_, frame.image, options_.propagation, edges(), answers_, options_.labels, frame.out,
                   error, stream);
 }

@@ -11,9 +11,9 @@
 
 namespace defocus_fast::cuda {
 
-/// How the trunk's fixed image size cuts a picture into tiles; without a trunk there are none.
+/// How the trunk's fixed image size cuts an image into tiles; without a trunk there are none.
 struct Tiling {
-  int down, across;       // tiles; the last ones may reach beyond the picture
+  int down, across;       // tiles; the last ones may reach beyond the image
   int margin;             // px that the trunk reads around a tile
   std::size_t outputs;    // of the trunk
   std::size_t positions;  // of features that a head reads per edge

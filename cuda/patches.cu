@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From the picture and the features to the networks' inputs, as in cpp/src/patches.cpp and trunk.cpp, and from their
+// From the image and the features to the networks' inputs, as in cpp/src/patches.cpp and trunk.cpp, and from their
 // outputs to the edges, as in Estimator::Cpu. Compiled with -fmad=false: the sums of estimate() equal the CPU's.
 #include "pixels.hpp"
 #include "stages.hpp"
@@ -34,7 +34,7 @@ void for_tensor_type(TensorType type, const Use& use) {
     use(__half{});
 }
 
-/// Red, green and blue of a pixel, which may lie outside the picture, `plane` elements apart.
+/// Red, green and blue of a pixel, which may lie outside the image, `plane` elements apart.
 template <class Pixel, class Value>
 __device__ void copy_pixel(const ImageView& image, int y, int x, std::ptrdiff_t plane, Value* out) {
   const int from_y = reflect(y, image.height), from_x = reflect(x, image.width);
@@ -117,32 +117,32 @@ __global__ void split_edges(const Value* probabilities, int width, double depth_
 
 struct Levels {
   int count;
-  float radii[most_levels];  // px
+  float radii[most_bins];  // px
 };
 
 template <class Value>
-__global__ void read_levels(const Value* probabilities, const __grid_constant__ Levels levels, Labels labels,
-                            Batch batch, Answers answers) {
+__global__ void read_levels(const Value* probabilities, const __grid_constant__ Levels bins, Labels labels, Batch batch,
+                            Answers answers) {
   const std::int64_t k = thread_index();
   if (!batch.has(k)) return;
   const std::ptrdiff_t edge = batch.first + k;
-  const Value* row = probabilities + k * levels.count;
+  const Value* row = probabilities + k * bins.count;
   int best = 0;
   float highest = widen(row[0]);
   double mean = 0, square = 0;
-  for (int i = 0; i < levels.count; ++i) {
+  for (int i = 0; i < bins.count; ++i) {
     const float probability = widen(row[i]);
     if (highest < probability) {  // the first of equals
       highest = probability;
       best = i;
     }
-    mean += double(probability) * levels.radii[i];
-    square += double(probability) * levels.radii[i] * levels.radii[i];
-    if (answers.level_probabilities) answers.level_probabilities[edge * levels.count + i] = probability;
+    mean += double(probability) * bins.radii[i];
+    square += double(probability) * bins.radii[i] * bins.radii[i];
+    if (answers.bin_probabilities) answers.bin_probabilities[edge * bins.count + i] = probability;
   }
   const double variance = square - mean * mean;
-  answers.radii[edge] = labels == Labels::hard ? levels.radii[best] : float(mean);
-  answers.radius_deviation[edge] = float(sqrt(variance > 0 ? variance : 0.0));
+  answers.radii[edge] = labels == Labels::hard ? bins.radii[best] : float(mean);
+  answers.radius_std[edge] = float(sqrt(variance > 0 ? variance : 0.0));
   answers.radius_probability[edge] = highest;
 }
 
@@ -202,10 +202,10 @@ void classify(const void* probabilities, TensorType type, int width, double dept
   });
 }
 
-void estimate(const void* probabilities, TensorType type, const std::vector<float>& levels, Labels labels,
+void estimate(const void* probabilities, TensorType type, const std::vector<float>& bins, Labels labels,
               const EdgeList& edges, int first, int batch, const Answers& answers, Stream stream) {
-  Levels table{int(levels.size()), {}};
-  for (std::size_t i = 0; i < levels.size(); ++i) table.radii[i] = levels[i];
+  Levels table{int(bins.size()), {}};
+  for (std::size_t i = 0; i < bins.size(); ++i) table.radii[i] = bins[i];
   for_tensor_type(type, [&]<class Value>(Value) {
     launch(read_levels<Value>, blocks_for(batch), block_size, stream, static_cast<const Value*>(probabilities), table,
            labels, Batch{edges, first, batch}, answers);

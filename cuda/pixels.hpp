@@ -35,7 +35,7 @@ __device__ inline int reflect(int i, int n) {
   return int(folded < n ? folded : period - 1 - folded);
 }
 
-/// Calls use(Pixel{}) with the type of the picture's values.
+/// Calls use(Pixel{}) with the type of the image's values.
 template <class Use>
 void for_pixel_type(const ImageView& image, const Use& use) {
   if (image.type == PixelType::uint8)

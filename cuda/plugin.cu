@@ -74,7 +74,7 @@ class Plugin : public Device {
       : gpu_(current_gpu()),
         height_(setup.height),
         width_(setup.width),
-        levels_(setup.model.levels.size()),
+        levels_(setup.model.radius_bins.size()),
         estimator_(setup) {
     const std::size_t pixels = std::size_t(height_) * std::size_t(width_);
     buffers_.reserve(image_, pixels * 3 * sizeof(float));
@@ -109,7 +109,7 @@ class Plugin : public Device {
     graphs_.follow(stream);  // which may still read what is uploaded now
     DeviceFrame frame{upload(image), upload(edges), view(map_)};
     if (wanted.expected_error) frame.expected_error = view(error_);
-    if (wanted.level_probabilities) frame.level_probabilities = level_probabilities();
+    if (wanted.bin_probabilities) frame.bin_probabilities = bin_probabilities();
     enqueue(frame, stream);
 
     const EdgeCount count = edge_count(stream);
@@ -131,9 +131,9 @@ class Plugin : public Device {
     download(estimator_.edges().edges, 2 * n, result.edges);
     download(answers.depth_probability, n, result.depth_probability);
     download(answers.radii, n, result.radii);
-    download(answers.radius_deviation, n, result.radius_deviation);
+    download(answers.radius_std, n, result.radius_std);
     download(answers.radius_probability, n, result.radius_probability);
-    download(answers.level_probabilities, wanted.level_probabilities ? n * levels_ : 0, result.level_probabilities);
+    download(answers.bin_probabilities, wanted.bin_probabilities ? n * levels_ : 0, result.bin_probabilities);
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
     result.stage_ms = estimator_.clock().stage_ms();
     for (int y = 0; y < height_ && !rows; ++y)
@@ -181,7 +181,7 @@ class Plugin : public Device {
       throw InvalidArgument(expected + "memory of GPU " + std::to_string(attributes.device));
   }
 
-  /// The caller's picture without gaps.
+  /// The caller's image without gaps.
   ImageView upload(const ImageView& image) {
     const std::ptrdiff_t size = image.type == PixelType::uint8 ? 1 : sizeof(float),
                          row = size * image.channels * width_;
@@ -236,13 +236,13 @@ class Plugin : public Device {
   }
 
   /// Allocated when first wanted: 23 values per edge that few want.
-  float* level_probabilities() {
+  float* bin_probabilities() {
     if (!level_memory_) {
       level_memory_.emplace();
-      level_memory_->reserve(level_probabilities_, std::size_t(estimator_.edges().capacity) * levels_);
+      level_memory_->reserve(bin_probabilities_, std::size_t(estimator_.edges().capacity) * levels_);
       level_memory_->allocate();
     }
-    return level_probabilities_;
+    return bin_probabilities_;
   }
 
   const int gpu_, height_, width_;
@@ -252,7 +252,7 @@ class Plugin : public Device {
   Arena buffers_;  // of frames from host memory
   std::byte* image_ = nullptr;
   std::uint8_t* edges_ = nullptr;
-  float *map_ = nullptr, *error_ = nullptr, *level_probabilities_ = nullptr;
+  float *map_ = nullptr, *error_ = nullptr, *bin_probabilities_ = nullptr;
   std::optional<Arena> level_memory_;
   std::vector<std::byte> packed_;
   std::vector<float> host_map_;

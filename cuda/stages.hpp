@@ -30,7 +30,7 @@ struct EdgeList {
 /// Throws CudaError if this build has no kernels for the current GPU.
 void find_kernels();
 
-/// Bit for bit the CPU's edges: uint8 pictures compute in double, float32 pictures in float with sums in double.
+/// Bit for bit the CPU's edges: uint8 images compute in double, float32 images in float with sums in double.
 class EdgeDetector {
  public:
   /// `options.smoothing` must hold the weights of the smoothing kernel.
@@ -61,15 +61,15 @@ class EdgeDetector {
   EdgeList edges_;
 };
 
-// ---- patches.cu: between the picture, the networks' inputs and outputs, and the edges
+// ---- patches.cu: between the image, the networks' inputs and outputs, and the edges
 
 /// What the networks say about the edges; arrays over edges have the list's capacity.
 struct Answers {
   float* depth_probability = nullptr;     // in [0, 1]
   float* radii = nullptr;                 // px, by Labels; at depth edges that of the nearer side
-  float* radius_deviation = nullptr;      // px, standard deviation of the radius
-  float* radius_probability = nullptr;    // of the most probable level
-  float* level_probabilities = nullptr;   // (capacity, levels), may be null
+  float* radius_std = nullptr;            // px, standard deviation of the radius
+  float* radius_probability = nullptr;    // of the most probable bin
+  float* bin_probabilities = nullptr;     // (capacity, bins), may be null
   std::uint8_t* pattern_edges = nullptr;  // (height, width)
   std::uint8_t* depth_edges = nullptr;    // (height, width)
 };
@@ -77,7 +77,7 @@ struct Answers {
 /// Until the edges are classified, all of them stand in the mask of pattern edges; none has a depth probability.
 void clear_answers(int height, int width, const EdgeList& edges, const Answers& answers, Stream stream);
 
-/// Pixels [y0, y0 + height) x [x0, x0 + width), which may lie outside the picture -> (3, height, width).
+/// Pixels [y0, y0 + height) x [x0, x0 + width), which may lie outside the image -> (3, height, width).
 void extract_tile(const ImageView& image, int y0, int x0, int height, int width, TensorType type, void* out,
                   Stream stream);
 
@@ -86,7 +86,7 @@ void extract_tile(const ImageView& image, int y0, int x0, int height, int width,
 void extract_patches(const ImageView& image, int crop_offset, const EdgeList& edges, int first, int batch,
                      TensorType type, const std::array<std::byte*, 3>& crops, Stream stream);
 
-/// The trunk's outputs for a head: (tiles, channels, rows, columns) of every tile of the picture.
+/// The trunk's outputs for a head: (tiles, channels, rows, columns) of every tile of the image.
 /// tip22: U and V, with 6 px around the tile. cells: u has a tile's cells.
 struct Features {
   const void* u = nullptr;
@@ -104,10 +104,10 @@ void gather(Architecture architecture, const Features& features, const EdgeList&
 /// E-NET's (batch, 2) probabilities of edges [first, first + batch) -> probability of a depth edge, and the two masks.
 void classify(const void* probabilities, TensorType type, int width, double depth_threshold, const EdgeList& edges,
               int first, int batch, const Answers& answers, Stream stream);
-/// B-NET's (batch, levels) probabilities -> radius, its deviation, the best level's probability.
-/// At most `most_levels` levels; `levels` is host memory.
-inline constexpr std::size_t most_levels = 64;
-void estimate(const void* probabilities, TensorType type, const std::vector<float>& levels, Labels labels,
+/// B-NET's (batch, bins) probabilities -> radius, its deviation, the best bin's probability.
+/// At most `most_bins` bins; `bins` is host memory.
+inline constexpr std::size_t most_bins = 64;
+void estimate(const void* probabilities, TensorType type, const std::vector<float>& bins, Labels labels,
               const EdgeList& edges, int first, int batch, const Answers& answers, Stream stream);
 
 // ---- domain_transform.cu
@@ -138,7 +138,7 @@ class DomainTransform {
 
   /// (height, width) float without gaps, i in [0, 3).
   float* signal(int i) const { return signals_[std::size_t(i)]; }
-  /// Loads the picture's channels into the signals: uint8 divided by 255, float as it is.
+  /// Loads the image's channels into the signals: uint8 divided by 255, float as it is.
   void load(const ImageView& image, Stream stream);
   /// Sets the coefficients from the first `channels` (1 or 3) signals. `slope` multiplies the sum over channels of
   /// |I'|; `depth` (height, width) may be null.
@@ -147,7 +147,7 @@ class DomainTransform {
   /// Filters the first `count` (1 to 3) signals in place.
   void filter(int count, int iterations, Stream stream);
 
-  /// Section III-C: makes the guide from the picture and sets the coefficients of the final filter. Then the caller
+  /// Section III-C: makes the guide from the image and sets the coefficients of the final filter. Then the caller
   /// calls seed() and spread().
   void guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options, Stream stream);
   /// Weights of the edges into signal 1, these times radius into signal 0 and, for the expected error, times the mean

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import texture
+from images import texture
 
 import defocus_fast
 from defocus_fast.model_io import write_model
@@ -16,7 +16,7 @@ from defocus_fast.model_io import write_model
 onnxruntime = pytest.importorskip("onnxruntime")
 
 DEPTH = 2
-BEYOND = 3 * (DEPTH + 1)  # px of the picture's surroundings that its outermost cells see
+BEYOND = 3 * (DEPTH + 1)  # px of the image's surroundings that its outermost cells see
 
 
 def expected(folder: str, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,12 +51,12 @@ def test_every_edge_gets_its_cells_answer(random_cells: str, size: tuple[int, in
     estimator = defocus_fast.Estimator(
         *size, model=random_cells, precision="float32", kernels=kernels, depth_threshold=threshold
     )
-    result = estimator.estimate(picture, edges=edges, level_probabilities=True)
+    result = estimator.estimate(picture, edges=edges, bin_probabilities=True)
     # Another order of summation over up to 243 products a layer.
     np.testing.assert_allclose(result.depth_probability, edge[y // 3, x // 3, 1], rtol=0, atol=1e-5)
     np.testing.assert_array_equal(result.depth_edges[y, x], result.depth_probability > threshold)
     assert len(y) < 10 or 0.2 < result.depth_edges[y, x].mean() < 0.8
-    np.testing.assert_allclose(result.level_probabilities, blur[y // 3, x // 3], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(result.bin_probabilities, blur[y // 3, x // 3], rtol=0, atol=1e-5)
 
 
 def test_threads_and_repetition_change_no_bit(random_cells: str) -> None:
@@ -76,7 +76,7 @@ def test_bfloat16_is_close(random_cells: str) -> None:
     except defocus_fast.BackendUnavailable as error:
         pytest.skip(str(error))
     exact = defocus_fast.Estimator(90, 130, model=random_cells, precision="float32", depth_threshold=1.0)
-    found, reference = (each.estimate(picture, level_probabilities=True).level_probabilities for each in (rough, exact))
+    found, reference = (each.estimate(picture, bin_probabilities=True).bin_probabilities for each in (rough, exact))
     # Four layers of values kept to 8 bits: each moves a logit of about 1 by less than 2 ** -8.
     np.testing.assert_allclose(found, reference, rtol=0, atol=4 * 2**-8)
     assert not np.array_equal(found, reference)
@@ -86,7 +86,7 @@ RANGES = {"stem": 0.7, "convs.0": 0.5}  # many values lie above and are cut
 
 
 def in_integers(folder: str, picture: np.ndarray) -> np.ndarray:
-    """Probabilities of every cell's levels by the trunk as precision "int8" is to compute it, (rows, columns, 23)."""
+    """Probabilities of every cell's bins by the trunk as precision "int8" is to compute it, (rows, columns, 23)."""
     onnx = pytest.importorskip("onnx")
     tensors = onnx.load(f"{folder}/trunk.onnx").graph.initializer
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}
@@ -120,12 +120,12 @@ def test_int8(random_cells: str, tmp_path: Path) -> None:
         estimator = defocus_fast.Estimator(60, 90, model=folder, precision="int8")
     except defocus_fast.BackendUnavailable as error:
         pytest.skip(str(error))
-    result = estimator.estimate(picture, level_probabilities=True)
+    result = estimator.estimate(picture, bin_probabilities=True)
     y, x = result.edges.T // 3
     # The heads' two layers are in bfloat16 where the CPU has it.
-    np.testing.assert_allclose(result.level_probabilities, in_integers(str(folder), picture)[y, x], rtol=0, atol=2**-10)
+    np.testing.assert_allclose(result.bin_probabilities, in_integers(str(folder), picture)[y, x], rtol=0, atol=2**-10)
     exact = expected(random_cells, picture)[0][y, x]
-    assert np.abs(result.level_probabilities - exact).max() > 2**-6  # the reference is not just the float network
+    assert np.abs(result.bin_probabilities - exact).max() > 2**-6  # the reference is not just the float network
 
 
 def test_there_are_no_patch_networks(random_cells: str) -> None:

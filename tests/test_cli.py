@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import defocus_fast
-from defocus_fast import _pictures, benchmark, cli, model_io
+from defocus_fast import _images, benchmark, cli, model_io
 
 Estimate = Callable[..., Result]
 
@@ -76,7 +76,7 @@ def test_everything_is_written_for_a_photograph(estimate: Estimate, random_model
 
 def test_png_holds_thousandths_of_a_pixel_and_says_so(folder: Path) -> None:
     radii = np.array([[0, 0.5, 1.2344], [1.2346, 6, 70]], np.float32)
-    _pictures.write_whole(folder / "m.png", lambda file: _pictures.write_png(file, radii))
+    _images.write_whole(folder / "m.png", lambda file: _images.write_png(file, radii))
     with Image.open("m.png") as image:
         assert image.mode.startswith("I")
         assert image.text["blur_units_per_px"] == "1000"
@@ -105,7 +105,7 @@ def test_exif_orientation_is_applied(folder: Path, orientation: int) -> None:
             upright = upright[::-1]
         if orientation in (2, 3, 6, 7):
             upright = upright[:, ::-1]
-        np.testing.assert_array_equal(_pictures.read_photo(folder / name), upright)
+        np.testing.assert_array_equal(_images.read_photo(folder / name), upright)
 
 
 def test_a_turned_photograph_gets_a_turned_map(estimate: Estimate, folder: Path) -> None:
@@ -124,7 +124,7 @@ def test_kinds_of_pixels(folder: Path) -> None:
 
     def read(picture: Image.Image, name: str, **options: Any) -> NDArray[np.generic]:
         picture.save(name, **options)
-        return _pictures.read_photo(folder / name)
+        return _images.read_photo(folder / name)
 
     np.testing.assert_array_equal(read(Image.fromarray(grey), "grey.png"), grey)
     bits = grey > 127
@@ -159,7 +159,7 @@ def test_one_bad_file_does_not_stop_the_others(
     Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:2000])
     save("whole.jpg")
     Path("cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:-200])
-    Path("text.jpg").write_text("not a picture")
+    Path("text.jpg").write_text("not an image")
     Path("empty.jpg").touch()
     Path("nothing").mkdir()
     Image.new("L", (400, 400)).save("bomb.png")
@@ -170,7 +170,7 @@ def test_one_bad_file_does_not_stop_the_others(
     assert names(folder / "out") == {"first.blur.npy", "last.blur.npy"}
     for name in bad:
         assert sum(line.startswith(f"{name}: ") for line in result.stderr.splitlines()) == 1, name
-    for reason in ("missing.jpg: no such file", "text.jpg: not a JPEG", "bomb.png: Image size", "nothing: no pictures"):
+    for reason in ("missing.jpg: no such file", "text.jpg: not a JPEG", "bomb.png: Image size", "nothing: no images"):
         assert reason in result.stderr
     assert "truncated" in result.stderr
     assert "7 of 9 failed" in result.stderr
@@ -240,7 +240,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(folder: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _pictures.write_whole(path, fail)
+        _images.write_whole(path, fail)
     assert path.read_bytes() == b"old"
     assert names(folder) == {"map.npy"}
 
@@ -258,7 +258,7 @@ def test_a_result_that_cannot_be_written_is_reported(estimate: Estimate, folder:
 @pytest.mark.parametrize("size", [(1, 1), (1, 9000), (3000, 20), (48, 64), (64, 48), (1500, 2900)])
 def test_overlay_of_every_shape(size: tuple[int, int]) -> None:
     radii = np.linspace(0, 6, size[0] * size[1], dtype=np.float32).reshape(size)
-    drawing = _pictures.draw_overlay(np.full(size, 128, np.uint8), radii, 6.0)
+    drawing = _images.draw_overlay(np.full(size, 128, np.uint8), radii, 6.0)
     assert max(drawing.size) <= 2048
     assert min(drawing.size) >= 150
     assert len(drawing.getcolors(2**22) or []) > 50, "no colour bar"
@@ -267,7 +267,7 @@ def test_overlay_of_every_shape(size: tuple[int, int]) -> None:
 def test_overlay_shows_the_map_where_the_photograph_is() -> None:
     radii = np.zeros((300, 300), np.float32)
     radii[:150] = 6
-    drawing = np.asarray(_pictures.draw_overlay(np.full((300, 300, 3), 128, np.uint8), radii, 6.0)).astype(int)
+    drawing = np.asarray(_images.draw_overlay(np.full((300, 300, 3), 128, np.uint8), radii, 6.0)).astype(int)
     np.testing.assert_array_equal(drawing[16:316, 16:316], 128)
     coloured = drawing[16:316, 332:632]
     assert (coloured[:150] == coloured[0, 0]).all()

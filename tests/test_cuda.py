@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tolerances
 from emulated import device_options
-from pictures import texture
+from images import texture
 
 import defocus_fast
 from defocus_fast import _core
@@ -34,10 +34,10 @@ def check(expected: defocus_fast.BlurMap, got: defocus_fast.BlurMap) -> None:
     np.testing.assert_array_equal(got.edges, expected.edges)
     np.testing.assert_array_equal(got.pattern_edges, expected.pattern_edges)
     np.testing.assert_array_equal(got.depth_edges, expected.depth_edges)
-    for name in ("depth_probability", "radius_probability", "level_probabilities"):
+    for name in ("depth_probability", "radius_probability", "bin_probabilities"):
         close(got, expected, name, tolerances.PROBABILITY_DEVICE)
     close(got, expected, "radii", tolerances.RADIUS_DEVICE)
-    close(got, expected, "radius_deviation", tolerances.DEVIATION_DEVICE)
+    close(got, expected, "radius_std", tolerances.DEVIATION_DEVICE)
     close(got, expected, "map", tolerances.RADIUS_DEVICE + tolerances.PROPAGATED)
     close(got, expected, "expected_error", tolerances.ERROR_DEVICE)
 
@@ -69,8 +69,8 @@ def test_frames_equal_the_cpu_s(architecture: str, labels: str, request: pytest.
             cpu, device = pair(model, *size, labels=labels, depth_threshold=threshold_between(cpu, picture, edges))
             shown = [picture, picture[..., 1].astype(np.float32) / 255, picture[..., ::-1], picture[::-1, ::-1]][i]
             mask = edges if edges is None else edges.astype(np.uint8) * 7
-            expected = cpu.estimate(shown, edges=mask, level_probabilities=True)
-            check(expected, device.estimate(shown, edges=mask, level_probabilities=True))
+            expected = cpu.estimate(shown, edges=mask, bin_probabilities=True)
+            check(expected, device.estimate(shown, edges=mask, bin_probabilities=True))
             out = np.zeros((size[0], 2 * size[1]), np.float32)[:, ::2]
             device.estimate_into(shown, out)
             cpu.estimate_into(shown, again := np.zeros(size, np.float32))
@@ -84,14 +84,14 @@ def test_pictures_of_several_tiles(architecture: str, size: tuple[int, int], req
     edges = np.random.default_rng(1).random(size) < 0.05
     cpu, device = pair(request.getfixturevalue(architecture), *size, depth_threshold=1, max_edges=5000)
     check(
-        cpu.estimate(picture, edges=edges, level_probabilities=True),
-        device.estimate(picture, edges=edges, level_probabilities=True),
+        cpu.estimate(picture, edges=edges, bin_probabilities=True),
+        device.estimate(picture, edges=edges, bin_probabilities=True),
     )
 
 
 @pytest.mark.parametrize("labels", ["posterior", "hard"])
 def test_the_whole_networks_on_patches(random_model: str, labels: str) -> None:
-    """Patches that lie mostly outside the picture, no edge at all, and more edges than one batch of 256."""
+    """Patches that lie mostly outside the image, no edge at all, and more edges than one batch of 256."""
     rng = np.random.default_rng(3)
     masks = [((1, 1), np.ones((1, 1), bool)), ((1, 50), None), ((7, 5), np.zeros((7, 5), bool))]
     for size, edges in [*masks, ((33, 40), rng.random((33, 40)) < 0.3)]:
@@ -100,9 +100,9 @@ def test_the_whole_networks_on_patches(random_model: str, labels: str) -> None:
         for shown in (picture[::-1, ::-1], picture[..., 1].astype(np.float32) / 255):
             cpu, _ = pair(random_model, *size, **options)
             cpu, device = pair(random_model, *size, **options, depth_threshold=threshold_between(cpu, shown, edges))
-            expected = cpu.estimate(shown, edges=edges, level_probabilities=True)
+            expected = cpu.estimate(shown, edges=edges, bin_probabilities=True)
             assert size != (33, 40) or len(expected.edges) > 256
-            check(expected, device.estimate(shown, edges=edges, level_probabilities=True))
+            check(expected, device.estimate(shown, edges=edges, bin_probabilities=True))
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_edge_stride(random_cells: str, stride: int) -> None:
     picture = texture(31, 40, seed=6)
     cpu, device = pair(random_cells, 31, 40, edge_stride=stride, depth_threshold=1)
     for edges in (None, np.ones((31, 40), bool)):
-        expected = cpu.estimate(picture, edges=edges, level_probabilities=True)
+        expected = cpu.estimate(picture, edges=edges, bin_probabilities=True)
         assert len(expected.edges) > 0
-        check(expected, device.estimate(picture, edges=edges, level_probabilities=True))
+        check(expected, device.estimate(picture, edges=edges, bin_probabilities=True))
 
 
 def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:
@@ -226,7 +226,9 @@ def test_options_that_only_the_other_device_has(random_model: str) -> None:
             defocus_fast.Estimator(9, 9, model=random_model, max_edges=wrong)
 
 
-@pytest.mark.parametrize(("entry", "wrong"), [("width: 12", "width: 16"), ("levels: 0.5 0.75", "levels: 0.5")])
+@pytest.mark.parametrize(
+    ("entry", "wrong"), [("width: 12", "width: 16"), ("radius_bins: 0.5 0.75", "radius_bins: 0.5")]
+)
 def test_a_model_whose_weights_are_of_other_sizes(random_cells: str, tmp_path: Path, entry: str, wrong: str) -> None:
     folder = tmp_path / "cells"
     shutil.copytree(random_cells, folder)
@@ -243,7 +245,7 @@ def test_patch_networks_that_answer_with_other_levels(random_model: str, tmp_pat
     folder = tmp_path / "random"
     shutil.copytree(random_model, folder)
     text = (folder / "model.txt").read_text(encoding="utf-8")
-    (folder / "model.txt").write_text(text.replace("levels: 0.5 0.75", "levels: 0.5"), encoding="utf-8")
+    (folder / "model.txt").write_text(text.replace("radius_bins: 0.5 0.75", "radius_bins: 0.5"), encoding="utf-8")
     options = device_options(random_model, 9, 9, evaluation="patch") | {"device": device}
     message = r"blur_patch.onnx: expected answers of shape \[16,22\], got \[16,23\]"
     with pytest.raises(defocus_fast.ModelError, match=message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pictures import KINDS, SIZES, texture
+from images import KINDS, SIZES, texture
 from skimage.feature import canny
 
 import defocus_fast
@@ -35,7 +35,7 @@ def test_equal_to_skimage_where_rounding_decides(kind: str) -> None:
         found = defocus_fast.detect_edges(image)
         np.testing.assert_array_equal(found, expected(image, 2**0.5, 0.08, 0.20))
         edges += found.sum()
-    assert edges > 10_000  # the pictures do have edges
+    assert edges > 10_000  # the images do have edges
 
 
 def test_equal_to_skimage_on_large_pictures_for_any_number_of_threads() -> None:

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import reference
-from pictures import SIZES, texture
+from images import SIZES, texture
 from tolerances import FILTER, PROPAGATED
 
 import defocus_fast

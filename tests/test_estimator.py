@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every picture and every argument gets: a documented finite answer or an error that says what is accepted."""
+"""What every image and every argument gets: a documented finite answer or an error that says what is accepted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from pictures import SIZES, texture
+from images import SIZES, texture
 from PIL import Image
 from tolerances import PROPAGATED
 
@@ -41,7 +41,7 @@ def estimator(random_model: str) -> Estimator:
 
 
 def test_result_is_consistent(estimator: Estimator, picture: np.ndarray) -> None:
-    result = estimator.estimate(picture, level_probabilities=True)
+    result = estimator.estimate(picture, bin_probabilities=True)
     n = len(result.edges)
     assert n > 500
     assert result.map.shape == (90, 130)
@@ -55,15 +55,15 @@ def test_result_is_consistent(estimator: Estimator, picture: np.ndarray) -> None
     np.testing.assert_array_equal(result.pattern_edges[y, x], ~is_depth)
     assert result.depth_edges.sum() + result.pattern_edges.sum() == n
 
-    assert result.level_probabilities.shape == (n, 23)
-    np.testing.assert_allclose(result.level_probabilities.sum(axis=1), 1, atol=1e-5)
-    levels = np.array(estimator.levels, np.float32)
-    np.testing.assert_array_equal(levels, np.arange(0.5, 6.01, 0.25, dtype=np.float32))
-    np.testing.assert_array_equal(result.radius_probability, result.level_probabilities.max(axis=1))
-    mean = result.level_probabilities @ levels.astype(float)
-    deviation = np.sqrt(np.maximum(result.level_probabilities @ levels.astype(float) ** 2 - mean**2, 0))
+    assert result.bin_probabilities.shape == (n, 23)
+    np.testing.assert_allclose(result.bin_probabilities.sum(axis=1), 1, atol=1e-5)
+    bins = np.array(estimator.radius_bins, np.float32)
+    np.testing.assert_array_equal(bins, np.arange(0.5, 6.01, 0.25, dtype=np.float32))
+    np.testing.assert_array_equal(result.radius_probability, result.bin_probabilities.max(axis=1))
+    mean = result.bin_probabilities @ bins.astype(float)
+    deviation = np.sqrt(np.maximum(result.bin_probabilities @ bins.astype(float) ** 2 - mean**2, 0))
     np.testing.assert_allclose(result.radii, mean, rtol=1e-6)
-    np.testing.assert_allclose(result.radius_deviation, deviation, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(result.radius_std, deviation, rtol=0, atol=1e-5)
 
     options: dict[str, Any] = {"psi": 100.0, "sigma_r": 0.5, "iterations": 3}  # of posterior labels
     weights, radii = np.zeros((90, 130)), np.zeros((90, 130))
@@ -98,8 +98,8 @@ def test_result_says_what_it_holds() -> None:
 
 def test_hard_labels_are_the_most_probable_levels(random_model: str, picture: np.ndarray) -> None:
     estimator = make(random_model, 90, 130, labels="hard")
-    result = estimator.estimate(picture, level_probabilities=True)
-    best = np.array(estimator.levels, np.float32)[result.level_probabilities.argmax(axis=1)]
+    result = estimator.estimate(picture, bin_probabilities=True)
+    best = np.array(estimator.radius_bins, np.float32)[result.bin_probabilities.argmax(axis=1)]
     np.testing.assert_array_equal(result.radii, best)
 
     radii = np.zeros((90, 130), np.float32)
@@ -110,35 +110,35 @@ def test_hard_labels_are_the_most_probable_levels(random_model: str, picture: np
 
 @pytest.mark.parametrize("size", SIZES)
 def test_shared_and_patch_evaluation_agree_on_every_size(random_model: str, size: tuple[int, int]) -> None:
-    """Small pictures are reflected several times over in a 41 px patch; edges at borders and corners too."""
+    """Small images are reflected several times over in a 41 px patch; edges at borders and corners too."""
     image = texture(*size, seed=5)
     edges = np.random.default_rng(1).random(size) < min(1.0, 60 / (size[0] * size[1]))
     edges[0, 0] = edges[-1, -1] = edges[0, -1] = edges[-1, 0] = True
     shared, patch, automatic = (
         make(random_model, *size, evaluation=evaluation, depth_threshold=1).estimate(
-            image, edges=edges, level_probabilities=True
+            image, edges=edges, bin_probabilities=True
         )
         for evaluation in ("shared", "patch", "auto")
     )
     assert len(shared.edges) == edges.sum()
-    np.testing.assert_allclose(shared.level_probabilities, patch.level_probabilities, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(shared.bin_probabilities, patch.bin_probabilities, rtol=0, atol=1e-5)
     np.testing.assert_allclose(shared.map, patch.map, rtol=0, atol=1e-3)
     np.testing.assert_allclose(automatic.map, patch.map, rtol=0, atol=1e-3)
     assert np.isfinite(shared.map).all()
 
 
 def test_patch_network_sees_the_picture_reflected(random_model: str) -> None:
-    """The probabilities at a corner are those of the same pixel inside the picture extended by hand."""
+    """The probabilities at a corner are those of the same pixel inside the image extended by hand."""
     image = texture(50, 60, seed=2)
     extended = np.pad(image, ((64, 64), (64, 64), (0, 0)), "symmetric")
     mask, inside = np.zeros((50, 60), bool), np.zeros(extended.shape[:2], bool)
     mask[[0, 49, 3], [0, 59, 40]] = True
     inside[64:114, 64:124] = mask
-    found = make(random_model, 50, 60, depth_threshold=1).estimate(image, edges=mask, level_probabilities=True)
+    found = make(random_model, 50, 60, depth_threshold=1).estimate(image, edges=mask, bin_probabilities=True)
     expected = make(random_model, *inside.shape, depth_threshold=1).estimate(
-        extended, edges=inside, level_probabilities=True
+        extended, edges=inside, bin_probabilities=True
     )
-    np.testing.assert_allclose(found.level_probabilities, expected.level_probabilities, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.bin_probabilities, expected.bin_probabilities, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("evaluation", ["shared", "patch"])
@@ -158,12 +158,12 @@ os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_tiles_do_not_show(random_model: str) -> None:
-    """A picture of several tiles gives at every edge what its surroundings alone give."""
+    """An image of several tiles gives at every edge what its surroundings alone give."""
     image = texture(450, 410, seed=4)
     edges = np.random.default_rng(0).random((450, 410)) < 0.01
     edges[[191, 192, 193, 224, 225, 226], [204, 205, 206, 136, 137, 138]] = True
     whole = make(random_model, 450, 410, evaluation="shared", depth_threshold=1).estimate(
-        image, edges=edges, level_probabilities=True
+        image, edges=edges, bin_probabilities=True
     )
     one = make(random_model, 81, 81, evaluation="shared", depth_threshold=1)
     centre = np.zeros((81, 81), bool)
@@ -171,20 +171,20 @@ def test_tiles_do_not_show(random_model: str) -> None:
     extended = np.pad(image, ((40, 40), (40, 40), (0, 0)), "symmetric")
     for i in np.random.default_rng(3).choice(len(whole.edges), 80, replace=False):
         y, x = whole.edges[i]
-        alone = one.estimate(extended[y : y + 81, x : x + 81], edges=centre, level_probabilities=True)
+        alone = one.estimate(extended[y : y + 81, x : x + 81], edges=centre, bin_probabilities=True)
         np.testing.assert_allclose(
-            whole.level_probabilities[i], alone.level_probabilities[0], rtol=0, atol=1e-5, err_msg=f"{y}, {x}"
+            whole.bin_probabilities[i], alone.bin_probabilities[0], rtol=0, atol=1e-5, err_msg=f"{y}, {x}"
         )
 
 
-# ---- pictures without edges, flat and hostile ones
+# ---- images without edges, flat and hostile ones
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_flat_picture_is_zero(estimator: Estimator, value: int) -> None:
     result = estimator.estimate(np.full((90, 130, 3), value, np.uint8))
     assert result.edges.shape == (0, 2)
-    assert result.level_probabilities.shape == (0, 0)
+    assert result.bin_probabilities.shape == (0, 0)
     np.testing.assert_array_equal(result.map, 0)
 
 
@@ -498,7 +498,7 @@ def test_int8_needs_its_instructions_ranges_and_shared_features(random_model: st
 
 @pytest.mark.parametrize("model", ["fast", "tip22"])
 def test_int8_is_near_float32(model: str) -> None:
-    """The shipped models on a photograph: edges change by less than a quarter of the 0.25 px between two levels.
+    """The shipped models on a photograph: edges change by less than a quarter of the 0.25 px between two bins.
 
     On average over many of them: faint ones, of which small crops may have no others, change by several times that.
     """
@@ -578,7 +578,7 @@ def test_bfloat16_is_near_float32(random_model: str, picture: np.ndarray, estima
         pytest.skip(str(error))
     assert narrow.precision == "bfloat16"
     wide = make(random_model, 90, 130, depth_threshold=1)
-    found, expected = (e.estimate(picture, level_probabilities=True).level_probabilities for e in (narrow, wide))
+    found, expected = (e.estimate(picture, bin_probabilities=True).bin_probabilities for e in (narrow, wide))
     difference = np.abs(found - expected)
     assert difference.max() > 0  # it did run in another precision
     assert difference.mean() < 0.01 * expected.mean()  # 8 bits of mantissa through 12 layers

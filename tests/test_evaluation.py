@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from pictures import texture
+from images import texture
 from PIL import Image
 from scipy.io import savemat
 
@@ -50,7 +50,7 @@ def test_masks_of_few_colours_are_read_as_what_they_show(tmp_path: Path, mode: s
 
 
 def test_pairs(tmp_path: Path) -> None:
-    """By stem, whatever the case of the suffixes; a picture is not its own ground truth."""
+    """By stem, whatever the case of the suffixes; an image is not its own ground truth."""
     for name in ("a.JPG", "a.npy", "c.jpg", "c.png", "c.MAT", "d.jpg", "e.png", "notes.txt"):
         (tmp_path / name).touch()
     (tmp_path / "other").mkdir()
@@ -98,7 +98,7 @@ def test_radius_scores() -> None:
     edges = np.array([[5, 2], [5, 9], [5, 17]])
     depth = np.zeros((20, 20), bool)
     depth[5, 9] = depth[5, 2] = True
-    levels = [0.5, 1.0, 3.0]
+    bins = [0.5, 1.0, 3.0]
     result = answer(
         map=radii,
         expected_error=expected_error,
@@ -106,9 +106,9 @@ def test_radius_scores() -> None:
         depth_edges=depth,
         stage_ms={"detect_edges": 1.0, "propagate": 2.5},
         radii=np.array([1.25, 9, 2.0], np.float32),
-        level_probabilities=np.array([[0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], np.float32),
+        bin_probabilities=np.array([[0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], np.float32),
     )
-    scores = evaluation.radius_scores("x", result, truth, levels)
+    scores = evaluation.radius_scores("x", result, truth, bins)
     assert scores.mae == pytest.approx(1.0)
     assert scores.relative == pytest.approx((1 + 1 / 3) / 2)
     assert scores.expected_error == pytest.approx([0.25] * 5 + [2.0] * 5)
@@ -162,17 +162,17 @@ def test_command(folder: Path, random_model: str) -> None:
         folder, "--model", random_model, "--ablations", "--json", folder / "out.json", "--precision", "float32"
     )
     assert result.exit_code == 0, result.output
-    assert "2 pictures, 1 more without ground truth" in result.output
+    assert "2 images, 1 more without ground truth" in result.output
     rows = json.loads((folder / "out.json").read_text())["results"]
     assert [row["variant"] for row in rows] == list(cli.VARIANTS)
     options: dict[str, Any]
     ablations = ({"psi": 0.0}, {"depth_threshold": 1.0}, {"labels": "hard"}, {"edge_stride": 2}, {"edge_stride": 3})
     for row, options in zip(rows, ({}, *ablations), strict=True):
-        for i, (picture, size) in enumerate(zip(row["pictures"], [(60, 70), (50, 40)], strict=True)):
+        for i, (picture, size) in enumerate(zip(row["images"], [(60, 70), (50, 40)], strict=True)):
             estimator = Estimator(*size, model=random_model, precision="float32", **options)
             radii = estimator.estimate(texture(*size, seed=i)).map
             assert picture["mae"] == pytest.approx(float(np.abs(radii - (2.0 + i)).mean()), rel=1e-6)
-    assert len({row["pictures"][0]["mae"] for row in rows}) == 6  # every ablation changes something
+    assert len({row["images"][0]["mae"] for row in rows}) == 6  # every ablation changes something
     assert f"{np.mean([picture['mae'] for picture in rows[0]['pictures']]):.3f}" in result.output
 
 
@@ -186,8 +186,7 @@ def test_command_scores_pictures_without_edges(folder: Path, random_model: str) 
     result = run(folder, "--model", random_model, "--json", file)
     assert result.exit_code == 0, result.output
     pictures = {
-        each["name"]: each
-        for each in json.loads(file.read_text(), parse_constant=pytest.fail)["results"][0]["pictures"]
+        each["name"]: each for each in json.loads(file.read_text(), parse_constant=pytest.fail)["results"][0]["images"]
     }
     assert len(pictures) == 4
     for name in ("grey.png", "dot.png"):
@@ -210,7 +209,7 @@ def test_command_with_masks(folder: Path, random_model: str) -> None:
         result = run(folder, "--truth", truth, "--mask", meaning, "--model", random_model, "--json", file)
         assert result.exit_code == 0, result.output
         assert "best F" in result.output
-        outputs[meaning] = json.loads(file.read_text())["results"][0]["pictures"][0]
+        outputs[meaning] = json.loads(file.read_text())["results"][0]["images"][0]
     # At the lowest threshold everything is found: precision is the share of the mask.
     assert outputs["sharp"]["precision"][0] == outputs["blurred"]["precision"][0] == 0.5
     assert outputs["sharp"]["recall"] != outputs["blurred"]["recall"]
@@ -237,7 +236,7 @@ def test_command_refuses(folder: Path, random_model: str, tmp_path_factory: pyte
     np.save(folder / "0.npy", np.ones((3, 3)))
     result = run(folder, "--model", random_model)
     assert result.exit_code == 1
-    assert "0.npy: expected shape (60, 70) as of the picture, got (3, 3)" in result.output
+    assert "0.npy: expected shape (60, 70) as of the image, got (3, 3)" in result.output
     # All of what is not fit is told at once.
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:200])
     result = run(folder, "--model", random_model)
@@ -249,7 +248,7 @@ def test_command_refuses(folder: Path, random_model: str, tmp_path_factory: pyte
 def test_command_leaves_out_its_own_results(folder: Path, random_model: str) -> None:
     assert CliRunner().invoke(cli.main, ["estimate", str(folder), "-o", str(folder)]).exit_code == 0
     (folder / ".hidden.png").write_bytes((folder / "0.png").read_bytes())
-    assert "2 pictures, 1 more without ground truth" in run(folder, "--model", random_model).output
+    assert "2 images, 1 more without ground truth" in run(folder, "--model", random_model).output
 
 
 def test_table_in_a_narrow_terminal(folder: Path, random_model: str) -> None:

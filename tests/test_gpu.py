@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tolerances
 from devices import Device
-from pictures import texture
+from images import texture
 from test_interop import check_frames, layouts
 
 import defocus_fast
@@ -36,13 +36,13 @@ def test_stages_equal_the_cpu_s(device: Device, model: str) -> None:
     for height, width in device.sizes:
         picture = texture(height, width, seed=1)
         estimator = device.estimator(model, height, width, labels="hard")
-        got = estimator.estimate(picture, level_probabilities=True)
+        got = estimator.estimate(picture, bin_probabilities=True)
         edges = defocus_fast.detect_edges(picture)
         np.testing.assert_array_equal(got.edges, np.argwhere(edges))
 
         cpu = defocus_fast.Estimator(height, width, model=model, device="cpu", precision="float32", labels="hard")
-        expected = cpu.estimate(picture, level_probabilities=True)
-        for name in ("depth_probability", "level_probabilities"):
+        expected = cpu.estimate(picture, bin_probabilities=True)
+        for name in ("depth_probability", "bin_probabilities"):
             values = getattr(got, name), getattr(expected, name)
             np.testing.assert_allclose(*values, rtol=0, atol=device.probability, err_msg=name)
 
@@ -51,8 +51,8 @@ def test_stages_equal_the_cpu_s(device: Device, model: str) -> None:
         np.testing.assert_array_equal(got.depth_edges[y, x], depth)
         np.testing.assert_array_equal(got.pattern_edges[y, x], ~depth)
         if len(got.radii):
-            levels = np.array(estimator.levels, np.float32)
-            np.testing.assert_array_equal(got.radii, levels[got.level_probabilities.argmax(axis=1)])
+            bins = np.array(estimator.radius_bins, np.float32)
+            np.testing.assert_array_equal(got.radii, bins[got.bin_probabilities.argmax(axis=1)])
 
         radii = np.zeros((height, width), np.float32)
         radii[y, x] = got.radii

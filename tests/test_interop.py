@@ -30,7 +30,7 @@ from device_arrays import (
     set_type_code,
 )
 from emulated import device_options
-from pictures import texture
+from images import texture
 
 import defocus_fast
 from defocus_fast import benchmark
@@ -476,8 +476,8 @@ def test_bad_outs(estimator: defocus_fast.Estimator) -> None:
         estimator.estimate(image, edges=blank(dtype=bool))
     with pytest.raises(TypeError, match="edges: expected an array in host memory, got CudaArray, which is on a device"):
         estimator.estimate(picture(), edges=CudaArray(blank(dtype=bool)))
-    with pytest.raises(ValueError, match="level_probabilities: expected False for an image in device memory"):
-        estimator.estimate(image, level_probabilities=True)
+    with pytest.raises(ValueError, match="bin_probabilities: expected False for an image in device memory"):
+        estimator.estimate(image, bin_probabilities=True)
 
 
 def test_bad_streams(estimator: defocus_fast.Estimator) -> None:

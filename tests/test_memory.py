@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory is bounded by the picture, not by the networks, and does not grow with the number of pictures."""
+"""Memory is bounded by the image, not by the networks, and does not grow with the number of images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from pictures import texture
+from images import texture
 from test_model_io import weights
 
 import defocus_fast
@@ -19,7 +19,7 @@ import resource, sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 import defocus_fast
-from pictures import texture
+from images import texture
 
 def resident_bytes():
     with open("/proc/self/statm") as file:
@@ -48,7 +48,7 @@ def test_40_megapixels_take_less_than_1500_megabytes(tmp_path: Path) -> None:
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     extra, edges = (int(number) for number in output.split())
     assert edges == 10_000
-    dense = 0.15 * 5440 * 7360  # edges of a picture full of them; each adds 24 bytes to the lists
+    dense = 0.15 * 5440 * 7360  # edges of an image full of them; each adds 24 bytes to the lists
     assert extra + 24 * dense < 1.5e9
 
 

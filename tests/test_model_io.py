@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from defocus_fast.model_io import LEVELS, expected_shapes, read_weights, write_model
+from defocus_fast.model_io import RADIUS_BINS, expected_shapes, read_weights, write_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
-def weights(width: int = 4, levels: int = 23) -> dict[str, np.ndarray]:
+def weights(width: int = 4, bins: int = 23) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     widths = {
         "branch1.conv1": np.zeros((width, 3, 3, 3)),
         "blur.dense1.bias": np.zeros(9),
         "blur.dense2.bias": np.zeros(7),
-        "blur.dense3.bias": np.zeros(levels),
+        "blur.dense3.bias": np.zeros(bins),
         "edge.dense1.bias": np.zeros(6),
         "edge.dense2.bias": np.zeros(5),
     }
@@ -33,7 +33,7 @@ def session(folder: Path, name: str) -> onnxruntime.InferenceSession:
 
 @pytest.mark.parametrize("crop_offset", [0, 1])
 def test_trunk_and_head_are_the_patch_network(tmp_path: Path, crop_offset: int) -> None:
-    """Features once per picture give every patch's probabilities."""
+    """Features once per image give every patch's probabilities."""
     write_model(tmp_path, weights(), name="test", crop_offset=crop_offset, trained="at random")
     rng = np.random.default_rng(1)
     image = rng.random((1, 3, 60, 70), np.float32)
@@ -70,7 +70,7 @@ def test_metadata(tmp_path: Path) -> None:
     lines = dict(line.split(": ", 1) for line in (tmp_path / "model.txt").read_text().splitlines())
     assert lines["format"] == "2"
     assert lines["crop_offset"] == "1"
-    assert [float(level) for level in lines["levels"].split()] == list(LEVELS)
+    assert [float(bin) for bin in lines["bins"].split()] == list(RADIUS_BINS)
 
 
 @pytest.mark.parametrize(
@@ -93,5 +93,5 @@ def test_unfit_weights(tmp_path: Path, change: dict[str, np.ndarray | None], mes
 def test_unfit_numbers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="crop_offset: expected 0 or 1, got 2"):
         write_model(tmp_path, weights(), name="test", crop_offset=2, trained="")
-    with pytest.raises(ValueError, match="levels: expected 5 radii, got 23"):
-        write_model(tmp_path, weights(levels=5), name="test", crop_offset=0, trained="")
+    with pytest.raises(ValueError, match="bins: expected 5 radii, got 23"):
+        write_model(tmp_path, weights(bins=5), name="test", crop_offset=0, trained="")

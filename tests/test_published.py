@@ -62,11 +62,11 @@ def test_reproduces_the_published_program_in_float32(
     if device == "cuda":
         options |= device_options(model, *size, int(edges.sum()), evaluation)
     estimator = defocus_fast.Estimator(*size, model=model, psi=20, labels="hard", precision="float32", **options)
-    result = estimator.estimate(picture, edges=edges, level_probabilities=True)
+    result = estimator.estimate(picture, edges=edges, bin_probabilities=True)
     np.testing.assert_array_equal(result.edges, np.stack([golden["y"], golden["x"]], axis=1))
     assert len(result.edges) == 21406
 
-    blur = result.level_probabilities
+    blur = result.bin_probabilities
     np.testing.assert_allclose(blur, golden["blur_prob"], rtol=0, atol=tolerances.PROBABILITY_FLOAT32)
     np.testing.assert_allclose(
         result.depth_probability, golden["edge_prob"][:, 1], rtol=0, atol=tolerances.PROBABILITY_FLOAT32
@@ -100,10 +100,10 @@ def test_reproduces_the_published_map_in_bfloat16(
 def test_propagation_alone_reproduces_the_recorded_map(golden: Any, picture: np.ndarray) -> None:
     """From the recorded probabilities, so that a difference here is the filter's."""
     y, x = golden["y"], golden["x"]
-    levels = np.arange(0.5, 6.01, 0.25, dtype=np.float32)
+    bins = np.arange(0.5, 6.01, 0.25, dtype=np.float32)
     radii, depth = np.zeros((360, 360), np.float32), np.zeros((360, 360), bool)
     depth[y, x] = golden["edge_prob"].argmax(axis=1) == 1
-    radii[y, x] = levels[golden["blur_prob"].argmax(axis=1)]
+    radii[y, x] = bins[golden["blur_prob"].argmax(axis=1)]
     pattern = (radii > 0) & ~depth
     for kernels in defocus_fast.available_kernels():
         found = defocus_fast.propagate(picture, radii, pattern, depth, psi=20, kernels=kernels)
@@ -119,7 +119,7 @@ def test_detected_edges_are_close_to_the_published_ones() -> None:
 
 
 def test_edges_and_filter_on_the_reference_pictures() -> None:
-    """The picture and the 22 published edge maps, taken as pictures: lines one pixel wide, full of ties."""
+    """The image and the 22 published edge maps, taken as images: lines one pixel wide, full of ties."""
     paths = [REFERENCE / "image_01.png", *sorted((REFERENCE / "edges").glob("*.png"))]
     assert len(paths) == 23
     for path in paths:
@@ -133,7 +133,7 @@ def test_edges_and_filter_on_the_reference_pictures() -> None:
 
 
 def test_published_edge_picture_and_map_picture(model: str, picture: np.ndarray, edges: np.ndarray) -> None:
-    """The published map picture is 255 R / 6 rounded down, and equals the recorded map to one grey level."""
+    """The published map image is 255 R / 6 rounded down, and equals the recorded map to one grey level."""
     estimator = defocus_fast.Estimator(360, 360, model=model, psi=20, labels="hard", precision="float32")
     result = estimator.estimate(picture, edges=edges)
     published = np.asarray(Image.open(REFERENCE / "image_01_bmap.png").convert("L")).astype(int)
@@ -142,7 +142,7 @@ def test_published_edge_picture_and_map_picture(model: str, picture: np.ndarray,
 
 @pytest.mark.parametrize("own", ["fast", "tip22"])
 def test_own_weights_agree_with_the_published_map(own: str, picture: np.ndarray, golden: Any) -> None:
-    """Trained apart, on other pictures. On light-field pictures the published weights err 0.166 px themselves; half the
+    """Trained apart, on other images. On light-field images the published weights err 0.166 px themselves; half the
     spread of the map is what a constant would reach."""
     found = defocus_fast.Estimator(360, 360, model=own, precision="float32").estimate(picture).map
     difference = np.abs(found - golden["map"]).mean()

@@ -21,7 +21,7 @@ def times(median: float, n: int, **others: float) -> dict[str, float]:
 def frame(group: str, n: int, **facts: Any) -> dict[str, Any]:
     ms = {"frame": times(8.0, n, p90=8.5, p99=9.25, max=10.0)}
     stages = {"detect_edges": 1.0, "extract_features": 2.0, "classify": 0.5, "estimate": 1.5, "propagate": 3.0}
-    names = {"picture": "photograph", "model": "fast", "precision": "bfloat16", "kernels": "avx512", "edges": 16755}
+    names = {"image": "photograph", "model": "fast", "precision": "bfloat16", "kernels": "avx512", "edges": 16755}
     size = {"height": 360, "width": 480}
     return {"group": group, "first_ms": 12.0, "ms": ms, "stages": stages, "missing": {}, **names, **size, **facts}
 

@@ -20,7 +20,7 @@ def test_facts() -> None:
 
 @pytest.mark.parametrize("model", defocus_fast.shipped_models())
 def test_a_blurred_checkerboard_is_blurred(model: str) -> None:
-    """The shipped weights tell a sharp picture from one averaged over a 9 px square (like a disk of radius 5 px)."""
+    """The shipped weights tell a sharp image from one averaged over a 9 px square (like a disk of radius 5 px)."""
     y, x = np.mgrid[:160, :200]
     sharp = np.where((y // 20 + x // 20) % 2, 200.0, 60.0)
     padded = np.pad(sharp, 4, mode="symmetric")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import texture
+from images import texture
 
 from training import fetch, scenes, synthesis
 from training.synthesis import AMBIGUOUS, DEPTH, PATTERN, Camera, Layer, Pictures
@@ -197,7 +197,7 @@ def test_fixed_scenes(pictures: Pictures) -> None:
 
 
 def test_manifest_and_splits() -> None:
-    """Nothing of other people's test sets; every picture once, and in one split only, whatever its form."""
+    """Nothing of other people's test sets; every image once, and in one split only, whatever its form."""
     entries = fetch.read_manifest()
     assert len(entries) == 557
     assert not [entry for entry in entries if re.search("scikit|skimage|sklearn|opencv", entry.package + entry.file)]
@@ -220,7 +220,7 @@ def test_manifest_and_splits() -> None:
 def test_resource_archive(version: int) -> None:
     """An archive of one folder with a plain and a compressed file, laid out as Qt's documentation of rcc has it."""
     names, data, offsets = b"", b"", {}
-    for name in ("", "pictures", "a.txt", "b.txt"):
+    for name in ("", "images", "a.txt", "b.txt"):
         offsets[name] = len(names)
         names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
     contents = {"a.txt": b"plain", "b.txt": b"compressed " * 20}
@@ -232,11 +232,11 @@ def test_resource_archive(version: int) -> None:
     stamp = bytes(8 if version > 1 else 0)
     folder = 2
     tree = struct.pack(">IHII", offsets[""], folder, 1, 1) + stamp
-    tree += struct.pack(">IHII", offsets["pictures"], folder, 2, 2) + stamp
+    tree += struct.pack(">IHII", offsets["images"], folder, 2, 2) + stamp
     for name in contents:
         tree += struct.pack(">IHHHI", offsets[name], int(name == "b.txt"), 0, 0, places[name]) + stamp
     header = struct.pack(">4sIIII", b"qres", version, 20, 20 + len(tree), 20 + len(tree) + len(data))
     found = dict(fetch.rcc_members(header + tree + data + names))
-    assert found == {f"pictures/{name}": content for name, content in contents.items()}
+    assert found == {f"images/{name}": content for name, content in contents.items()}
     with pytest.raises(ValueError, match="expected it to start with b'qres'"):
         list(fetch.rcc_members(b"PK" + bytes(30)))

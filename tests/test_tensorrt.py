@@ -17,7 +17,7 @@ import pytest
 import tolerances
 from click.testing import CliRunner
 from emulated import device_options
-from pictures import texture
+from images import texture
 
 import defocus_fast
 from defocus_fast import _core, _tensorrt, cli
@@ -61,21 +61,21 @@ def test_frames_of_the_shipped_models(package: str, model: str, monkeypatch: pyt
     monkeypatch.setenv("EMULATION_DEVICE", "8.6")
     picture = texture(41, 67, seed=1)
     cpu = defocus_fast.Estimator(41, 67, model=model, device="cpu", precision="float32", evaluation="shared")
-    expected = cpu.estimate(picture, level_probabilities=True)
+    expected = cpu.estimate(picture, bin_probabilities=True)
     float32 = defocus_fast.Estimator(41, 67, model=model, device="cuda")
     assert float32.precision == "float32"
-    got = float32.estimate(picture, level_probabilities=True)
+    got = float32.estimate(picture, bin_probabilities=True)
     np.testing.assert_array_equal(got.edges, expected.edges)
     assert len(got.edges) > 100
-    probabilities = got.level_probabilities, expected.level_probabilities
+    probabilities = got.bin_probabilities, expected.bin_probabilities
     np.testing.assert_allclose(*probabilities, rtol=0, atol=tolerances.PROBABILITY_DEVICE)
     np.testing.assert_allclose(got.map, expected.map, rtol=0, atol=tolerances.RADIUS_DEVICE + tolerances.PROPAGATED)
     np.testing.assert_array_equal(float32.estimate(picture).map, got.map)
 
     float16 = defocus_fast.Estimator(41, 67, model=model, device="cuda", precision="float16")
-    half = float16.estimate(picture, level_probabilities=True)
+    half = float16.estimate(picture, bin_probabilities=True)
     np.testing.assert_array_equal(half.edges, expected.edges)
-    difference = np.abs(half.level_probabilities - expected.level_probabilities)
+    difference = np.abs(half.bin_probabilities - expected.bin_probabilities)
     assert 0 < difference.max() <= tolerances.PROBABILITY_FLOAT16
     assert np.abs(half.map - expected.map).mean() <= tolerances.MAP_MEAN_FLOAT16
 
@@ -109,17 +109,17 @@ def test_frames_by_the_patch_graphs(
     edges = np.random.default_rng(1).random((20, 30)) < 0.1
     options: dict[str, Any] = {"evaluation": "patch", "depth_threshold": 1}
     cpu = make(random_model, **options, device="cpu", precision="float32")
-    expected = cpu.estimate(picture, edges=edges, level_probabilities=True)
+    expected = cpu.estimate(picture, edges=edges, bin_probabilities=True)
     device = make(random_model, **options, precision=precision, max_edges=80)
-    got = device.estimate(picture, edges=edges, level_probabilities=True)
+    got = device.estimate(picture, edges=edges, bin_probabilities=True)
     assert sorted(path.name.split("-")[:3] for path in cache.iterdir()) == [
         ["blur_patch", "80", precision],
         ["edge_patch", "80", precision],
     ]
     half = precision == "float16"
     np.testing.assert_allclose(
-        got.level_probabilities,
-        expected.level_probabilities,
+        got.bin_probabilities,
+        expected.bin_probabilities,
         rtol=0,
         atol=tolerances.PROBABILITY_FLOAT16 if half else tolerances.PROBABILITY_DEVICE,
     )
@@ -315,7 +315,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 import fake_tensorrt, defocus_fast
-from pictures import texture
+from images import texture
 trt = sys.modules["tensorrt"] = fake_tensorrt.make("tensorrt")
 print("ready", flush=True)
 while not Path({start!r}).exists():

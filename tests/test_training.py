@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import texture
+from images import texture
 
 torch = pytest.importorskip("torch")
 
 from defocus_fast import Estimator, model_io  # noqa: E402
 from training import export, networks, plain_name, train, validate  # noqa: E402
-from training.synthesis import DEPTH, LEVELS, PATTERN, RADIUS_SCALE  # noqa: E402
+from training.synthesis import DEPTH, RADIUS_BINS, PATTERN, RADIUS_SCALE  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,12 @@ def options(shards: Path, out: Path, *more: Any) -> list[Any]:
 
 
 def test_soft_levels() -> None:
-    """Their mean is the radius, within the levels; at most two neighbours share it."""
+    """Their mean is the radius, within the bins; at most two neighbours share it."""
     radius = torch.linspace(0.2, 6.6, 100)
     target = train.soft_levels(radius)
-    levels = torch.tensor(LEVELS, dtype=torch.float32)
+    bins = torch.tensor(RADIUS_BINS, dtype=torch.float32)
     np.testing.assert_allclose(target.sum(1), 1, atol=1e-5)
-    np.testing.assert_allclose(target @ levels, radius.clamp(0.5, 6.0), atol=1e-5)
+    np.testing.assert_allclose(target @ bins, radius.clamp(0.5, 6.0), atol=1e-5)
     assert ((target > 0).sum(1) <= 2).all()
 
 

@@ -6,14 +6,14 @@ PROBABILITY_FLOAT32 = 1e-4
 products a layer; 4e-6 was seen, and a wrong layer, crop or offset moves probabilities by more than 0.1."""
 
 CLASS_AGREEMENT_FLOAT32 = 0.9999
-"""One of the 21,406 recorded edges is a tie to 1e-7 between two levels."""
+"""One of the 21,406 recorded edges is a tie to 1e-7 between two bins."""
 
 MAP_MEAN_FLOAT32 = 1e-5
 MAP_MAX_FLOAT32 = 0.01
 """px; the recorded map is float32, one flipped tie moves its neighbourhood by less than 0.01."""
 
 MAP_MEAN_BFLOAT16 = 0.01
-"""px; bfloat16 keeps 8 bits: 1 % of the edges change by one level, which the filter averages."""
+"""px; bfloat16 keeps 8 bits: 1 % of the edges change by one bin, which the filter averages."""
 
 FILTER = 2e-6
 """Domain transform of values in [0, 1] against another implementation: 5 iterations of 4 recursive passes in float32,
@@ -28,7 +28,7 @@ whose logits reach 20, the CPU path is 1.2e-5 from what float64 gives and PyTorc
 may differ by their sum."""
 
 RADIUS_DEVICE = 1e-4
-"""px; the mean over 23 levels up to 6 px, each probability off by up to PROBABILITY_DEVICE."""
+"""px; the mean over 23 bins up to 6 px, each probability off by up to PROBABILITY_DEVICE."""
 
 DEVIATION_DEVICE = 1e-3
 """px; a square root: where the deviation is 0.05 px, a difference of the variance of 1e-4 moves it by 1e-3."""

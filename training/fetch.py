@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch the training pictures named in ``manifest.tsv`` from Debian packages, without installing anything.
+"""Fetch the training images named in ``manifest.tsv`` from Debian packages, without installing anything.
 
 ``python -m training.fetch DIR`` leaves ``DIR/photo/*`` (sharp photographs) and ``DIR/cutout/*`` (cut-outs with alpha).
 Needs apt-get (with a package list, after ``apt-get update``) and dpkg-deb.
@@ -87,7 +87,7 @@ def _read_package(package: str, version: str, files: list[str], work: Path) -> d
 
 
 def fetch(folder: Path) -> int:
-    """Fetch every picture of the manifest into `folder`; return how many. Raises ValueError on a wrong checksum."""
+    """Fetch every image of the manifest into `folder`; return how many. Raises ValueError on a wrong checksum."""
     entries = read_manifest()
     for package, version in sorted({(entry.package, entry.version) for entry in entries}):
         wanted = [entry for entry in entries if entry.package == package]
@@ -106,7 +106,7 @@ def fetch(folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="created if absent")
-    run(parser, lambda args: print(f"{fetch(args.folder)} pictures fetched and verified"))
+    run(parser, lambda args: print(f"{fetch(args.folder)} images fetched and verified"))
 
 
 if __name__ == "__main__":

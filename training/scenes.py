@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the fixed test scenes: pictures never trained on, with dense exact ground truth; or scenes of the validation
-pictures, on which the spreading of the radii was tuned.
+"""Write the fixed test scenes: images never trained on, with dense exact ground truth; or scenes of the validation
+images, on which the spreading of the radii was tuned.
 
-Per scene OUT/<number>_<form>.png (picture) and .npy (float32 radius map, px, of the nearest layer at each pixel).
+Per scene OUT/<number>_<form>.png (image) and .npy (float32 radius map, px, of the nearest layer at each pixel).
 Half of the scenes are layered, a quarter layered over a slanted background, a quarter slanted only; every other scene
 is clean (disk blur only), the rest carry random camera effects.
 """
@@ -36,7 +36,7 @@ def fixed_scenes(pictures: Pictures, count: int, size: int, seed: int) -> Iterat
                 clean_share=float(number % 2 == 0),
                 gradual_share=float("slanted" in form),
             )
-            # Too few edges say nothing about an estimator; layers outside the picture make no layered scene.
+            # Too few edges say nothing about an estimator; layers outside the image make no layered scene.
             if (scene.kind > 0).mean() >= 0.03 and np.ptp(scene.radius) >= 1:
                 break
         yield f"{number:03d}_{form}", scene
@@ -54,7 +54,7 @@ def write(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=existing, help="folder written by training.fetch")
+    parser.add_argument("images", type=existing, help="folder written by training.fetch")
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", choices=SEED, default="test")
     parser.add_argument("--count", type=positive, default=64)

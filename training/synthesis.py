@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthesis of defocused pictures with exact ground truth (paper, section IV-A, extended).
+"""Synthesis of defocused images with exact ground truth (paper, section IV-A, extended).
 
 A scene is a stack of layers, far to near. Each layer has a sharp texture, a soft mask and a radius map; texture and
 mask are blurred together (premultiplied) with a disk kernel, and composited. Uniform, gradual and stepwise radius maps
-give pattern edges, layer boundaries give depth edges. Edges come from the detector run on the finished picture.
+give pattern edges, layer boundaries give depth edges. Edges come from the detector run on the finished image.
 
-Radii are in pixels of the finished picture. Pictures are float32 RGB in [0, 1], shape (H, W, 3), unless said otherwise.
+Radii are in pixels of the finished image. Images are float32 RGB in [0, 1], shape (H, W, 3), unless said otherwise.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from training import existing, natural, positive, run
 
 Array = np.ndarray[Any, Any]
 
-LEVELS = np.arange(0.5, 6.01, 0.25)  # the 23 radii that B-NET tells apart, px
+RADIUS_BINS = np.arange(0.5, 6.01, 0.25)  # the 23 radii that B-NET tells apart, px
 RADIUS_RANGE = (0.3, 6.5)  # px; a little beyond the levels, so that the outermost are not special
-MARGIN = 16  # px rendered beyond the picture on each side, so that its border is blurred from real content
+MARGIN = 16  # px rendered beyond the image on each side, so that its border is blurred from real content
 
 # Codes of the kind map.
 NO_EDGE, PATTERN, DEPTH, AMBIGUOUS = range(4)
@@ -44,31 +44,31 @@ LAYER_STEP = 0.5  # px, least difference between the radii of a layer and of the
 
 
 def detect_edges(image: Array) -> Array:
-    """Return the edge mask (H, W) bool of an RGB picture, by the detector that the estimator uses."""
+    """Return the edge mask (H, W) bool of an RGB image, by the detector that the estimator uses."""
     return canny(image.max(axis=2), sigma=math.sqrt(2), low_threshold=0.08, high_threshold=0.20)
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- images
 
 
 def split_of(name: str) -> str:
-    """Return "train", "validation" (5 % of the names) or "test" (10 %), fixed by a hash of the picture's name."""
+    """Return "train", "validation" (5 % of the names) or "test" (10 %), fixed by a hash of the image's name."""
     share = int(hashlib.sha256(Path(name).stem.encode()).hexdigest()[:8], 16) / 2**32
     return "validation" if share < 0.05 else "test" if share < 0.15 else "train"
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The source pictures of one split: photographs (H, W, 3) and cut-outs (H, W, 4), all uint8 RGB(A)."""
+    """The source images of one split: photographs (H, W, 3) and cut-outs (H, W, 4), all uint8 RGB(A)."""
 
     photos: list[Array]
     cutouts: list[Array]
 
 
 def load_pictures(folder: Path, split: str, extra: Path | None = None, longest: int = 1600) -> Pictures:
-    """Load the pictures of `split` below `folder` (as left by ``training.fetch``) and, if given, `extra`.
+    """Load the images of `split` below `folder` (as left by ``training.fetch``) and, if given, `extra`.
 
-    Pictures longer than `longest` px are reduced to that. Names are sorted, so the order is reproducible.
+    Images longer than `longest` px are reduced to that. Names are sorted, so the order is reproducible.
     """
     photo_files = [*(folder / "photo").iterdir(), *(extra.iterdir() if extra else ())]
     photos = []
@@ -314,7 +314,7 @@ def random_camera(rng: np.random.Generator, clean_share: float) -> Camera:
 
 
 def photograph(light: Array, camera: Camera, rng: np.random.Generator) -> Array:
-    """Return the finished picture, uint8 (H, W, 3), of the blurred light."""
+    """Return the finished image, uint8 (H, W, 3), of the blurred light."""
     if camera.vignetting:
         y, x = (np.abs(np.linspace(-1, 1, side)) for side in light.shape[:2])
         light = light * (1 - camera.vignetting * (y[:, None] ** 2 + x**2) / 2)[..., None].astype(np.float32)
@@ -353,7 +353,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """A finished picture and its ground truth."""
+    """A finished image and its ground truth."""
 
     image: Array  # (H, W, 3) uint8
     radius: Array  # (H, W) float32, px: of the nearest layer at each pixel
@@ -400,7 +400,7 @@ def _kind_map(edges: Array, radius: Array, nearest: Array) -> tuple[Array, Array
 
 
 def render(layers: list[Layer], camera: Camera, rng: np.random.Generator) -> Scene:
-    """Blur and composite `layers` (far to near), take the picture and label its edges. Cuts MARGIN off each side."""
+    """Blur and composite `layers` (far to near), take the image and label its edges. Cuts MARGIN off each side."""
     gamma = np.float32(camera.gamma)
     background = layers[0]
     light = blur(background.texture**gamma, background.radius, camera.gaussian_share)
@@ -421,7 +421,7 @@ def render(layers: list[Layer], camera: Camera, rng: np.random.Generator) -> Sce
 
 
 def _random_radius(rng: np.random.Generator) -> float:
-    """Return a radius over RADIUS_RANGE, the sharp end a little more often: that is where pictures are in focus."""
+    """Return a radius over RADIUS_RANGE, the sharp end a little more often: that is where images are in focus."""
     return float(rng.uniform(0.3, 2.5) if rng.random() < 0.25 else rng.uniform(*RADIUS_RANGE))
 
 
@@ -506,7 +506,7 @@ def write(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)  # also because OpenCV's own threads don't survive a fork
     pictures = load_pictures(args.pictures, args.split, args.extra)
     seed = args.seed if args.split == "train" else args.seed + 1_000_000
-    fork = multiprocessing.get_context("fork")  # the processes share the decoded pictures
+    fork = multiprocessing.get_context("fork")  # the processes share the decoded images
     jobs = [
         fork.Process(
             target=_write_shards,
@@ -526,7 +526,7 @@ def write(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=write.__doc__)
-    parser.add_argument("pictures", type=existing, help="folder written by training.fetch")
+    parser.add_argument("images", type=existing, help="folder written by training.fetch")
     parser.add_argument("out", type=Path, help="shards go to OUT/<split>/")
     parser.add_argument("--split", choices=["train", "validation"], default="train")
     parser.add_argument("--shards", type=positive, default=28, help=f"of {SCENES_PER_SHARD} scenes each")

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from training import existing, fraction, natural, plain_name, positive, run
 from training.networks import GRIDS, MODELS, SHARPENING, STRIDE, Fast, Tip22, read_model, sharpen
-from training.synthesis import AMBIGUOUS, DEPTH, LEVELS, NO_EDGE, PATTERN, RADIUS_SCALE
+from training.synthesis import AMBIGUOUS, DEPTH, RADIUS_BINS, NO_EDGE, PATTERN, RADIUS_SCALE
 
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere float32 is faster
 # Arguments that a resumed run shares with its beginning.
@@ -98,7 +98,7 @@ class Sampler:
         on_grid = rng.integers(0, (self.side - 2 * self.half - 1) // STRIDE + 1, 2)
         corner = edge - self.half - STRIDE * on_grid
         if corner.min() < 0 or corner.max() + self.side > size:
-            # Patches at the border see the picture mirrored (edge pixel repeated), as in the estimator.
+            # Patches at the border see the image mirrored (edge pixel repeated), as in the estimator.
             index = np.arange(self.side) + corner[:, None]
             index = np.where(index < 0, -1 - index, np.where(index >= size, 2 * size - 1 - index, index))
             crop = scene[np.ix_(*index)]
@@ -142,8 +142,8 @@ def held_out(model: Tip22 | Fast, shards: Path, device: torch.device) -> list[Ba
 
 def soft_levels(radius: Tensor) -> Tensor:
     """Return (N, 23) targets: each radius shared linearly between its two neighbouring levels."""
-    position = ((radius - LEVELS[0]) / (LEVELS[1] - LEVELS[0])).clamp(0, len(LEVELS) - 1)
-    return (1 - (position[:, None] - torch.arange(len(LEVELS), device=radius.device)).abs()).clamp(min=0)
+    position = ((radius - RADIUS_BINS[0]) / (RADIUS_BINS[1] - RADIUS_BINS[0])).clamp(0, len(RADIUS_BINS) - 1)
+    return (1 - (position[:, None] - torch.arange(len(RADIUS_BINS), device=radius.device)).abs()).clamp(min=0)
 
 
 def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -169,7 +169,7 @@ def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
     called_depth = torch.cat([edge for _, edge in results]).argmax(1)
     radius = torch.cat([batch.radius for batch in batches])
     kind = torch.cat([batch.kind for batch in batches])
-    levels = radius.new_tensor(LEVELS)
+    levels = radius.new_tensor(RADIUS_BINS)
     pattern = kind == PATTERN
     target = soft_levels(radius)
     recall = [float((called_depth == label)[kind == one].float().mean()) for label, one in enumerate((PATTERN, DEPTH))]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from defocus_fast import Estimator, _pictures, evaluation
+from defocus_fast import Estimator, _images, evaluation
 from training import existing, run
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -67,7 +67,7 @@ def write(model: Path, **values: float) -> None:
 def tune(args: argparse.Namespace) -> None:
     """Print the errors, and write the best values into the model folder."""
     scenes = [
-        (_pictures.read_photo(picture), evaluation.read_truth(truth, 1.0))
+        (_images.read_photo(picture), evaluation.read_truth(truth, 1.0))
         for picture, truth in evaluation.pairs(args.scenes, args.scenes)[0]
     ]
     if not scenes:

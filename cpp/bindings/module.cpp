@@ -209,7 +209,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   using Shape = std::vector<py::ssize_t>;
   // The docstrings are those of _core.pyi; tests/test_estimator.py compares.
   py::class_<BlurMap, std::shared_ptr<BlurMap>> blur_map(
-      m, "BlurMap", "One picture's answer. Arrays over edges have one entry per edge pixel, in row-major order.");
+      m, "BlurMap", "One image's answer. Arrays over edges have one entry per edge pixel, in row-major order.");
   const auto picture = [](const BlurMap& result) { return Shape{result.height, result.width}; };
   const auto per_edge = [](const BlurMap& result) { return Shape{edge_count(result)}; };
   def_array<float, &BlurMap::map>(blur_map, "map", picture, "(H, W) radius in px of the disk that blurred each pixel.");
@@ -234,18 +234,18 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
   def_array<float, &BlurMap::radii>(
       blur_map, "radii", per_edge,
       "(n,) radius in px, by the estimator's `labels`; at depth edges that of the nearer side.");
-  def_array<float, &BlurMap::radius_deviation>(blur_map, "radius_deviation", per_edge,
-                                               "(n,) standard deviation in px of the blur network's probabilities.");
+  def_array<float, &BlurMap::radius_std>(blur_map, "radius_std", per_edge,
+                                         "(n,) standard deviation in px of the blur network's probabilities.");
   def_array<float, &BlurMap::radius_probability>(blur_map, "radius_probability", per_edge,
-                                                 "(n,) probability of the most probable level.");
-  def_array<float, &BlurMap::level_probabilities>(
-      blur_map, "level_probabilities",
+                                                 "(n,) probability of the most probable bin.");
+  def_array<float, &BlurMap::bin_probabilities>(
+      blur_map, "bin_probabilities",
       [](const BlurMap& result) {
         const auto edges = std::max(edge_count(result), py::ssize_t{1});
-        const auto levels = py::ssize_t(result.level_probabilities.size()) / edges;
-        return Shape{levels > 0 ? edges : 0, levels};
+        const auto bins = py::ssize_t(result.bin_probabilities.size()) / edges;
+        return Shape{bins > 0 ? edges : 0, bins};
       },
-      "(n, levels) probability of every radius; (0, 0) unless asked for.");
+      "(n, bins) probability of every radius; (0, 0) unless asked for.");
   blur_map.attr("__module__") = "defocus_fast";
   blur_map.def("__repr__", [](const BlurMap& result) {
     return "BlurMap(" + std::to_string(result.height) + " x " + std::to_string(result.width) + ", " +
@@ -309,15 +309,15 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
       .def(
           "estimate",
           [](Estimator& self, const py::array& image, const std::optional<py::array>& edges, bool expected_error,
-             bool level_probabilities) {
+             bool bin_probabilities) {
             const ImageView view = image_view(image, "image", false);
             const MaskView mask = edges ? mask_view(*edges, "edges") : MaskView{};
             auto result = std::make_shared<BlurMap>();
             const py::gil_scoped_release release;
-            self.estimate(view, *result, mask, {expected_error, level_probabilities});
+            self.estimate(view, *result, mask, {expected_error, bin_probabilities});
             return result;
           },
-          py::arg("image"), py::arg("edges"), py::arg("expected_error"), py::arg("level_probabilities"))
+          py::arg("image"), py::arg("edges"), py::arg("expected_error"), py::arg("bin_probabilities"))
       .def(
           "estimate_into",
           [](Estimator& self, const py::array& image, py::array& out) {
@@ -364,7 +364,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
       .def_property_readonly("precision", &Estimator::precision)
       .def_property_readonly("kernels", &Estimator::kernels)
       .def_property_readonly("model", &Estimator::model)
-      .def_property_readonly("levels", &Estimator::levels);
+      .def_property_readonly("radius_bins", &Estimator::radius_bins);
 
   m.def(
       "detect_edges",

@@ -104,7 +104,7 @@ struct EdgeDetector::Strip {
   Rows value;    // max(R, G, B)
   Rows outside;  // zeros
   Rows columns;  // two rows smoothed along y, and one for `bleed`
-  Rows bleed;    // how much of the kernel lies inside the picture: of this row, of any row away from the border
+  Rows bleed;    // how much of the kernel lies inside the image: of this row, of any row away from the border
   Rows ones;
   Rows smooth, gy, gx, magnitude;
   std::vector<const T*> taps;

@@ -14,10 +14,10 @@ namespace defocus_fast {
 /// One frame in device memory.
 struct DeviceFrame {
   ImageView image;
-  MaskView edges;                        // replaces the edge detector if its data is not null
-  MapView out;                           // px
-  MapView expected_error = {};           // px, if its data is not null
-  float* level_probabilities = nullptr;  // (max_edges, levels), may be null
+  MaskView edges;                      // replaces the edge detector if its data is not null
+  MapView out;                         // px
+  MapView expected_error = {};         // px, if its data is not null
+  float* bin_probabilities = nullptr;  // (max_edges, bins), may be null
 
   bool operator==(const DeviceFrame&) const = default;
 };

@@ -63,7 +63,7 @@ Plane::Plane(int height, int width) : pitch_((((width + row_padding - 1) / row_p
 #ifdef __linux__
   madvise(data_.get(), bytes, MADV_HUGEPAGE);  // where it is not granted, small pages serve
 #endif
-  // What lies beside the picture is filtered with it. The picture itself is left to the threads that write it: first
+  // What lies beside the image is filtered with it. The image itself is left to the threads that write it: first
   // touches are slow.
   std::fill_n(data_.get(), row_padding, 0.0f);
   for (int y = 0; y < height; ++y) std::fill(row(y) + width, row(y) + pitch_, 0.0f);
@@ -155,7 +155,7 @@ void DomainTransform::filter(int count, int iterations) {
 }
 
 void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options) {
-  // |I'| is summed over red, green and blue; a grey picture is three equal channels.
+  // |I'| is summed over red, green and blue; a grey image is three equal channels.
   const double channels = image.channels == 1 ? 3 : 1;
   const auto [guide, final] = filters(options, height_, width_);
   // Rows are loaded where they are first filtered. The one above may have been filtered by then: it is loaded again.

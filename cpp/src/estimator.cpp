@@ -320,7 +320,7 @@ void Estimator::Cpu::detect_edges(const ImageView& image, const MaskView& edges,
         if (y % stride != 0 || x % stride != 0)
           result.pattern_edges[std::size_t(y) * std::size_t(width) + std::size_t(x)] = 0;
   list_edges(result);
-  result.level_probabilities.assign(wanted.level_probabilities ? result.radii.size() * model.levels.size() : 0, 0.0f);
+  result.bin_probabilities.assign(wanted.bin_probabilities ? result.radii.size() * model.radius_bins.size() : 0, 0.0f);
 }
 
 void Estimator::Cpu::list_edges(BlurMap& result) {
@@ -344,7 +344,7 @@ void Estimator::Cpu::list_edges(BlurMap& result) {
   });
   result.depth_probability.assign(count, 0.0f);
   result.radii.assign(count, 0.0f);
-  result.radius_deviation.assign(count, 0.0f);
+  result.radius_std.assign(count, 0.0f);
   result.radius_probability.assign(count, 0.0f);
 }
 
@@ -379,7 +379,7 @@ void Estimator::Cpu::read_tile(const ImageView& image, int y0, int x0, BlurMap& 
   }
 
   if (depth_threshold < 1) {
-    StageTimer timer(result, Stage::classify);
+    StageTimer timer(result, Stage::classify_edges);
     evaluate(Head::edge, by_patch, image, y0, x0, result, [&](std::size_t edge, const float* probability) {
       result.depth_probability[edge] = probability[1];
       if (double(probability[1]) > depth_threshold) {
@@ -389,19 +389,19 @@ void Estimator::Cpu::read_tile(const ImageView& image, int y0, int x0, BlurMap& 
     });
   }
 
-  StageTimer timer(result, Stage::estimate);
-  const std::size_t levels = model.levels.size();
+  StageTimer timer(result, Stage::estimate_radii);
+  const std::size_t bins = model.radius_bins.size();
   evaluate(Head::blur, by_patch, image, y0, x0, result, [&](std::size_t i, const float* probability) {
-    const float* best = std::max_element(probability, probability + levels);
+    const float* best = std::max_element(probability, probability + bins);
     double mean = 0, square = 0;
-    for (std::size_t k = 0; k < levels; ++k) {
-      mean += double(probability[k]) * model.levels[k];
-      square += double(probability[k]) * model.levels[k] * model.levels[k];
+    for (std::size_t k = 0; k < bins; ++k) {
+      mean += double(probability[k]) * model.radius_bins[k];
+      square += double(probability[k]) * model.radius_bins[k] * model.radius_bins[k];
     }
-    result.radii[i] = options.labels == Labels::hard ? model.levels[std::size_t(best - probability)] : float(mean);
-    result.radius_deviation[i] = float(std::sqrt(std::max(0.0, square - mean * mean)));
+    result.radii[i] = options.labels == Labels::hard ? model.radius_bins[std::size_t(best - probability)] : float(mean);
+    result.radius_std[i] = float(std::sqrt(std::max(0.0, square - mean * mean)));
     result.radius_probability[i] = *best;
-    if (wanted.level_probabilities) std::copy_n(probability, levels, result.level_probabilities.data() + i * levels);
+    if (wanted.bin_probabilities) std::copy_n(probability, bins, result.bin_probabilities.data() + i * bins);
   });
 }
 
@@ -428,7 +428,7 @@ void Estimator::Cpu::evaluate(Head head, bool by_patch, const ImageView& image, 
     });
     return;
   }
-  const std::size_t outputs = head == Head::edge ? 2 : model.levels.size();
+  const std::size_t outputs = head == Head::edge ? 2 : model.radius_bins.size();
   for (int first = 0; first < total; first += patches->batch) {
     const int count = std::min(patches->batch, total - first);
     const std::array<float*, 3> crops = patches->crops(head);
@@ -450,13 +450,13 @@ void Estimator::Cpu::propagate(const ImageView& image, BlurMap& result, const Ma
   const auto weight = [&](std::size_t i) {
     const bool depth = result.depth_edges[pixel(result, i)] != 0;
     if (options.labels == Labels::hard) return depth ? 0.0f : 1.0f;
-    const float certainty = deviation_floor_px / (deviation_floor_px + result.radius_deviation[i]);
+    const float certainty = deviation_floor_px / (deviation_floor_px + result.radius_std[i]);
     return (depth ? depth_edge_weight : 1.0f - result.depth_probability[i]) * certainty * certainty;
   };
   const auto seed = [&](int y, const cpu::SeedRows& rows) {
     for (std::size_t i = row_start[std::size_t(y)]; i < row_start[std::size_t(y) + 1]; ++i)
       if (const float of_edge = weight(i); of_edge > 0) {
-        const float radius = result.radii[i], deviation = result.radius_deviation[i];
+        const float radius = result.radii[i], deviation = result.radius_std[i];
         const std::int32_t x = result.edges[2 * i + 1];
         rows.weights[x] = of_edge;
         rows.radii[x] = rows.weights[x] * radius;
@@ -466,7 +466,7 @@ void Estimator::Cpu::propagate(const ImageView& image, BlurMap& result, const Ma
   float* const errors = wanted.expected_error ? result.expected_error.data() : nullptr;
   // By reference: a copy of what it captures would be allocated.
   cpu::propagate(domain_transform, image, result.depth_edges.data(), options.propagation, std::ref(seed), out, errors,
-                 model.levels.back());
+                 model.radius_bins.back());
   if (!errors) return;
   const float floor = float(model.error_floor), slope = float(model.error_slope);
   workers.for_ranges(height * width, 1 << 16, [&](int begin, int end, int) {
@@ -533,7 +533,7 @@ const std::string& Estimator::device() const { return impl_->device; }
 const char* Estimator::precision() const { return precision_name(impl_->precision); }
 const char* Estimator::kernels() const { return impl_->kernels.name; }
 const std::string& Estimator::model() const { return impl_->model.name; }
-const std::vector<float>& Estimator::levels() const { return impl_->model.levels; }
+const std::vector<float>& Estimator::radius_bins() const { return impl_->model.radius_bins; }
 
 void detect_edges(const ImageView& image, const CannyOptions& options, std::uint8_t* mask, int num_threads,
                   const std::string& kernels) {

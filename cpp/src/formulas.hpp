@@ -16,7 +16,7 @@ inline double log_feedback(const FilterOptions& options) {
   return -std::sqrt(2.0) / (options.sigma_s * std::sqrt(3.0) * std::exp2(n - 1) / std::sqrt(std::exp2(2 * n) - 1));
 }
 
-/// The two filters of a picture of this size: the one that makes the guide and the one that spreads the radii.
+/// The two filters of an image of this size: the one that makes the guide and the one that spreads the radii.
 inline std::pair<FilterOptions, FilterOptions> filters(const PropagationOptions& options, int height, int width) {
   const double sigma_s = options.sigma_s == 0 ? std::min(height, width) / 8.0 : options.sigma_s;
   return {{options.guide_sigma_s, options.guide_sigma_r, options.iterations},
@@ -24,7 +24,7 @@ inline std::pair<FilterOptions, FilterOptions> filters(const PropagationOptions&
 }
 
 /// Weight of an edge with Labels::posterior is (1 - depth probability) * (floor / (floor + deviation))^2: inverse
-/// variance, from the network's own deviation and what even a sure answer is off by (levels are 0.25 px apart).
+/// variance, from the network's own deviation and what even a sure answer is off by (bins are 0.25 px apart).
 inline constexpr float deviation_floor_px = 0.15f;
 
 /// In the weight of a depth edge, in place of 1 - depth probability: its blur is that of its nearer side, which is

@@ -37,7 +37,7 @@ Heads<T>::Heads(const Model& model, const NetworkKernels<T>& network_kernels, co
       kernels_(kernels),
       channels_(padded_features(model.width)),
       edge_size_(channels_ * (model.architecture == Architecture::tip22 ? window * window : 1)),
-      levels_(int(model.levels.size())),
+      levels_(int(model.radius_bins.size())),
       slots_(std::size_t(slots)),
       edges_(std::size_t(batch)) {
   std::iota(edges_.begin(), edges_.end(), 0);

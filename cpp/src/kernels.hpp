@@ -17,7 +17,7 @@ inline constexpr int row_padding = 32;
 /// signals, stay in the second-level cache.
 inline constexpr int lanes = 16;
 
-/// T is the type in which scikit-image would compute: double for uint8 pictures, float for float32 ones.
+/// T is the type in which scikit-image would compute: double for uint8 images, float for float32 ones.
 /// Every intermediate is rounded to T exactly where ndimage stores an array of T; sums run in double, in its order.
 template <class T>
 struct CannyKernels {

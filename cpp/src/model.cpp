@@ -68,12 +68,12 @@ Model load_model(const std::string& name_or_folder) {
   model.depth_threshold = parse<double>(values, "depth_threshold", file);
   model.error_floor = parse<double>(values, "error_floor", file);
   model.error_slope = parse<double>(values, "error_slope", file);
-  std::istringstream levels(values["levels"]);
-  for (float level; levels >> level;) model.levels.push_back(level);
+  std::istringstream bins(values["radius_bins"]);
+  for (float bin; bins >> bin;) model.radius_bins.push_back(bin);
   std::istringstream ranges(values["int8_ranges"]);
   std::string layer;
   for (float range; ranges >> layer >> range;) model.ranges[layer] = range;
-  const auto& radii = model.levels;
+  const auto& radii = model.radius_bins;
   if (model.width < 1 || model.crop_offset < 0 || model.crop_offset > 1 || model.depth < 0 || model.depth > 64 ||
       radii.empty() || !(radii.front() >= 0) ||
       std::ranges::adjacent_find(radii, std::greater_equal{}) != radii.end() ||

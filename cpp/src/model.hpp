@@ -23,9 +23,9 @@ struct Model {
   std::string name;
   int width = 0;  // channels of every convolution
   Architecture architecture = Architecture::tip22;
-  int depth = 0;              // cells: 3 x 3 convolutions after the first
-  int crop_offset = 0;        // tip22: px that the 27 and 15 px crops lie down and right of the 41 px crop's centre
-  std::vector<float> levels;  // px, ascending
+  int depth = 0;        // cells: 3 x 3 convolutions after the first
+  int crop_offset = 0;  // tip22: px that the 27 and 15 px crops lie down and right of the 41 px crop's centre
+  std::vector<float> radius_bins;  // px, ascending
   double depth_threshold = 0.5;
   double error_floor = 0, error_slope = 1;  // a and b of BlurMap::expected_error
   /// What the outputs of the trunk's layers, but for its last ones, reach after ReLU; for Precision::int8. May be

@@ -39,7 +39,7 @@ std::shared_ptr<ov::Model> read(ov::Core& core, const Model& model, Head head) {
   std::map<std::size_t, ov::PartialShape> inputs;
   for (std::size_t i = 0; i < 3; ++i) inputs[i] = {PatchNetworks::batch, 3, crop_sizes[i], crop_sizes[i]};
   network->reshape(inputs);
-  const std::size_t outputs = head == Head::edge ? 2 : model.levels.size();
+  const std::size_t outputs = head == Head::edge ? 2 : model.radius_bins.size();
   if (const ov::PartialShape expected{PatchNetworks::batch, std::int64_t(outputs)},
       got = network->output().get_partial_shape();
       got != expected)

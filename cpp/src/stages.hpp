@@ -44,13 +44,13 @@ namespace cpu {
 
 // ---- image.cpp: reading the caller's pixels
 
-/// Throws InvalidArgument unless `image` is a readable picture of 1 or 3 channels; checks no pixel.
+/// Throws InvalidArgument unless `image` is a readable image of 1 or 3 channels; checks no pixel.
 void check_layout(const ImageView& image, const char* name);
-/// Throws InvalidArgument if a float picture has values outside [least, most], which NaN is.
+/// Throws InvalidArgument if a float image has values outside [least, most], which NaN is.
 void check_range(const ImageView& image, const char* name, float least, float most, Workers& workers);
 
 /// Columns [x0, x0 + n) of row y in [0, 1], one array per channel; uint8 is divided by 255. Columns may lie outside
-/// the picture by any distance: they are reflected with the edge pixel repeated.
+/// the image by any distance: they are reflected with the edge pixel repeated.
 void load_row(const ImageView& image, int y, int x0, int n, float* const* channels);
 
 /// Row y of V = max(R, G, B) in [0, 1].
@@ -90,7 +90,7 @@ class EdgeDetector {
   Workers& workers_;
   std::vector<double> weights_;
   int rows_per_strip_;
-  std::vector<Strip<float>> float_strips_;  // one per worker, made when the first picture of the type comes
+  std::vector<Strip<float>> float_strips_;  // one per worker, made when the first image of the type comes
   std::vector<Strip<double>> double_strips_;
   // A bit per pixel, in words; a row has one more word at each end, which stays 0.
   int words_;
@@ -99,7 +99,7 @@ class EdgeDetector {
   std::vector<std::uint64_t> waiting_;  // a bit per word: whether its candidates are to be looked at
 };
 
-// ---- patches.cpp: from the picture to the networks' inputs
+// ---- patches.cpp: from the image to the networks' inputs
 
 /// `rows` rows of `n` pixels from (y0, x0) on, red, green, blue at the start of every `stride` values of T, as stored.
 template <class T>
@@ -112,7 +112,7 @@ void extract_patches(const ImageView& image, int y, int x, int crop_offset, cons
 
 // ---- trunk.cpp
 
-/// Of the parts in which a picture is read; larger ones share more features and cost more memory.
+/// Of the parts in which an image is read; larger ones share more features and cost more memory.
 struct TileSize {
   int height, width;
 };
@@ -201,7 +201,7 @@ class PatchNetworks {
 
 // ---- domain_transform.cpp
 
-/// A float picture in memory that the recursive passes can read beyond the right border.
+/// A float image in memory that the recursive passes can read beyond the right border.
 class Plane {
  public:
   Plane(int height, int width);
@@ -234,7 +234,7 @@ class DomainTransform {
 
   /// Three planes, of which filter() takes the first few.
   Plane& signal(int i) { return signals_[static_cast<std::size_t>(i)]; }
-  /// Loads the picture's channels into the signals: uint8 divided by 255, float as it is.
+  /// Loads the image's channels into the signals: uint8 divided by 255, float as it is.
   void load(const ImageView& image);
   /// Sets the coefficients from the first `channels` (1 or 3) signals. `slope` multiplies the sum over channels of
   /// |I'|; `depth` (height, width) may be null.
@@ -242,7 +242,7 @@ class DomainTransform {
   /// Filters the first `count` signals in place.
   void filter(int count, int iterations);
 
-  /// Section III-C: makes the guide from the picture and sets the coefficients of the final filter.
+  /// Section III-C: makes the guide from the image and sets the coefficients of the final filter.
   void guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options);
   /// out = F(radii) / F(weights) and, unless null, deviation (height, width) = sqrt(F(squares) / F(weights) - out^2).
   /// Where F(weights) is below the smallest normal float, those of all seeds; 0 and `unknown` without any.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Features of both networks, computed once per picture instead of once per edge: every convolution of the networks is
+// Features of both networks, computed once per image instead of once per edge: every convolution of the networks is
 // VALID and the pooled sizes divide evenly, so the features of overlapping patches are the same numbers (the pool
 // becomes dense, the layers after it dilated by 3). Each layer is evaluated only where an edge looks at its output.
 #include "defocus_fast/error.hpp"
@@ -33,7 +33,7 @@ class ListedConvolutions : public Trunk<T> {
   using Features = std::vector<T>;
 
   /// What a convolution reads: the outputs of the layer `from`, `shift` px down and right of the pixel; `known` is null
-  /// for the picture, which is known everywhere.
+  /// for the image, which is known everywhere.
   struct Source {
     const Plane* plane;
     const Needed* known;
@@ -51,7 +51,7 @@ class ListedConvolutions : public Trunk<T> {
     std::vector<Hidden> winograd_weights;  // of layers that have it
   };
 
-  /// `image_inputs` values of the picture at every pixel of the grid, stored as `image_channels`, an even number.
+  /// `image_inputs` values of the image at every pixel of the grid, stored as `image_channels`, an even number.
   ListedConvolutions(const Model& model, const NetworkKernels<Hidden>& kernels_, Workers& workers_, int rows,
                      int pitch_, int guard_, int image_inputs_, int image_channels_)
       : kernels(kernels_),
@@ -367,7 +367,7 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
  private:
   std::int32_t index(Pixel pixel) const { return (pixel.y + margin) * pitch + pixel.x + margin; }
 
-  /// From the edges back to the picture: where every layer is needed.
+  /// From the edges back to the image: where every layer is needed.
   void plan(const std::vector<Pixel>& edges) {
     indices_.clear();
     for (const Pixel edge : edges) indices_.push_back(index(edge));

@@ -3,9 +3,9 @@
 
 The method is Karaali, Harte and Jung, "Deep Multi-Scale Feature Learning for Defocus Blur Estimation",
 IEEE TIP 31 (2022): edges, a network that tells depth edges from pattern edges, a network that reads the radius at
-pattern edges, and an edge-aware filter that spreads the radii over the picture.
+pattern edges, and an edge-aware filter that spreads the radii over the image.
 
-Pictures are NumPy arrays (or anything that exports ``__dlpack__`` or ``__array_interface__`` and lies in host memory)
+Images are NumPy arrays (or anything that exports ``__dlpack__`` or ``__array_interface__`` and lies in host memory)
 of shape (H, W) or (H, W, 3), uint8, or float32 in [0, 1]; row 0 is the top, channels are red, green, blue. They
 are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR frame costs nothing. An
 :class:`Estimator` of device "cuda" takes them in device memory, too.

@@ -15,7 +15,7 @@ class ModelError(Error):
     """A model folder is missing, incomplete or of another format."""
 
 class BlurMap:
-    """One picture's answer. Arrays over edges have one entry per edge pixel, in row-major order."""
+    """One image's answer. Arrays over edges have one entry per edge pixel, in row-major order."""
 
     @property
     def map(self) -> NDArray[np.float32]:
@@ -44,14 +44,14 @@ class BlurMap:
     def radii(self) -> NDArray[np.float32]:
         """(n,) radius in px, by the estimator's `labels`; at depth edges that of the nearer side."""
     @property
-    def radius_deviation(self) -> NDArray[np.float32]:
+    def radius_std(self) -> NDArray[np.float32]:
         """(n,) standard deviation in px of the blur network's probabilities."""
     @property
     def radius_probability(self) -> NDArray[np.float32]:
-        """(n,) probability of the most probable level."""
+        """(n,) probability of the most probable bin."""
     @property
-    def level_probabilities(self) -> NDArray[np.float32]:
-        """(n, levels) probability of every radius; (0, 0) unless asked for."""
+    def bin_probabilities(self) -> NDArray[np.float32]:
+        """(n, bins) probability of every radius; (0, 0) unless asked for."""
     @property
     def stage_ms(self) -> dict[str, float]:
         """Milliseconds of each stage, in the order in which they run; on a GPU by its own clock, without copies."""
@@ -97,7 +97,7 @@ class Estimator:
         networks: Callable[[str, list[int], int], object],
     ) -> None: ...
     def estimate(
-        self, image: NDArray[Any], edges: NDArray[Any] | None, expected_error: bool, level_probabilities: bool
+        self, image: NDArray[Any], edges: NDArray[Any] | None, expected_error: bool, bin_probabilities: bool
     ) -> BlurMap: ...
     def estimate_into(self, image: NDArray[Any], out: NDArray[np.float32]) -> None: ...
     def enqueue(
@@ -131,7 +131,7 @@ class Estimator:
     @property
     def model(self) -> str: ...
     @property
-    def levels(self) -> list[float]: ...
+    def radius_bins(self) -> list[float]: ...
 
 def detect_edges(
     image: NDArray[Any],

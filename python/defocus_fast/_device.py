@@ -190,7 +190,7 @@ class DeviceArray:
 
 @dataclass(frozen=True)
 class DeviceBlurMap:
-    """One picture's answer in device memory."""
+    """One image's answer in device memory."""
 
     map: DeviceArray
     """(H, W) radius in px of the disk that blurred each pixel."""

@@ -41,7 +41,7 @@ def _as_array(image: Any, name: str) -> NDArray[Any]:
 
 
 class Estimator:
-    """Estimates blur maps of pictures of one size.
+    """Estimates blur maps of images of one size.
 
     Everything that a frame needs is made here: networks compiled for this size, threads, buffers. One estimator may be
     shared by many Python threads; their calls run one after the other, each on all of the estimator's threads, with
@@ -49,23 +49,23 @@ class Estimator:
     6 more in each result, and 4 with the expected error; 24 an edge; and at most 300 MB for the networks.
 
     Args:
-        height, width: size of the pictures in px; at most 2**31 - 1 pixels.
+        height, width: size of the images in px; at most 2**31 - 1 pixels.
         model: name of a shipped model (:func:`shipped_models`) or a model folder: a path object, or a text with a "/".
         device: "cpu", "cuda", or "auto", which takes a GPU only if everything that it needs is there.
         precision: of the networks: "float32", "bfloat16" (CPU), "float16" (GPU), or "auto": bfloat16 where the CPU has
             AVX512-BF16, else float32. "int8" (CPUs with AVX512-VNNI) computes the features that all edges share in
             integers: faster than float32, about as fast as bfloat16, at a cost in accuracy that ACCURACY.md states for
             the shipped models.
-        evaluation: "shared" (features once per picture), "patch" (three crops per edge through the whole networks,
+        evaluation: "shared" (features once per image), "patch" (three crops per edge through the whole networks,
             as in the paper; not of models of the architecture "cells", such as "fast"), or "auto", which takes
-            whichever costs fewer operations in each part of the picture, and on device "cuda" "shared". There
+            whichever costs fewer operations in each part of the image, and on device "cuda" "shared". There
             "patch" keeps no features, but evaluates whole networks for all of max_edges.
         num_threads: threads of this estimator; None means all cores.
         kernels: instruction set of this library's own loops, one of :func:`available_kernels`, or "auto".
         canny_sigma, canny_low, canny_high: of the edge detector, see :func:`detect_edges`.
         labels: what the probabilities of the radii at an edge become before they are spread: "posterior", their mean,
             weighted by (1 - depth probability) / (0.15 px + their standard deviation)**2, at depth edges (whose blur is
-            that of the nearer side) by 0.02 in place of 1 - depth probability; or "hard", the most probable level with
+            that of the nearer side) by 0.02 in place of 1 - depth probability; or "hard", the most probable bin with
             weight 1, at pattern edges only, as in the paper.
         depth_threshold: edges of a higher depth probability are depth edges; in [0, 1]. At 1 no edge is, and the
             edge network does not run. None means 0.5 for hard labels, as in the paper, and what the model was tuned
@@ -78,7 +78,7 @@ class Estimator:
         max_edges: device "cuda" only: edges for which there is memory, and for which networks are evaluated; None means
             a quarter of the pixels, but at least 4096; photographs seldom have more, noise may have a third. A frame
             with more raises :class:`Error`; in device memory, where nobody waits for the number, the last ones, at the
-            bottom of the picture, are left out, see :meth:`edge_count`.
+            bottom of the image, are left out, see :meth:`edge_count`.
         networks: device "cuda" only: enqueues one evaluation of a graph of the model folder, called as
             ``networks(graph, tensors, stream)`` with the graph's name, the pointers of its inputs and outputs in device
             memory and the CUDA stream, see defocus_fast/networks.hpp. None means TensorRT or TensorRT-RTX, whichever is
@@ -149,7 +149,7 @@ class Estimator:
 
     @classmethod
     def for_image(cls, image: Any, **options: Any) -> Estimator:
-        """Make an estimator for pictures of the size of `image`; `options` as for the constructor."""
+        """Make an estimator for images of the size of `image`; `options` as for the constructor."""
         size = device_shape(image) if on_device(image) else _as_array(image, "image").shape
         if len(size) not in (2, 3):
             raise ValueError(f"image: expected shape (H, W) or (H, W, 3), got {size}")
@@ -162,7 +162,7 @@ class Estimator:
         *,
         edges: Any = None,
         expected_error: bool = True,
-        level_probabilities: bool = False,
+        bin_probabilities: bool = False,
     ) -> BlurMap: ...
     @overload
     def estimate(
@@ -171,7 +171,7 @@ class Estimator:
         *,
         edges: Any = None,
         expected_error: bool = True,
-        level_probabilities: bool = False,
+        bin_probabilities: bool = False,
         stream: Any = None,
     ) -> BlurMap | DeviceBlurMap: ...
     def estimate(
@@ -180,7 +180,7 @@ class Estimator:
         *,
         edges: Any = None,
         expected_error: bool = True,
-        level_probabilities: bool = False,
+        bin_probabilities: bool = False,
         stream: Any = None,
     ) -> BlurMap | DeviceBlurMap:
         """Return the blur map of `image` with everything that was found on the way.
@@ -191,13 +191,13 @@ class Estimator:
             edges: (H, W) bool or uint8 mask of edge pixels to use in place of the edge detector's; where `image` is.
             expected_error: also estimate the map's error at every pixel (4 bytes a pixel, and a third signal to
                 spread).
-            level_probabilities: keep the blur network's probability of every radius (4 bytes a level and edge).
+            bin_probabilities: keep the blur network's probability of every radius (4 bytes a bin and edge).
             stream: for an image in device memory: the CUDA stream to work on, as a handle or any object with
                 ``__cuda_stream__``, ``ptr`` (CuPy), ``cuda_stream`` (PyTorch) or ``handle`` (PyCUDA). None means the
                 legacy default stream.
 
         Returns:
-            A :class:`BlurMap`; its arrays are views of its own memory, which no later call touches. A picture
+            A :class:`BlurMap`; its arrays are views of its own memory, which no later call touches. An image
             without edges has a map of 0, and with ``labels="hard"`` one without pattern edges; pixels that no edge
             reaches get the edges' mean radius.
             For an image in device memory a :class:`DeviceBlurMap`.
@@ -220,9 +220,9 @@ class Estimator:
             array = _as_array(image, "image")
             mask = None if edges is None else _as_array(edges, "edges")
             _no_stream(stream)
-            return self._core.estimate(array, mask, expected_error, level_probabilities)
-        if level_probabilities:
-            raise ValueError("level_probabilities: expected False for an image in device memory, got True")
+            return self._core.estimate(array, mask, expected_error, bin_probabilities)
+        if bin_probabilities:
+            raise ValueError("bin_probabilities: expected False for an image in device memory, got True")
         error = DeviceArray(self._core, stream) if expected_error else None
         result = DeviceBlurMap(DeviceArray(self._core, stream), error)
         self._enqueue(stream_handle(stream), image, result.map, error, edges)
@@ -275,12 +275,12 @@ class Estimator:
 
     @property
     def height(self) -> int:
-        """Height of the pictures in px."""
+        """Height of the images in px."""
         return self._core.height
 
     @property
     def width(self) -> int:
-        """Width of the pictures in px."""
+        """Width of the images in px."""
         return self._core.width
 
     @property
@@ -309,9 +309,9 @@ class Estimator:
         return self._core.model
 
     @property
-    def levels(self) -> list[float]:
+    def radius_bins(self) -> list[float]:
         """Radii in px that the blur network tells apart, ascending."""
-        return self._core.levels
+        return self._core.radius_bins
 
     def __repr__(self) -> str:
         return (
@@ -321,9 +321,9 @@ class Estimator:
 
 
 def estimate_blur(image: Any, **options: Any) -> NDArray[np.float32]:
-    """Return the blur map of one picture, (H, W) float32: the radius in px of the disk that blurred each pixel.
+    """Return the blur map of one image, (H, W) float32: the radius in px of the disk that blurred each pixel.
 
-    `options` as for :class:`Estimator`, which this makes anew in every call: for many pictures make one yourself.
+    `options` as for :class:`Estimator`, which this makes anew in every call: for many images make one yourself.
     """
     result: NDArray[np.float32] = Estimator.for_image(image, **options).estimate(image).map
     return result
@@ -338,10 +338,10 @@ def detect_edges(
     num_threads: int | None = None,
     kernels: str = "auto",
 ) -> NDArray[np.bool_]:
-    """Return the edge mask of a picture, (H, W) bool, equal to scikit-image's Canny detector on V = max(R, G, B).
+    """Return the edge mask of an image, (H, W) bool, equal to scikit-image's Canny detector on V = max(R, G, B).
 
     Equal means pixel for pixel to ``skimage.feature.canny(V, sigma, low, high)`` with V in [0, 1], float64 for uint8
-    pictures and float32 for float32 ones. The outermost pixels are never edges.
+    images and float32 for float32 ones. The outermost pixels are never edges.
 
     Args:
         image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1].
@@ -418,7 +418,7 @@ def propagate(
 ) -> NDArray[np.float32]:
     """Return the dense map, (H, W) float32, of radii that are known at pattern edges (section III-C of the paper).
 
-    The guide is the picture filtered by itself; the map is F(radii) / F(pattern mask), where F is the domain transform
+    The guide is the image filtered by itself; the map is F(radii) / F(pattern mask), where F is the domain transform
     with distances 1 + sigma_s / sigma_r * sum of |guide'| + psi on depth-edge pixels.
 
     Args:

@@ -95,7 +95,7 @@ def _to_device() -> Callable[[NDArray[Any]], Any] | None:
 
 
 def of_size(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Return the picture's middle (height, width), mirrored out where it is smaller."""
+    """Return the image's middle (height, width), mirrored out where it is smaller."""
     size = np.array(picture.shape[:2])
     pad = np.maximum(np.array([height, width]) - size, 0)
     y, x = (size + pad - [height, width]) // 2

@@ -87,7 +87,7 @@ def estimate(
 ) -> None:
     """Write the blur maps of photographs.
 
-    PHOTO is a JPEG, PNG, TIFF or WebP file, or a folder, which stands for the pictures directly in it. For every
+    PHOTO is a JPEG, PNG, TIFF or WebP file, or a folder, which stands for the images directly in it. For every
     NAME.jpg (or .png, ...) the output folder gets
 
     \b
@@ -220,7 +220,7 @@ def _pictures_of(photos: tuple[Path, ...], failed: Callable[[Path, object], None
                 failed(argument, _reason(error))
                 continue
             if not files:
-                failed(argument, f"no pictures ({', '.join(SUFFIXES)}) in this folder")
+                failed(argument, f"no images ({', '.join(SUFFIXES)}) in this folder")
         for path in files:
             if (key := path.absolute()) not in seen:
                 seen.add(key)
@@ -266,11 +266,11 @@ def _plan(photos: Iterator[Path], output: Path, suffixes: list[str]) -> list[_Jo
 def _process(job: _Job, estimators: _Estimators) -> _Summary:
     import numpy as np
 
-    from . import _pictures
+    from . import _images
 
     if job.problem:
         raise ValueError(job.problem)
-    photo = _pictures.read_photo(job.photo)
+    photo = _images.read_photo(job.photo)
     height, width = photo.shape[:2]
     estimator = estimators.of_size(height, width)
     start = time.perf_counter()
@@ -280,13 +280,15 @@ def _process(job: _Job, estimators: _Estimators) -> _Summary:
     radii = result.map
     for path in job.outputs:
         if path.name.endswith(OUTPUTS["npy"]):
-            _pictures.write_whole(path, lambda file: _pictures.write_npy(file, radii))
+            _images.write_whole(path, lambda file: _images.write_npy(file, radii))
         elif path.name.endswith(OUTPUTS["png"]):
-            _pictures.write_whole(path, lambda file: _pictures.write_png(file, radii))
+            _images.write_whole(path, lambda file: _images.write_png(file, radii))
         elif path.name.endswith(OUTPUTS["error"]):
-            _pictures.write_whole(path, lambda file: _pictures.write_npy(file, result.expected_error))
+            _images.write_whole(path, lambda file: _images.write_npy(file, result.expected_error))
         else:
-            _pictures.write_whole(path, lambda file: _pictures.write_overlay(file, photo, radii, max(estimator.levels)))
+            _images.write_whole(
+                path, lambda file: _images.write_overlay(file, photo, radii, max(estimator.radius_bins))
+            )
     return _Summary(
         name=_shown(job.photo) + (f" (as {_shown(Path(job.name))})" if job.name != job.photo.stem else ""),
         size=f"{width} x {height}",
@@ -326,7 +328,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     if type(error).__name__ == "UnidentifiedImageError":
-        return "not a JPEG, PNG, TIFF or WebP picture"
+        return "not a JPEG, PNG, TIFF or WebP image"
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, ModuleNotFoundError):
@@ -451,8 +453,8 @@ def _compute_capability(_context: click.Context, _option: click.Parameter, value
 
 @main.command(short_help="Build TensorRT-RTX engines for a GPU that is elsewhere.")
 @click.option("--model", default="fast", show_default=True, metavar="NAME|DIR", help="A shipped model or a folder.")
-@click.option("--height", required=True, type=click.IntRange(1), metavar="PX", help="Of the pictures.")
-@click.option("--width", required=True, type=click.IntRange(1), metavar="PX", help="Of the pictures.")
+@click.option("--height", required=True, type=click.IntRange(1), metavar="PX", help="Of the images.")
+@click.option("--width", required=True, type=click.IntRange(1), metavar="PX", help="Of the images.")
 @click.option("--precision", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option(
     "--evaluation",
@@ -558,12 +560,12 @@ def _number(_context: click.Context, _option: click.Parameter, value: float) -> 
 
 
 @main.command(short_help="Measure accuracy against ground truth.")
-@click.argument("folder", metavar="PICTURES", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", metavar="IMAGES", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--truth",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the ground truth.  [default: PICTURES]",
+    help="Folder of the ground truth.  [default: IMAGES]",
 )
 @click.option(
     "--model", "models", default=["fast"], multiple=True, metavar="NAME|DIR", help="Give it once for every model."
@@ -612,27 +614,27 @@ def evaluate(
     precisions: tuple[str, ...],
     json_file: Path | None,
 ) -> None:
-    """Measure accuracy on pictures with known blur.
+    """Measure accuracy on images with known blur.
 
     The ground truth of NAME.jpg (or .png, ...) is NAME.npy, NAME.mat or NAME.png: the radius in px of every pixel, or,
-    with --mask, what is in or out of focus. Several models are scored on the same pictures in the same run. NAME.mat
+    with --mask, what is in or out of focus. Several models are scored on the same images in the same run. NAME.mat
     needs: pip install "defocus_fast[models]"
 
     \b
-    With radii, means over the pictures of
+    With radii, means over the images of
       raw MAE       mean |map - truth|, px, and its standard deviation
       relative MAE  mean |map - truth| / truth
       at edges      mean |radius - truth| at edges that are true pattern edges, px,
-                    and the share of them with the nearest level
+                    and the share of them with the nearest bin
       recall        of true pattern and depth edges: those at which the true
                     radius jumps by at most 0.25, at least 1 px within 2 px
       balanced      the mean of both recalls
       expected      mean of the map's expected error, px
-      ms            median time of all stages of a picture
+      ms            median time of all stages of an image
     With masks: precision, recall and F-measure (beta^2 = 0.3) at the adaptive
     threshold of the paper's equation 5, and the best F of any threshold.
 
-    A picture without what a measure is about (edges, anything out of focus) does not count in its mean.
+    An image without what a measure is about (edges, anything out of focus) does not count in its mean.
     """
     import dataclasses
 
@@ -641,12 +643,12 @@ def evaluate(
     from rich.progress import track
     from rich.table import Table
 
-    from . import _pictures, evaluation
+    from . import _images, evaluation
 
     found, without = evaluation.pairs(folder, truth or folder)
     if not found:
         where = _shown(truth or folder)
-        _fail(f"no picture in {_shown(folder)} has ground truth (NAME.npy, NAME.mat or NAME.png) in {where}")
+        _fail(f"no image in {_shown(folder)} has ground truth (NAME.npy, NAME.mat or NAME.png) in {where}")
     variants = {
         name: {"precision": precisions[0], **options}
         for name, options in (VARIANTS if ablations else {"as shipped": {}}).items()
@@ -654,14 +656,14 @@ def evaluate(
     variants |= {precision: {"precision": precision} for precision in precisions if precision != precisions[0]}
 
     def read(picture: Path, known: Path) -> tuple[Any, Any]:
-        """Return a picture and its ground truth; a ValueError tells what of it is not fit."""
+        """Return an image and its ground truth; a ValueError tells what of it is not fit."""
         file = picture
         try:
-            photo = _pictures.read_photo(picture)
+            photo = _images.read_photo(picture)
             file = known
             values = evaluation.read_truth(known, scale, mask=mask is not None)
             if values.shape != photo.shape[:2]:
-                raise ValueError(f"expected shape {photo.shape[:2]} as of the picture, got {values.shape}")
+                raise ValueError(f"expected shape {photo.shape[:2]} as of the image, got {values.shape}")
         except Exception as error:
             raise ValueError(f"{_shown(file)}: {_reason(error)}") from None
         return photo, values
@@ -683,24 +685,24 @@ def evaluate(
                 photo, values = read(picture, known)
                 try:
                     estimator = estimators.of_size(*values.shape)
-                    result = estimator.estimate(photo, level_probabilities=True)
+                    result = estimator.estimate(photo, bin_probabilities=True)
                     if mask:
                         blurred = (values > values.max() / 2) == (mask == "blurred")
                         scores.append(evaluation.mask_scores(picture.name, result.map, blurred))
                     else:
-                        scores.append(evaluation.radius_scores(picture.name, result, values, estimator.levels))
+                        scores.append(evaluation.radius_scores(picture.name, result, values, estimator.radius_bins))
                 except _Unusable as error:
                     raise click.UsageError(str(error)) from None
                 except Exception as error:
                     _fail(f"{_shown(picture)}: {_reason(error)}")
-            rows.append({"model": model, "variant": variant, "pictures": [dataclasses.asdict(each) for each in scores]})
+            rows.append({"model": model, "variant": variant, "images": [dataclasses.asdict(each) for each in scores]})
 
     def mean(row: dict[str, Any], key: str) -> float:
-        values = np.array([picture[key] for picture in row["pictures"]], float)
+        values = np.array([picture[key] for picture in row["images"]], float)
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
     left_out = f", {len(without)} more without ground truth" if without else ""
-    table = Table(box=box.SIMPLE_HEAD, title=f"{len(found)} pictures{left_out}")
+    table = Table(box=box.SIMPLE_HEAD, title=f"{len(found)} images{left_out}")
     measures: dict[str, Callable[[dict[str, Any]], str]]
     if mask:
         measures = {
@@ -789,10 +791,10 @@ def bench(
     """Time whole frames and their stages.
 
     In ms: the stages' medians; median, 90th and 99th percentile and maximum of the frame; the first call apart. On a
-    GPU the frame is from host memory to host memory; "device to device" is the map of a picture that lies in device
+    GPU the frame is from host memory to host memory; "device to device" is the map of an image that lies in device
     memory, and needs CuPy or PyTorch.
 
-    The picture is PHOTO, its middle or mirrored out where --size says so; without PHOTO, colour noise of several
+    The image is PHOTO, its middle or mirrored out where --size says so; without PHOTO, colour noise of several
     scales, of 640x480.
     """
     import dataclasses
@@ -800,10 +802,10 @@ def bench(
     from rich import box
     from rich.table import Table
 
-    from . import _pictures, benchmark, build_config, shipped_models
+    from . import _images, benchmark, build_config, shipped_models
 
     try:
-        picture = _pictures.read_photo(photo) if photo else benchmark.noise(480, 640)
+        picture = _images.read_photo(photo) if photo else benchmark.noise(480, 640)
     except Exception as error:
         _fail(f"{_shown(Path(str(photo)))}: {_reason(error)}")
     table = Table(box=box.SIMPLE_HEAD, caption=f"{threads or len(_cores())} threads; {build_config()['compiler']}")
@@ -839,7 +841,7 @@ def bench(
 
 
 def _best_f(pictures: list[dict[str, Any]]) -> float:
-    """Return the largest F-measure of the curves' means over the pictures."""
+    """Return the largest F-measure of the curves' means over the images."""
     import numpy as np
 
     from .evaluation import F_BETA_SQUARED

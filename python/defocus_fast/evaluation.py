@@ -28,7 +28,7 @@ BINS = 10  # of the expected error
 def read_truth(path: Path, scale: float = 1.0, mask: bool = False) -> NDArray[np.float64]:
     """Return the (H, W) ground truth in a .npy, .mat or .png file, times `scale`.
 
-    A .mat file must hold exactly one two-dimensional array of numbers; it needs the package ``scipy``. Of a picture in
+    A .mat file must hold exactly one two-dimensional array of numbers; it needs the package ``scipy``. Of an image in
     colour the first channel counts.
 
     Raises:
@@ -71,7 +71,7 @@ def read_truth(path: Path, scale: float = 1.0, mask: bool = False) -> NDArray[np
 
 
 def pairs(pictures: Path, truth: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """Return the pictures in a folder with their ground truth of the same stem in the folder `truth`, and those
+    """Return the images in a folder with their ground truth of the same stem in the folder `truth`, and those
     without any."""
     from .cli import photos_in
 
@@ -86,7 +86,7 @@ def pairs(pictures: Path, truth: Path) -> tuple[list[tuple[Path, Path]], list[Pa
 
 @dataclass
 class RadiusScores:
-    """What one picture with known radii says about one estimator; px unless said otherwise."""
+    """What one image with known radii says about one estimator; px unless said otherwise."""
 
     name: str
     mae: float  # mean |map - truth|, the paper's raw MAE
@@ -95,20 +95,20 @@ class RadiusScores:
     actual_error: list[float]  # mean |map - truth| in these shares
     # Of edges; not a number where there are none of the kind.
     edge_mae: float  # of the radii read at true pattern edges
-    edge_accuracy: float  # share of true pattern edges whose most probable level is the nearest one
+    edge_accuracy: float  # share of true pattern edges whose most probable bin is the nearest one
     pattern_recall: float  # share of true pattern edges called so
     depth_recall: float  # share of true depth edges called so
     ms: float  # that the stages took together
 
 
-def radius_scores(name: str, result: BlurMap, truth: Floats, levels: list[float]) -> RadiusScores:
-    """Score one picture.
+def radius_scores(name: str, result: BlurMap, truth: Floats, bins: list[float]) -> RadiusScores:
+    """Score one image.
 
     Args:
-        name: of the picture.
-        result: the answer to be judged, with ``level_probabilities``.
+        name: of the image.
+        result: the answer to be judged, with ``bin_probabilities``.
         truth: (H, W) radii in px.
-        levels: of the estimator.
+        bins: of the estimator.
     """
     error = np.abs(result.map - truth)
     positive = truth > 0
@@ -118,8 +118,8 @@ def radius_scores(name: str, result: BlurMap, truth: Floats, levels: list[float]
     depth, pattern = jump >= JUMP_PX, jump <= SAME_PX
     called_depth = result.depth_edges[y, x]
     at_pattern = truth[y, x][pattern]
-    nearest = np.abs(at_pattern[:, None] - np.array(levels)).argmin(1)
-    probable = result.level_probabilities[pattern].argmax(1) if pattern.any() else nearest
+    nearest = np.abs(at_pattern[:, None] - np.array(bins)).argmin(1)
+    probable = result.bin_probabilities[pattern].argmax(1) if pattern.any() else nearest
     return RadiusScores(
         name,
         mae=float(error.mean()),
@@ -148,7 +148,7 @@ def _range_nearby(truth: Floats) -> Floats:
 
 @dataclass
 class MaskScores:
-    """How well the map, cut at a threshold, finds what is out of focus in one picture."""
+    """How well the map, cut at a threshold, finds what is out of focus in one image."""
 
     name: str
     precision: list[float] = field(repr=False)  # at 256 thresholds from the map's minimum to its maximum
@@ -159,7 +159,7 @@ class MaskScores:
 
 
 def mask_scores(name: str, radii: Floats, blurred: NDArray[np.bool_]) -> MaskScores:
-    """Score one picture by its (H, W) map and the (H, W) mask of what is out of focus.
+    """Score one image by its (H, W) map and the (H, W) mask of what is out of focus.
 
     Where nothing is, there is nothing to find: all scores are not a number.
     """

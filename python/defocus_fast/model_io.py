@@ -6,7 +6,7 @@ A model folder of the architecture "tip22" (the paper's) holds
 - ``trunk.onnx``: image (1, 3, H, W) -> ``blur_u, blur_v, edge_u, edge_v``, each (1, C, H - 28, W - 28).
   Entry (y, x) belongs to the pixel (y + 14, x + 14) of the input. The first convolution of the head is
   split over them: A(p) = relu(U[c + 3p] + V[c + p]) for p in [-2, 2]^2 around an edge pixel c.
-- ``blur_head.onnx``, ``edge_head.onnx``: features A (N, C, 5, 5) -> probabilities (N, levels) and (N, 2).
+- ``blur_head.onnx``, ``edge_head.onnx``: features A (N, C, 5, 5) -> probabilities (N, bins) and (N, 2).
 - ``blur_patch.onnx``, ``edge_patch.onnx``: the literal networks, crops (N, 3, 41, 41), (N, 3, 27, 27) and
   (N, 3, 15, 15) around an edge pixel -> the same probabilities.
 - ``weights.bin``: the one copy of the float32 weights that all graphs refer to.
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-LEVELS: tuple[float, ...] = tuple(0.5 + 0.25 * i for i in range(23))
+RADIUS_BINS: tuple[float, ...] = tuple(0.5 + 0.25 * i for i in range(23))
 """Radii in pixels that the blur network tells apart (section IV-A of the paper)."""
 
 FORMAT = 2
@@ -42,7 +42,7 @@ Weights = Mapping[str, np.ndarray]
 
 
 def expected_shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape for every tensor of a model whose widths and level count are those of `weights`.
+    """Return name -> shape for every tensor of a model whose widths and bin count are those of `weights`.
 
     Convolutions are (out, in, ky, kx), dense weights (in, out). Raises KeyError if a tensor that fixes
     a width is missing.
@@ -196,7 +196,7 @@ def write_model(
     name: str,
     trained: str,
     crop_offset: int = 0,
-    levels: tuple[float, ...] = LEVELS,
+    radius_bins: tuple[float, ...] = RADIUS_BINS,
     depth_threshold: float = 0.5,
     expected_error: tuple[float, float] = (0.0, 1.0),
 ) -> None:
@@ -209,13 +209,13 @@ def write_model(
         trained: one line saying on what and how the weights were trained.
         crop_offset: "tip22" only: 0 if the 27 and 15 px crops share the centre of the 41 px crop, 1 if they lie one
             pixel down and right of it (the published weights).
-        levels: radius in pixels of each output of the blur network, ascending.
+        radius_bins: radius in pixels of each output of the blur network, ascending.
         depth_threshold: default of ``Estimator(depth_threshold=...)`` with posterior labels.
         expected_error: a and b of ``BlurMap.expected_error``.
 
     Raises:
         ValueError: a tensor is missing, unknown, not finite or of the wrong shape, `crop_offset` is neither 0 nor 1,
-            or the number of levels is not that of the weights.
+            or the number of bins is not that of the weights.
     """
     if crop_offset not in (0, 1):
         raise ValueError(f"crop_offset: expected 0 or 1, got {crop_offset!r}")
@@ -232,8 +232,8 @@ def write_model(
             raise ValueError(f"weights: {key} is not finite")
     cells = "stem" in weights
     outputs = weights["blur.dense2.bias" if cells else "blur.dense3.bias"].size
-    if len(levels) != outputs:
-        raise ValueError(f"levels: expected {outputs} radii, got {len(levels)}")
+    if len(radius_bins) != outputs:
+        raise ValueError(f"radius_bins: expected {outputs} radii, got {len(radius_bins)}")
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,13 +243,13 @@ def write_model(
     metadata: dict[str, Any] = {"format": FORMAT, "name": name, "width": width}
     if cells:
         metadata |= {"architecture": "cells", "depth": _depth(weights)}
-        _save_cells(folder, weights, width, len(levels))
+        _save_cells(folder, weights, width, len(radius_bins))
     else:
         metadata |= {"architecture": "tip22", "crop_offset": crop_offset}
-        _save_tip22(folder, weights, width, crop_offset, len(levels))
+        _save_tip22(folder, weights, width, crop_offset, len(radius_bins))
     metadata |= {"depth_threshold": depth_threshold, "error_floor": expected_error[0]}
     metadata["error_slope"] = expected_error[1]
-    metadata |= {"levels": " ".join(f"{level:g}" for level in levels), "trained": trained}
+    metadata |= {"radius_bins": " ".join(f"{radius:g}" for radius in radius_bins), "trained": trained}
     text = "".join(f"{key}: {value}\n" for key, value in metadata.items())
     (folder / "model.txt").write_text(text, encoding="utf-8")
 
@@ -277,7 +277,7 @@ def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
     return weights
 
 
-def _save_cells(folder: Path, weights: Weights, width: int, levels: int) -> None:
+def _save_cells(folder: Path, weights: Weights, width: int, bins: int) -> None:
     tensors = _save_tensors(folder, weights)
     trunk = _Graph("trunk", tensors)
     depth = _depth(weights)
@@ -285,13 +285,13 @@ def _save_cells(folder: Path, weights: Weights, width: int, levels: int) -> None
     for i in range(depth):
         x = trunk.conv(x, f"convs.{i}", output="features" if i == depth - 1 else None)
     trunk.save(folder, {"image": [1, 3, "H", "W"]}, {"features": [1, width, "rows", "columns"]})
-    for head, count in (("blur", levels), ("edge", 2)):
+    for head, count in (("blur", bins), ("edge", 2)):
         graph = _Graph(f"{head}_head", tensors)
         graph.dense("features", head, 2)
         graph.save(folder, {"features": ["N", width, 1, 1]}, {"probability": ["N", count]})
 
 
-def _save_tip22(folder: Path, weights: Weights, width: int, crop_offset: int, levels: int) -> None:
+def _save_tip22(folder: Path, weights: Weights, width: int, crop_offset: int, bins: int) -> None:
     parts = dict(weights)
     for head in ("blur", "edge"):  # the last `width` input channels read branch 3: V; the others: U
         kernel = parts.pop(f"{head}.conv1")
@@ -310,7 +310,7 @@ def _save_tip22(folder: Path, weights: Weights, width: int, crop_offset: int, le
         outputs |= {f"{head}_{part}": [1, width, "H - 28", "W - 28"] for part in "uv"}
     trunk.save(folder, {"image": [1, 3, "H", "W"]}, outputs)
 
-    for head, count in (("blur", levels), ("edge", 2)):
+    for head, count in (("blur", bins), ("edge", 2)):
         graph = _Graph(f"{head}_head", tensors)
         graph.head("features", head)
         graph.save(folder, {"features": ["N", width, 5, 5]}, {"probability": ["N", count]})

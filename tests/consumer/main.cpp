@@ -25,7 +25,7 @@ int run(const char* model) {
   options.num_threads = 2;
   defocus_fast::Estimator estimator(height, width, options);
 
-  // What networks of its own for a GPU would be asked: the picture and what the networks read around it, or a tile of
+  // What networks of its own for a GPU would be asked: the image and what the networks read around it, or a tile of
   // it.
   const defocus_fast::cuda::NetworkShapes shapes = defocus_fast::cuda::network_shapes(height, width, options);
   if (shapes.image_height <= height || shapes.image_width <= width || shapes.head_batch < 1) return 6;

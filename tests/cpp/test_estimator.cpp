@@ -41,14 +41,13 @@ Options options(Evaluation evaluation = Evaluation::automatic) {
 TEST_CASE("shared and patch evaluation give the same radii") {
   const auto pixels = checkerboard();
   BlurMap shared, patch;
-  Estimator(height, width, options(Evaluation::shared))
-      .estimate(view(pixels), shared, {}, {.level_probabilities = true});
-  Estimator(height, width, options(Evaluation::patch)).estimate(view(pixels), patch, {}, {.level_probabilities = true});
+  Estimator(height, width, options(Evaluation::shared)).estimate(view(pixels), shared, {}, {.bin_probabilities = true});
+  Estimator(height, width, options(Evaluation::patch)).estimate(view(pixels), patch, {}, {.bin_probabilities = true});
   CHECK(shared.edges == patch.edges);
-  REQUIRE(shared.level_probabilities.size() == patch.level_probabilities.size());
+  REQUIRE(shared.bin_probabilities.size() == patch.bin_probabilities.size());
   REQUIRE(shared.radii.size() > 100);
-  for (std::size_t i = 0; i < shared.level_probabilities.size(); ++i)
-    CHECK(shared.level_probabilities[i] == doctest::Approx(patch.level_probabilities[i]).epsilon(1e-4).scale(1));
+  for (std::size_t i = 0; i < shared.bin_probabilities.size(); ++i)
+    CHECK(shared.bin_probabilities[i] == doctest::Approx(patch.bin_probabilities[i]).epsilon(1e-4).scale(1));
 }
 
 TEST_CASE("estimate_into writes within its pitch and equals estimate") {

@@ -41,7 +41,7 @@ TEST_CASE("rows are read through any strides") {
   CHECK(value[1] == 6 / 255.0);
 }
 
-TEST_CASE("float pictures must lie in [0, 1]") {
+TEST_CASE("float images must lie in [0, 1]") {
   Workers workers(2);
   std::vector<float> pixels(100 * 100, 0.5f);
   const ImageView image = ImageView::interleaved(pixels.data(), PixelType::float32, 100, 100, 1, 400);

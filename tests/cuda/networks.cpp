@@ -13,7 +13,7 @@ namespace defocus_fast {
 namespace {
 
 constexpr int width = 5, hidden = 7;  // no multiples of anything
-constexpr std::array<float, 4> levels{0.5f, 1.5f, 3.0f, 6.0f};
+constexpr std::array<float, 4> bins{0.5f, 1.5f, 3.0f, 6.0f};
 
 using Weights = std::map<std::string, std::vector<float>>;
 
@@ -44,7 +44,7 @@ void add_dense(Weights& weights) {
   std::normal_distribution<float> values;
   for (const std::string head : {"blur", "edge"})
     for (const auto& [layer, in, out] :
-         {std::tuple{".dense1", width, hidden}, {".dense2", hidden, head == "blur" ? int(levels.size()) : 2}}) {
+         {std::tuple{".dense1", width, hidden}, {".dense2", hidden, head == "blur" ? int(bins.size()) : 2}}) {
       for (int i = 0; i < in * out; ++i) weights[head + layer + ".weight"].push_back(values(generator));
       for (int i = 0; i < out; ++i) weights[head + layer + ".bias"].push_back(0.1f * values(generator));
     }
@@ -224,7 +224,7 @@ Model load_model(const std::string& name) {
   model.architecture = name == "cells" ? Architecture::cells : Architecture::tip22;
   model.depth = 2;
   model.crop_offset = 1;
-  model.levels.assign(levels.begin(), levels.end());
+  model.radius_bins.assign(bins.begin(), bins.end());
   model.error_floor = 0.25;
   model.error_slope = 2;
   return model;

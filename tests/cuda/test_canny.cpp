@@ -4,7 +4,7 @@
 #include "../../cpp/src/stages.hpp"
 #include "../../cuda/stages.hpp"
 #include "emulation.hpp"
-#include "pictures.hpp"
+#include "images.hpp"
 
 using namespace defocus_fast;
 using namespace defocus_fast::test;
@@ -46,7 +46,7 @@ int check_edges(const ImageView& image, const CannyOptions& options) {
 
 }  // namespace
 
-TEST_CASE("edges equal the CPU's bit for bit, whatever the layout of the picture") {
+TEST_CASE("edges equal the CPU's bit for bit, whatever the layout of the image") {
   int edges = 0;
   for (const PixelType type : {PixelType::uint8, PixelType::float32})
     for (const int channels : {1, 3})
@@ -60,7 +60,7 @@ TEST_CASE("edges equal the CPU's bit for bit, whatever the layout of the picture
   CHECK(edges > 1000);
 }
 
-TEST_CASE("edges of pictures of awkward sizes") {
+TEST_CASE("edges of images of awkward sizes") {
   for (const PixelType type : {PixelType::uint8, PixelType::float32})
     for (const auto& [height, width] : std::vector<std::pair<int, int>>{
              {1, 1}, {1, 70}, {70, 1}, {2, 2}, {2, 50}, {3, 3}, {3, 33}, {9, 32}, {8, 33}, {17, 31}, {600, 3}}) {
@@ -82,7 +82,7 @@ TEST_CASE("edges at extreme thresholds") {
   CHECK(check_edges(flat.view, options_of(1, 0.05, 0.1)) == 0);
 }
 
-TEST_CASE("hysteresis follows a chain through the whole picture") {
+TEST_CASE("hysteresis follows a chain through the whole image") {
   // A band of weak contrast that winds from top to bottom; its outline is one chain. Only towards its end does the
   // contrast grow beyond the high threshold.
   const int n = small_pictures ? 60 : 180, bands = (n - 10) / 10;

@@ -6,7 +6,7 @@
 #include "../../cpp/src/stages.hpp"
 #include "../../cuda/stages.hpp"
 #include "emulation.hpp"
-#include "pictures.hpp"
+#include "images.hpp"
 
 using namespace defocus_fast;
 using namespace defocus_fast::test;
@@ -37,7 +37,7 @@ float largest_difference(cpu::DomainTransform& expected, const cuda::DomainTrans
   return largest;
 }
 
-/// Both filters on the same picture and guide.
+/// Both filters on the same image and guide.
 void check_filter(const ImageView& image, const ImageView& guide, const FilterOptions& options,
                   const std::vector<std::uint8_t>& depth) {
   const int height = image.height, width = image.width;
@@ -83,7 +83,7 @@ struct Seeds {
     cuda::Answers result;
     result.depth_probability = depth_probability.data();
     result.radii = radii.data();
-    result.radius_deviation = deviation.data();
+    result.radius_std = deviation.data();
     result.depth_edges = depth_edges.data();
     return result;
   }

@@ -6,8 +6,8 @@
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/version.hpp"
 #include "emulation.hpp"
+#include "images.hpp"
 #include "networks.hpp"
-#include "pictures.hpp"
 
 using namespace defocus_fast;
 using namespace defocus_fast::test;
@@ -89,7 +89,7 @@ Answer run(const Case& c) {
   options.evaluation = c.evaluation;
   DeviceSetup setup{
       c.height, c.width, options, model, *options.depth_threshold, network_shapes(model, c.height, c.width, options)};
-  // Smaller ones than the library's, so that small pictures have several of both.
+  // Smaller ones than the library's, so that small images have several of both.
   if (c.evaluation == Evaluation::shared) {
     setup.shapes.image_height = tile_side(model, c.height, c.tile) + 2 * network_margin(model);
     setup.shapes.image_width = tile_side(model, c.width, c.tile) + 2 * network_margin(model);
@@ -130,10 +130,10 @@ void check(const Case& c) {
   CHECK(got.pattern_edges == expected.pattern_edges);
   CHECK(got.depth_edges == expected.depth_edges);
   CHECK(largest_difference(got.depth_probability, expected.depth_probability) <= probability_tolerance);
-  CHECK(largest_difference(got.level_probabilities, expected.level_probabilities) <= probability_tolerance);
+  CHECK(largest_difference(got.bin_probabilities, expected.bin_probabilities) <= probability_tolerance);
   CHECK(largest_difference(got.radius_probability, expected.radius_probability) <= probability_tolerance);
   CHECK(largest_difference(got.radii, expected.radii) <= radius_tolerance);
-  CHECK(largest_difference(got.radius_deviation, expected.radius_deviation) <= deviation_tolerance);
+  CHECK(largest_difference(got.radius_std, expected.radius_std) <= deviation_tolerance);
   CHECK(largest_difference(got.map, expected.map) <= radius_tolerance);
   CHECK(largest_difference(got.expected_error, expected.expected_error) <= error_tolerance);
 }
@@ -153,7 +153,7 @@ std::unique_ptr<Device> make_cells(int height, int width, int max_edges) {
 
 }  // namespace
 
-TEST_CASE("whole frames equal the CPU's on pictures of awkward sizes") {
+TEST_CASE("whole frames equal the CPU's on images of awkward sizes") {
   for (const char* model : {"tip22", "cells"})
     for (const auto& [height, width] : std::vector<std::pair<int, int>>{{1, 1}, {1, 30}, {31, 1}, {7, 5}, {26, 49}})
       for (const int percent : {-1, 0, 10, 100}) {
@@ -195,8 +195,8 @@ TEST_CASE("networks in half precision agree to what half precision holds") {
     c.precision = Precision::float16;
     const auto [expected, got] = run(c);
     // 11 bits: features and probabilities are off by 5e-4 of themselves, which the layers between multiply.
-    CHECK(largest_difference(got.level_probabilities, expected.level_probabilities) <= 2e-2f);
-    CHECK(largest_difference(got.level_probabilities, expected.level_probabilities) > 0);
+    CHECK(largest_difference(got.bin_probabilities, expected.bin_probabilities) <= 2e-2f);
+    CHECK(largest_difference(got.bin_probabilities, expected.bin_probabilities) > 0);
   }
 }
 

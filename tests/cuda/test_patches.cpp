@@ -4,7 +4,7 @@
 #include "../../cpp/src/stages.hpp"
 #include "../../cuda/stages.hpp"
 #include "emulation.hpp"
-#include "pictures.hpp"
+#include "images.hpp"
 
 using namespace defocus_fast;
 using namespace defocus_fast::test;
@@ -142,15 +142,15 @@ TEST_CASE("heads get the features around their edges, of the right tile") {
   }
 }
 
-TEST_CASE("of equally probable levels the lowest is the most probable") {
+TEST_CASE("of equally probable bins the lowest is the most probable") {
   const Edges edges(1, 1, 100);
-  const std::vector<float> probabilities{0.1f, 0.4f, 0.4f, 0.1f}, levels{1, 2, 3, 4};
+  const std::vector<float> probabilities{0.1f, 0.4f, 0.4f, 0.1f}, bins{1, 2, 3, 4};
   float radius = 0, deviation = 0, probability = 0;
   cuda::Answers answers;
   answers.radii = &radius;
-  answers.radius_deviation = &deviation;
+  answers.radius_std = &deviation;
   answers.radius_probability = &probability;
-  cuda::estimate(probabilities.data(), cuda::TensorType::float32, levels, Labels::hard, edges.list(), 0, 1, answers,
+  cuda::estimate(probabilities.data(), cuda::TensorType::float32, bins, Labels::hard, edges.list(), 0, 1, answers,
                  nullptr);
   CHECK(radius == 2.0f);
   CHECK(probability == 0.4f);

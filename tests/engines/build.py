@@ -44,7 +44,7 @@ def expected_tensors(model: str, request: _tensorrt.Request) -> dict[str, list[i
         inputs = {"features": [batch, channels, side, side]}
         if request.graph.endswith("_patch"):
             inputs = {f"crop{side}": [batch, 3, side, side] for side in (41, 27, 15)}
-        outputs = 2 if request.graph.startswith("edge_") else len(metadata["levels"].split())
+        outputs = 2 if request.graph.startswith("edge_") else len(metadata["radius_bins"].split())
         return {**inputs, "probability": [batch, outputs]}
     height, width = request.sizes["H"], request.sizes["W"]
     if model == "tip22":

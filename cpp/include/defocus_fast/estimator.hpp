@@ -28,14 +28,14 @@ enum class Precision : std::uint8_t { automatic, float32, bfloat16, float16, int
 /// How the networks are evaluated; both forms give the same probabilities up to rounding.
 enum class Evaluation : std::uint8_t {
   automatic,  // whichever costs fewer multiply-adds in each tile; on device "cuda" shared
-  shared,     // features once per picture, heads once per edge
+  shared,     // features once per image, heads once per edge
   patch,      // three crops per edge through the whole networks, as in the paper
 };
 
-/// What the blur network's probabilities at a pattern edge become before they are spread over the picture.
+/// What the blur network's probabilities at a pattern edge become before they are spread over the image.
 enum class Labels : std::uint8_t {
   posterior,  // the mean radius, weighted by (1 - depth probability) / (0.15 px + standard deviation)^2
-  hard,       // the most probable level with weight 1, as in the paper
+  hard,       // the most probable bin with weight 1, as in the paper
 };
 
 /// Canny's parameters, in the units of `skimage.feature.canny` on V = max(R, G, B) in [0, 1].
@@ -56,12 +56,12 @@ struct FilterOptions {
   int iterations = 5;    // in [1, 16]
 };
 
-/// How radii are spread from edges over the picture (section III-C of the paper).
+/// How radii are spread from edges over the image (section III-C of the paper).
 struct PropagationOptions {
   double psi = 100.0;        // extra distance across a depth-edge pixel, >= 0 (published program: 20)
   double sigma_s = 0;        // px; 0 means min(height, width) / 8
   double sigma_r = 3.75;     // in units of [0, 1] summed over red, green and blue, > 0
-  double guide_sigma_s = 7;  // of the filter that makes the guide: the picture filtered by itself
+  double guide_sigma_s = 7;  // of the filter that makes the guide: the image filtered by itself
   double guide_sigma_r = 0.5;
   int iterations = 5;  // of both filters, in [1, 16]
 };
@@ -92,9 +92,9 @@ struct Options {
 };
 
 /// The stages in the order in which a frame passes through them.
-enum class Stage : std::uint8_t { detect_edges, extract_features, classify, estimate, propagate };
-inline constexpr std::array<const char*, 5> stage_names{"detect_edges", "extract_features", "classify", "estimate",
-                                                        "propagate"};
+enum class Stage : std::uint8_t { detect_edges, extract_features, classify_edges, estimate_radii, propagate };
+inline constexpr std::array<const char*, 5> stage_names{"detect_edges", "extract_features", "classify_edges",
+                                                        "estimate_radii", "propagate"};
 
 /// One frame's answer. Arrays over edges have one entry per edge pixel, in row-major order.
 struct BlurMap {
@@ -110,16 +110,16 @@ struct BlurMap {
   std::vector<std::int32_t> edges;          // (n, 2) row and column
   std::vector<float> depth_probability;     // (n) in [0, 1]
   std::vector<float> radii;                 // (n) px, by Options::labels; at depth edges that of the nearer side
-  std::vector<float> radius_deviation;      // (n) px, standard deviation of the radius
-  std::vector<float> radius_probability;    // (n) probability of the most probable level
-  std::vector<float> level_probabilities;   // (n, levels) if wanted, else empty
+  std::vector<float> radius_std;            // (n) px, standard deviation of the radius
+  std::vector<float> radius_probability;    // (n) probability of the most probable bin
+  std::vector<float> bin_probabilities;     // (n, bins) if wanted, else empty
   std::array<double, stage_names.size()> stage_ms{};
 };
 
 /// Parts of the answer that cost time and memory of their own.
 struct Wanted {
   bool expected_error = true;
-  bool level_probabilities = false;
+  bool bin_probabilities = false;
 };
 
 /// Edges of a frame on a device: those found, and those for which there was memory. The others were left out.
@@ -128,8 +128,8 @@ struct EdgeCount {
   std::int32_t kept;
 };
 
-/// Estimates blur maps of pictures of one size. Everything that a frame needs is made by the constructor.
-/// A picture without any edge gives a map of 0; with Labels::hard one without any pattern edge, too.
+/// Estimates blur maps of images of one size. Everything that a frame needs is made by the constructor.
+/// An image without any edge gives a map of 0; with Labels::hard one without any pattern edge, too.
 ///
 /// Thread safety: one estimator may be called from many threads; calls run one after the other, each on
 /// all of the estimator's threads.
@@ -141,8 +141,8 @@ class DEFOCUS_FAST_API Estimator {
   Estimator(Estimator&&) noexcept;
   Estimator& operator=(Estimator&&) noexcept;
 
-  /// Blur map of `image`, written to `out`. Throws InvalidArgument for a picture of another size, for
-  /// a float picture with NaN or values outside [0, 1], and for an `out` of another size.
+  /// Blur map of `image`, written to `out`. Throws InvalidArgument for an image of another size, for
+  /// a float image with NaN or values outside [0, 1], and for an `out` of another size.
   void estimate_into(const ImageView& image, const MapView& out);
 
   /// As above with everything that was found on the way. `edges` replaces the edge detector if its data is not null.
@@ -151,7 +151,7 @@ class DEFOCUS_FAST_API Estimator {
   void estimate(const ImageView& image, BlurMap& result, const MaskView& edges = {}, const Wanted& wanted = {});
 
   /// Device "cuda": enqueues a frame on `stream`, after the frame before it, and returns. All views are device memory
-  /// and are used until the stream has done the frame; nothing is allocated. Float pictures are not checked: the caller
+  /// and are used until the stream has done the frame; nothing is allocated. Float images are not checked: the caller
   /// sees to it that they are in [0, 1]. Edges beyond max_edges are left out, see edge_count. `expected_error` may be
   /// left out; `edges` replaces the edge detector if its data is not null. Throws InvalidArgument for views of another
   /// size or in memory that the GPU does not reach, BackendUnavailable on another device.
@@ -170,11 +170,11 @@ class DEFOCUS_FAST_API Estimator {
   int height() const;
   int width() const;
   int num_threads() const;
-  const std::string& device() const;         // "cpu" or "cuda"
-  const char* precision() const;             // "float32", "bfloat16", "float16" or "int8"
-  const char* kernels() const;               // one of available_kernels()
-  const std::string& model() const;          // name stored in the model folder
-  const std::vector<float>& levels() const;  // px, ascending
+  const std::string& device() const;              // "cpu" or "cuda"
+  const char* precision() const;                  // "float32", "bfloat16", "float16" or "int8"
+  const char* kernels() const;                    // one of available_kernels()
+  const std::string& model() const;               // name stored in the model folder
+  const std::vector<float>& radius_bins() const;  // px, ascending
 
  private:
   struct Impl;

@@ -9,8 +9,8 @@ namespace defocus_fast {
 
 enum class PixelType : std::uint8_t { uint8, float32 };
 
-/// A picture in the caller's memory, top row first; nothing is copied or owned.
-/// Strides are in bytes and may be negative (a flipped picture, or a BGR frame seen as RGB).
+/// An image in the caller's memory, top row first; nothing is copied or owned.
+/// Strides are in bytes and may be negative (a flipped image, or a BGR frame seen as RGB).
 struct ImageView {
   const void* data = nullptr;  // (height, width, channels), [0, 255] for uint8, [0, 1] for float32
   PixelType type = PixelType::uint8;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures made on the spot: textured, tied, flat and hostile ones, of awkward sizes."""
+"""Images made on the spot: textured, tied, flat and hostile ones, of awkward sizes."""
 
 from __future__ import annotations
 

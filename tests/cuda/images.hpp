@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pictures of any memory layout, and the CPU side of a comparison.
+// Images of any memory layout, and the CPU side of a comparison.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 namespace defocus_fast::test {
 
-// Under ThreadSanitizer every CUDA thread is a thread: pictures are small there.
+// Under ThreadSanitizer every CUDA thread is a thread: images are small there.
 #ifdef __SANITIZE_THREAD__
 inline constexpr bool small_pictures = true;
 #else

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures in files: photographs read as the arrays that the estimator takes, maps written for people and programs."""
+"""Images in files: photographs read as the arrays that the estimator takes, maps written for people and programs."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _UPRIGHT = {
 
 
 def read_photo(path: Path) -> NDArray[Any]:
-    """Return the picture in a file as it is meant to be seen: (H, W) or (H, W, 3), uint8, or float32 in [0, 1].
+    """Return the image in a file as it is meant to be seen: (H, W) or (H, W, 3), uint8, or float32 in [0, 1].
 
     JPEG, PNG, TIFF and WebP; of several frames the first. The EXIF orientation is applied; colour profiles are not.
     Transparent parts are laid on white. 16-bit greyscale becomes float32; 16-bit colour is read with 8 bits (Pillow).
 
     Raises:
-        OSError, ValueError: there is no such file, or none of these pictures in it, or it is cut off, or it has more
+        OSError, ValueError: there is no such file, or none of these images in it, or it is cut off, or it has more
             than 178 million pixels (Pillow's guard against decompression bombs).
         Any other error that Pillow's decoders raise on broken files.
     """
@@ -51,7 +51,7 @@ def read_photo(path: Path) -> NDArray[Any]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # Not ImageOps.exif_transpose: it also rewrites the metadata and so fails on pictures with odd tags.
+    # Not ImageOps.exif_transpose: it also rewrites the metadata and so fails on images with odd tags.
     try:
         orientation = image.getexif().get(0x0112)
     except Exception:  # unreadable metadata; the pixels are good
@@ -116,12 +116,12 @@ def write_overlay(file: IO[bytes], photo: NDArray[Any], radii: NDArray[np.float3
 
 
 _LONG_SIDE = 2048  # px, of the drawing
-_LEAST_SIDE = 240  # px, the long side of a picture in it: a smaller one is enlarged until there is something to see
+_LEAST_SIDE = 240  # px, the long side of an image in it: a smaller one is enlarged until there is something to see
 _OPACITY = 0.75  # of the colours over the grey photograph
 
 
 def draw_overlay(photo: NDArray[Any], radii: NDArray[np.float32], top: float) -> Image.Image:
-    """Return the drawing of :func:`write_overlay`: at most 2048 px, pictures side by side, or, wide ones, stacked."""
+    """Return the drawing of :func:`write_overlay`: at most 2048 px, images side by side, or, wide ones, stacked."""
     height, width = radii.shape
     stacked = width > height
     gap = 16
@@ -153,7 +153,7 @@ def draw_overlay(photo: NDArray[Any], radii: NDArray[np.float32], top: float) ->
     canvas.paste(picture, (gap, gap))
     canvas.paste(coloured, (gap, 2 * gap + size[1]) if stacked else (2 * gap + size[0], gap))
 
-    # The bar is as blended as the picture, over mid grey, so that its colours are the ones to be found there.
+    # The bar is as blended as the image, over mid grey, so that its colours are the ones to be found there.
     ramp = np.rint((_OPACITY * colours + (1 - _OPACITY) * 0.5) * 255).astype(np.uint8)[::-1, None]
     left, upper = pictures[0] + 2 * gap, gap + 2 * text_px
     canvas.paste(Image.fromarray(ramp).resize((bar_width, bar_height), Image.Resampling.NEAREST), (left, upper))
