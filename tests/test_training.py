@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from defocus_fast import Estimator, model_io  # noqa: E402
 from training import export, networks, plain_name, train, validate  # noqa: E402
-from training.synthesis import DEPTH, RADIUS_BINS, PATTERN, RADIUS_SCALE  # noqa: E402
+from training.synthesis import DEPTH, PATTERN, RADIUS_BINS, RADIUS_SCALE  # noqa: E402
 
 
 @pytest.fixture(scope="module")

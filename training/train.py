@@ -26,7 +26,7 @@ from torch import Tensor
 
 from training import existing, fraction, natural, plain_name, positive, run
 from training.networks import GRIDS, MODELS, SHARPENING, STRIDE, Fast, Tip22, read_model, sharpen
-from training.synthesis import AMBIGUOUS, DEPTH, RADIUS_BINS, NO_EDGE, PATTERN, RADIUS_SCALE
+from training.synthesis import AMBIGUOUS, DEPTH, NO_EDGE, PATTERN, RADIUS_BINS, RADIUS_SCALE
 
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere float32 is faster
 # Arguments that a resumed run shares with its beginning.
