@@ -1,14 +1,109 @@
 // SPDX-License-Identifier: Apache-2.0
-// Formulas that the CPU stages and the CUDA stages must share to the letter. Host code.
+// The arithmetic of one edge and of one pixel, which the CPU stages and the CUDA stages share to the letter; the stages
+// loop over it.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
+#include <limits>
 
-#include "defocus_fast/estimator.hpp"
+#include "defocus_fast/options.hpp"
+
+#ifdef __CUDACC__
+#define DEFOCUS_FAST_HOST_DEVICE __host__ __device__
+#else
+#define DEFOCUS_FAST_HOST_DEVICE
+#endif
 
 namespace defocus_fast {
+
+// ---- the networks' answers about one edge
+
+/// E-NET's probability makes the edge a depth edge.
+DEFOCUS_FAST_HOST_DEVICE inline bool is_depth_edge(float depth_probability, double depth_threshold) {
+  return double(depth_probability) > depth_threshold;
+}
+
+/// What B-NET says of one edge; see Edges.
+struct Reading {
+  float radius, radius_std, radius_probability;
+};
+
+/// From the probabilities of `count` radius bins.
+template <class Probability>
+DEFOCUS_FAST_HOST_DEVICE Reading read_bins(const Probability& probability, const float* radius_bins, int count,
+                                           Labels labels) {
+  int best = 0;
+  float highest = probability(0);
+  double mean = 0, square = 0;
+  for (int i = 0; i < count; ++i) {
+    const float p = probability(i);
+    if (highest < p) {  // the first of equals
+      highest = p;
+      best = i;
+    }
+    mean += double(p) * radius_bins[i];
+    square += double(p) * radius_bins[i] * radius_bins[i];
+  }
+  const double variance = square - mean * mean;
+  return {labels == Labels::hard ? radius_bins[best] : float(mean), float(std::sqrt(variance > 0 ? variance : 0.0)),
+          highest};
+}
+
+/// Even a sure answer is off by about this much, px (bins are 0.25 px apart).
+inline constexpr float radius_std_floor = 0.15f;
+
+/// In the weight of a depth edge, in place of 1 - depth probability: its blur is that of its nearer side, which is
+/// better than nothing where no pattern edge is in reach.
+inline constexpr float depth_edge_weight = 0.02f;
+
+/// How much an edge counts where radii are spread. Posterior labels: inverse variance, from the network's own deviation
+/// and the floor.
+DEFOCUS_FAST_HOST_DEVICE inline float edge_weight(Labels labels, bool depth_edge, float depth_probability,
+                                                  float radius_std) {
+  if (labels == Labels::hard) return depth_edge ? 0.0f : 1.0f;
+  const float certainty = radius_std_floor / (radius_std_floor + radius_std);
+  return (depth_edge ? depth_edge_weight : 1.0f - depth_probability) * certainty * certainty;
+}
+
+// ---- what is spread
+
+/// The three signals at one pixel: weight, and weight times the radius and times its mean square.
+struct Seed {
+  float weight, radius, square;
+};
+
+DEFOCUS_FAST_HOST_DEVICE inline Seed make_seed(float weight, float radius, float radius_std) {
+  return {weight, weight * radius, weight * (radius * radius + radius_std * radius_std)};
+}
+
+/// Of the mixture of all edges' posteriors that reaches a pixel.
+struct Mixture {
+  float mean, deviation;  // px
+};
+
+/// Of all edges, from the sums of their seeds; `unknown` is the deviation without any.
+DEFOCUS_FAST_HOST_DEVICE inline Mixture mixture_of_all(double weight, double radius, double square, float unknown) {
+  if (!(weight > 0)) return {0, unknown};
+  const double mean = radius / weight, variance = square / weight - mean * mean;
+  return {float(mean), float(std::sqrt(variance > 0 ? variance : 0.0))};
+}
+
+/// Whether edges reach a pixel whose filtered weight this is: what is smaller has lost its precision.
+DEFOCUS_FAST_HOST_DEVICE inline bool is_reached(float weight) { return weight >= std::numeric_limits<float>::min(); }
+
+DEFOCUS_FAST_HOST_DEVICE inline float mixture_deviation(const Seed& filtered, float mean) {
+  const float variance = filtered.square / filtered.weight - mean * mean;
+  return std::sqrt(variance > 0 ? variance : 0.0f);
+}
+
+/// BlurMap::expected_error, from the mixture's deviation.
+DEFOCUS_FAST_HOST_DEVICE inline float expected_error(float floor, float slope, float deviation) {
+  const float scaled = slope * deviation;
+  return std::sqrt(floor * floor + scaled * scaled);
+}
+
+// ---- the domain transform; host only
 
 /// ln of the first iteration's feedback coefficient over a distance of 1 (equations 14 and 21 of the domain transform).
 inline double log_feedback(const FilterOptions& options) {
@@ -16,19 +111,19 @@ inline double log_feedback(const FilterOptions& options) {
   return -std::sqrt(2.0) / (options.sigma_s * std::sqrt(3.0) * std::exp2(n - 1) / std::sqrt(std::exp2(2 * n) - 1));
 }
 
-/// The two filters of an image of this size: the one that makes the guide and the one that spreads the radii.
-inline std::pair<FilterOptions, FilterOptions> filters(const PropagationOptions& options, int height, int width) {
-  const double sigma_s = options.sigma_s == 0 ? std::min(height, width) / 8.0 : options.sigma_s;
-  return {{options.guide_sigma_s, options.guide_sigma_r, options.iterations},
-          {sigma_s, options.sigma_r, options.iterations}};
+/// The propagation of images of one size, with all defaults filled in.
+struct Propagation {
+  FilterOptions guide;   // makes the guide
+  FilterOptions spread;  // spreads the radii
+  double psi;            // extra distance across a depth-edge pixel
+};
+
+inline Propagation resolve(const GuideOptions& guide, const PropagationOptions& options, double sigma_r, int iterations,
+                           int height, int width) {
+  const int n = options.iterations.value_or(iterations);
+  return {{guide.sigma_s, guide.sigma_r, n},
+          {options.sigma_s.value_or(std::min(height, width) / 8.0), options.sigma_r.value_or(sigma_r), n},
+          options.psi};
 }
-
-/// Weight of an edge with Labels::posterior is (1 - depth probability) * (floor / (floor + deviation))^2: inverse
-/// variance, from the network's own deviation and what even a sure answer is off by (bins are 0.25 px apart).
-inline constexpr float deviation_floor_px = 0.15f;
-
-/// In the weight of a depth edge, in place of 1 - depth probability: its blur is that of its nearer side, which is
-/// better than nothing where no pattern edge is in reach.
-inline constexpr float depth_edge_weight = 0.02f;
 
 }  // namespace defocus_fast
