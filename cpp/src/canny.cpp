@@ -2,14 +2,17 @@
 // Canny's detector as scikit-image computes it (skimage.feature.canny with its default constant border): Gaussian
 // smoothing that ignores what lies outside, Sobel gradients, interpolated non-maximum suppression, hysteresis over
 // 8-connected pixels. Edges are equal pixel for pixel, so every rounding happens where it happens there.
+#include "canny.hpp"
+
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
 
-#include "defocus_fast/error.hpp"
-#include "stages.hpp"
+#include "image.hpp"
 
 namespace defocus_fast::cpu {
 
@@ -112,17 +115,7 @@ struct EdgeDetector::Strip {
 };
 
 std::vector<double> smoothing_kernel(const CannyOptions& options) {
-  if (!(options.sigma > 0 && options.sigma <= 64))
-    throw InvalidArgument("canny sigma: expected px in (0, 64], got " + std::to_string(options.sigma));
-  if (!(options.low >= 0 && options.low <= options.high && std::isfinite(options.high)))
-    throw InvalidArgument("canny thresholds: expected 0 <= low <= high, got low " + std::to_string(options.low) +
-                          ", high " + std::to_string(options.high));
   const std::vector<double>& given = options.smoothing;
-  if (!given.empty() &&
-      (given.size() % 2 == 0 || given.size() > 513 || !std::equal(given.begin(), given.end(), given.rbegin()) ||
-       !std::all_of(given.begin(), given.end(), [](double w) { return std::isfinite(w); })))
-    throw InvalidArgument("canny smoothing: expected an odd number of at most 513 finite weights, symmetric, got " +
-                          std::to_string(given.size()) + " that are not");
   return given.empty() ? gaussian(options.sigma) : given;
 }
 
@@ -164,7 +157,7 @@ void EdgeDetector::find_chains(const ImageView& image, std::vector<Strip<T>>& st
     else
       return kernels_.canny_float;
   }();
-  while (int(strips.size()) < workers_.count()) strips.emplace_back(width_, radius);
+  while (int(strips.size()) < workers_.slots(height_, rows_per_strip_)) strips.emplace_back(width_, radius);
 
   // scikit-image's low threshold is a C float in the thinning, the high one has the type of the array.
   const float low = options_.low == 0 ? 1e-14f : float(options_.low);

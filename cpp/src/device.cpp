@@ -7,24 +7,37 @@
 #include <filesystem>
 
 #include "defocus_fast/error.hpp"
+#include "canny.hpp"
 #include "defocus_fast/version.hpp"
+#include "estimator_impl.hpp"
+#include "options.hpp"
 
 namespace defocus_fast {
 
+namespace {
+
+std::int32_t max_edges(int height, int width, const Options& options) {
+  const std::int32_t pixels = height * width;
+  return std::min(options.max_edges.value_or(std::max(4096, pixels / 4)), pixels);
+}
+
 cuda::NetworkShapes network_shapes(const Model& model, int height, int width, const Options& options) {
   const auto type = options.precision == Precision::float16 ? cuda::TensorType::float16 : cuda::TensorType::float32;
+  const std::int32_t edges = max_edges(height, width, options);
   // Larger tiles compute fewer features twice, larger batches launch less often, and both cost more memory (tip22's
   // first layer has 390 kB a patch).
-  if (options.evaluation == Evaluation::patch) return {type, 0, 0, std::min(options.max_edges, 256), Evaluation::patch};
+  if (options.evaluation == Evaluation::patch) return {type, 0, 0, std::min(edges, 256), Evaluation::patch};
   const bool cells = model.architecture == Architecture::cells;
   const int most = cells ? 1536 : 512, most_edges = cells ? 65536 : 16384, margin = network_margin(model);
   return {type, tile_side(model, height, most) + 2 * margin, tile_side(model, width, most) + 2 * margin,
-          std::min(options.max_edges, most_edges), Evaluation::shared};
+          std::min(edges, most_edges), Evaluation::shared};
 }
+
+}  // namespace
 
 std::unique_ptr<Device> make_device(const DeviceSetup& setup) {
   Dl_info library{};
-  dladdr(reinterpret_cast<const void*>(&network_shapes), &library);
+  dladdr(reinterpret_cast<const void*>(&make_device), &library);
   const std::filesystem::path file =
       std::filesystem::canonical(library.dli_fname).parent_path() / "libdefocus_fast_cuda.so";
   if (!std::filesystem::exists(file))
@@ -36,6 +49,42 @@ std::unique_ptr<Device> make_device(const DeviceSetup& setup) {
     throw BackendUnavailable("device: the CUDA part of this library cannot be loaded: " + std::string(dlerror()));
   return std::unique_ptr<Device>(
       reinterpret_cast<decltype(&defocus_fast_make_device)>(make)(DEFOCUS_FAST_VERSION, setup));
+}
+
+/// Frames on the device; the stages are in cuda/estimator.cu.
+struct Estimator::Cuda : Impl {
+  Cuda(int height_, int width_, const Options& options_) : Impl(height_, width_, options_, "cuda") {
+    if (options.precision == Precision::bfloat16 || options.precision == Precision::int8)
+      throw BackendUnavailable(std::string("precision: ") + precision_name(options.precision) +
+                               " needs device cpu; accepted on device cuda: float32, float16, auto");
+    if (options.precision == Precision::float16) precision = Precision::float16;
+    DeviceSetup setup{height,
+                      width,
+                      options,
+                      model,
+                      depth_threshold,
+                      propagation,
+                      max_edges(height, width, options),
+                      network_shapes(*model, height, width, options)};
+    setup.options.canny.smoothing = cpu::smoothing_kernel(options.canny);
+    gpu = make_device(setup);
+  }
+
+  void run(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) override {
+    gpu->estimate(image, out, result, frame);
+  }
+  Device& on_device() override { return *gpu; }
+
+  std::unique_ptr<Device> gpu;
+};
+
+std::unique_ptr<Estimator::Impl> Estimator::Impl::on_cuda(int height, int width, const Options& options) {
+  return std::make_unique<Cuda>(height, width, options);
+}
+
+cuda::NetworkShapes cuda::network_shapes(int height, int width, const Options& options) {
+  check(height, width, options);
+  return defocus_fast::network_shapes(*load_model_for(options), height, width, options);
 }
 
 }  // namespace defocus_fast

@@ -7,6 +7,7 @@
 
 #include "defocus_fast/estimator.hpp"
 #include "defocus_fast/networks.hpp"
+#include "formulas.hpp"
 #include "model.hpp"
 
 namespace defocus_fast {
@@ -14,7 +15,8 @@ namespace defocus_fast {
 /// One frame in device memory.
 struct DeviceFrame {
   ImageView image;
-  MaskView edges;                      // replaces the edge detector if its data is not null
+  MaskView edges;  // replaces the edge detector if its data is not null
+  int edge_stride = 1;
   MapView out;                         // px
   MapView expected_error = {};         // px, if its data is not null
   float* bin_probabilities = nullptr;  // (max_edges, bins), may be null
@@ -26,8 +28,10 @@ struct DeviceFrame {
 struct DeviceSetup {
   int height, width;
   Options options;
-  Model model;
+  std::shared_ptr<const Model> model;
   double depth_threshold;
+  Propagation propagation;
+  std::int32_t max_edges;
   cuda::NetworkShapes shapes;
 };
 
@@ -39,9 +43,8 @@ class Device {
   virtual void enqueue(const DeviceFrame& frame, cuda::Stream stream) = 0;
   /// Waits for the last frame.
   virtual EdgeCount edge_count(cuda::Stream stream) = 0;
-  /// The same from and to host memory; waits for the answer. Fills all of `result` that `wanted` names but the map.
-  virtual void estimate(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
-                        const Wanted& wanted) = 0;
+  /// The same from and to host memory; waits for the answer. Fills all of `result` that `frame` asks for but the map.
+  virtual void estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) = 0;
   // As Estimator's.
   virtual std::shared_ptr<float> make_map() = 0;
   virtual void order(cuda::Stream before, cuda::Stream after) = 0;
@@ -50,9 +53,6 @@ class Device {
 
 /// The CUDA part's only symbol. Throws BackendUnavailable, which says what is missing.
 extern "C" Device* defocus_fast_make_device(const char* version, const DeviceSetup& setup);
-
-/// What the networks are asked for by an estimator of this size.
-cuda::NetworkShapes network_shapes(const Model& model, int height, int width, const Options& options);
 
 /// Loads the CUDA part from beside this library. Throws BackendUnavailable, which says what is missing.
 std::unique_ptr<Device> make_device(const DeviceSetup& setup);

@@ -3,6 +3,8 @@
 // on it (section III-C of the paper). Iteration i has sigma_i = sigma_s * sqrt(3) * 2^(n - i) / sqrt(4^n - 1), half
 // of the one before; the feedback coefficient exp(-sqrt(2) / sigma_i)^d is therefore squared from one iteration
 // to the next, and one exponential per pixel and direction serves all of them.
+#include "domain_transform.hpp"
+
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -13,9 +15,7 @@
 #include <new>
 #include <numeric>
 
-#include "defocus_fast/error.hpp"
-#include "formulas.hpp"
-#include "stages.hpp"
+#include "image.hpp"
 
 namespace defocus_fast::cpu {
 
@@ -34,22 +34,6 @@ double sum(const float* row, std::ptrdiff_t pitch) {
 }
 
 }  // namespace
-
-void check(const FilterOptions& options, const std::string& prefix) {
-  for (const auto& [name, value] : {std::pair{"sigma_s", options.sigma_s}, {"sigma_r", options.sigma_r}})
-    if (!(value > 0 && std::isfinite(value)))
-      throw InvalidArgument(prefix + name + ": expected a finite number > 0, got " + std::to_string(value));
-  if (options.iterations < 1 || options.iterations > 16)
-    throw InvalidArgument("iterations: expected 1 to 16, got " + std::to_string(options.iterations));
-}
-
-void check(const PropagationOptions& options, int height, int width) {
-  if (!(options.psi >= 0 && std::isfinite(options.psi)))
-    throw InvalidArgument("psi: expected a finite number >= 0, got " + std::to_string(options.psi));
-  const auto [guide, filter] = filters(options, height, width);
-  check(guide, "guide_");
-  check(filter);
-}
 
 // An odd number of blocks from row to row: with powers of two the rows of a column would share few sets of the cache.
 Plane::Plane(int height, int width) : pitch_((((width + row_padding - 1) / row_padding) | 1) * row_padding) {
@@ -80,7 +64,7 @@ DomainTransform::DomainTransform(int height, int width, const Kernels& kernels, 
       vy_(height, width),
       sums_(std::size_t(height)) {
   for (int i = 0; i < 3; ++i) signals_.emplace_back(height, width);
-  scratch_.resize(std::size_t(workers.count()));
+  scratch_.resize(std::size_t(workers.slots(height, lanes)));
   for (auto& scratch : scratch_) scratch.resize((1 + signals_.size()) * std::size_t(width) * lanes);
 }
 
@@ -154,10 +138,9 @@ void DomainTransform::filter(int count, int iterations) {
   }
 }
 
-void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options) {
+void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const Propagation& options) {
   // |I'| is summed over red, green and blue; a grey image is three equal channels.
   const double channels = image.channels == 1 ? 3 : 1;
-  const auto [guide, final] = filters(options, height_, width_);
   // Rows are loaded where they are first filtered. The one above may have been filtered by then: it is loaded again.
   const auto prepare = [&](int begin, int end, int slot) {
     std::array<float*, 3> above{};
@@ -166,20 +149,22 @@ void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, c
     if (begin > 0) load_row(image, begin - 1, 0, width_, above.data());
     load_rows(image, begin, end);
     set_feedback_rows(begin, end, {above[0], above[1], above[2]}, image.channels,
-                      channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0);
+                      channels * options.guide.sigma_s / options.guide.sigma_r, options.guide, nullptr, 0);
   };
-  for (int i = 0; i < guide.iterations; ++i) {
+  for (int i = 0; i < options.guide.iterations; ++i) {
     if (i == 0)
       filter_rows(image.channels, i, prepare);
     else
       filter_rows(image.channels, i, as_they_are);
     filter_columns(image.channels, i, as_they_are);
   }
-  set_feedback(image.channels, channels * final.sigma_s / final.sigma_r, final, depth, options.psi);
+  set_feedback(image.channels, channels * options.spread.sigma_s / options.spread.sigma_r, options.spread, depth,
+               options.psi);
 }
 
-void DomainTransform::spread(const PropagationOptions& options, const Seed& seed, const MapView& out, float* deviation,
-                             float unknown) {
+void DomainTransform::propagate(const ImageView& image, const std::uint8_t* depth, const Propagation& options,
+                                const SeedRow& seed, const MapView& out, float* deviation, float unknown) {
+  guide(image, depth, options);
   const int count = deviation ? 3 : 2;
   const auto prepare = [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y) {
@@ -190,22 +175,21 @@ void DomainTransform::spread(const PropagationOptions& options, const Seed& seed
       for (int s = 0; s < count; ++s) sums_[std::size_t(y)][std::size_t(s)] = sum(signal(s).row(y), signal(s).pitch());
     }
   };
-  float fallback = 0, fallback_deviation = unknown;
+  Mixture of_all{};
   const auto finish = [&](int begin, int end) {
     for (int y = 0; y < height_; ++y) {
       const float *radii = signal(0).row(y), *weights = signal(1).row(y), *squares = signal(2).row(y);
       float* const deviations = deviation ? deviation + std::ptrdiff_t(y) * width_ : nullptr;
       for (int x = begin; x < end; ++x) {
-        const bool reached = weights[x] >= std::numeric_limits<float>::min();
-        const float mean = reached ? radii[x] / weights[x] : fallback;
+        const bool reached = is_reached(weights[x]);
+        const float mean = reached ? radii[x] / weights[x] : of_all.mean;
         *out.at(y, x) = mean;
         if (deviations)
-          deviations[x] =
-              reached ? std::sqrt(std::max(0.0f, squares[x] / weights[x] - mean * mean)) : fallback_deviation;
+          deviations[x] = reached ? mixture_deviation({weights[x], radii[x], squares[x]}, mean) : of_all.deviation;
       }
     }
   };
-  for (int i = 0; i < options.iterations; ++i) {
+  for (int i = 0; i < options.spread.iterations; ++i) {
     if (i > 0) {
       filter_rows(count, i, as_they_are);
     } else {
@@ -213,24 +197,13 @@ void DomainTransform::spread(const PropagationOptions& options, const Seed& seed
       std::array<double, 3> total{};
       for (const auto& row : sums_)
         for (std::size_t s = 0; s < total.size(); ++s) total[s] += row[s];
-      if (total[1] > 0) {
-        const double mean = total[0] / total[1];
-        fallback = float(mean);
-        fallback_deviation = float(std::sqrt(std::max(0.0, total[2] / total[1] - mean * mean)));
-      }
+      of_all = mixture_of_all(total[1], total[0], total[2], unknown);
     }
-    if (i + 1 < options.iterations)
+    if (i + 1 < options.spread.iterations)
       filter_columns(count, i, as_they_are);
     else
       filter_columns(count, i, finish);
   }
-}
-
-void propagate(DomainTransform& transform, const ImageView& image, const std::uint8_t* depth,
-               const PropagationOptions& options, const Seed& seed, const MapView& out, float* deviation,
-               float unknown) {
-  transform.guide(image, depth, options);
-  transform.spread(options, seed, out, deviation, unknown);
 }
 
 }  // namespace defocus_fast::cpu

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "image.hpp"
+
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <limits>
 #include <sstream>
 
 #include "defocus_fast/error.hpp"
-#include "stages.hpp"
+#include "model.hpp"
+#include "stored.hpp"
 
 namespace defocus_fast::cpu {
 
@@ -28,6 +32,22 @@ void load_row_of(const ImageView& image, int y, int x0, int n, float* const* cha
     for (int i = 0; i < begin; ++i) out[i] = convert(value_at<T>(image, y, reflect(x0 + i, image.width), c));
     for (int i = begin; i < end; ++i) out[i] = convert(value_at<T>(image, y, x0 + i, c));
     for (int i = end; i < n; ++i) out[i] = convert(value_at<T>(image, y, reflect(x0 + i, image.width), c));
+  }
+}
+
+/// Calls use(x, value of each channel) for `n` pixels of row y from column x0 on, a part of the row at a time.
+template <class Use>
+void for_pixels(const ImageView& image, int y, int x0, int n, const Use& use) {
+  constexpr int part = 256;
+  std::array<std::array<float, part>, 3> values;
+  float* const channels[]{values[0].data(), values[1].data(), values[2].data()};
+  const std::size_t green = image.channels == 1 ? 0 : 1, blue = image.channels == 1 ? 0 : 2;
+  for (int begin = 0; begin < n; begin += part) {
+    const int count = std::min(part, n - begin);
+    load_row(image, reflect(y, image.height), x0 + begin, count, channels);
+    for (int x = 0; x < count; ++x)
+      use(begin + x,
+          std::array{values[0][std::size_t(x)], values[green][std::size_t(x)], values[blue][std::size_t(x)]});
   }
 }
 
@@ -122,5 +142,28 @@ int reflect(int i, int n) {
   i = (i % period + period) % period;
   return i < n ? i : period - 1 - i;
 }
+
+template <class T>
+void extract_pixels(const ImageView& image, int y0, int x0, int rows, int n, int stride, T* out) {
+  for (int y = 0; y < rows; ++y, out += std::ptrdiff_t(n) * stride)
+    for_pixels(image, y0 + y, x0, n, [&](int x, const std::array<float, 3>& pixel) {
+      for (std::size_t c = 0; c < 3; ++c) out[std::ptrdiff_t(x) * stride + std::ptrdiff_t(c)] = stored<T>(pixel[c]);
+    });
+}
+template void extract_pixels(const ImageView&, int, int, int, int, int, float*);
+template void extract_pixels(const ImageView&, int, int, int, int, int, std::uint16_t*);
+template void extract_pixels(const ImageView&, int, int, int, int, int, std::uint8_t*);
+
+template <class T>
+void extract_cells(const ImageView& image, int y0, int x0, int n, int stride, T* out) {
+  for (int y = 0; y < cell; ++y)
+    for_pixels(image, y0 + y, x0, n * cell, [&](int x, const std::array<float, 3>& pixel) {
+      T* to = out + std::ptrdiff_t(x / cell) * stride + (y * cell + x % cell) * 3;
+      for (std::size_t c = 0; c < 3; ++c) to[c] = stored<T>(pixel[c]);
+    });
+}
+template void extract_cells(const ImageView&, int, int, int, int, float*);
+template void extract_cells(const ImageView&, int, int, int, int, std::uint16_t*);
+template void extract_cells(const ImageView&, int, int, int, int, std::uint8_t*);
 
 }  // namespace defocus_fast::cpu

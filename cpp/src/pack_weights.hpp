@@ -3,10 +3,11 @@
 
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <vector>
 
 #include "kernels.hpp"
-#include "stages.hpp"
+#include "stored.hpp"
 
 namespace defocus_fast::cpu {
 

@@ -41,6 +41,8 @@ struct CannyOptions {
   /// the C library's in the last bit on some CPUs, and scikit-image decides ties by it: the Python package passes
   /// NumPy's kernel.
   std::vector<double> smoothing;
+
+  bool operator==(const CannyOptions&) const = default;
 };
 
 /// The recursive domain transform's parameters (Gastal and Oliveira 2011, equations 14 and 21).

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "formulas.hpp"
+#include "kernels.hpp"
+#include "workers.hpp"
+
+namespace defocus_fast::cpu {
+
+/// A float image in memory that the recursive passes can read beyond the right border.
+class Plane {
+ public:
+  Plane(int height, int width);
+  float* row(int y) { return data_.get() + row_padding + y * pitch_; }
+  std::ptrdiff_t pitch() const { return pitch_; }  // in floats
+
+ private:
+  struct Free {
+    void operator()(float* data) const;
+  };
+  std::ptrdiff_t pitch_;
+  std::unique_ptr<float[], Free> data_;
+};
+
+/// What a seed writes into cleared rows, at edges only: Seed's members; the squares may be null.
+struct SeedRows {
+  float *weights, *radii, *squares;
+
+  void set(int x, const Seed& seed) const {
+    weights[x] = seed.weight;
+    radii[x] = seed.radius;
+    if (squares) squares[x] = seed.square;
+  }
+};
+/// Called once for every row, by several threads at once.
+using SeedRow = std::function<void(int y, const SeedRows& rows)>;
+
+/// The recursive filter of images of one size, and the propagation built on it.
+class DomainTransform {
+ public:
+  DomainTransform(int height, int width, const Kernels& kernels, Workers& workers);
+
+  /// Three planes, of which filter() takes the first few.
+  Plane& signal(int i) { return signals_[static_cast<std::size_t>(i)]; }
+  /// Loads the image's channels into the signals: uint8 divided by 255, float as it is.
+  void load(const ImageView& image);
+  /// Sets the coefficients from the first `channels` (1 or 3) signals. `slope` multiplies the sum over channels of
+  /// |I'|; `depth` (height, width) may be null.
+  void set_feedback(int channels, double slope, const FilterOptions& options, const std::uint8_t* depth, double psi);
+  /// Filters the first `count` signals in place.
+  void filter(int count, int iterations);
+
+  /// Section III-C: out = F(radii) / F(weights) of the seeds, F with the coefficients of the guide and of `depth`
+  /// (height, width) and, unless null, deviation (height, width) of the mixture. Pixels that no seed reaches get
+  /// those of all seeds; 0 and `unknown` without any.
+  void propagate(const ImageView& image, const std::uint8_t* depth, const Propagation& options, const SeedRow& seed,
+                 const MapView& out, float* deviation = nullptr, float unknown = 0);
+
+ private:
+  void guide(const ImageView& image, const std::uint8_t* depth, const Propagation& options);
+  void load_rows(const ImageView& image, int begin, int end);
+  /// `above`: the signals' row before `begin`.
+  void set_feedback_rows(int begin, int end, const std::array<const float*, 3>& above, int channels, double slope,
+                         const FilterOptions& options, const std::uint8_t* depth, double psi);
+  /// prepare(begin, end, slot) is called for rows before they are read, finish(begin, end) for columns that are done.
+  template <class Prepare>
+  void filter_rows(int count, int iteration, const Prepare& prepare);
+  template <class Finish>
+  void filter_columns(int count, int iteration, const Finish& finish);
+
+  int height_, width_;
+  const Kernels& kernels_;
+  Workers& workers_;
+  Plane vx_, vy_;
+  std::vector<Plane> signals_;
+  std::vector<std::vector<float>> scratch_;  // one per slot
+  std::vector<std::array<double, 3>> sums_;  // of the seeds in each row
+};
+
+}  // namespace defocus_fast::cpu

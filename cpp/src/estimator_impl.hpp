@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the estimators of both devices have in common.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "defocus_fast/estimator.hpp"
+#include "device.hpp"
+#include "formulas.hpp"
+#include "kernels.hpp"
+#include "model.hpp"
+#include "workers.hpp"
+
+namespace defocus_fast {
+
+/// The model that these options name. Throws InvalidArgument or ModelError if they do not fit together.
+std::shared_ptr<const Model> load_model_for(const Options& options);
+
+struct Estimator::Impl {
+  Impl(int height, int width, const Options& options, const char* device);
+  virtual ~Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  static std::unique_ptr<Impl> on_cpu(int height, int width, const Options& options);
+  static std::unique_ptr<Impl> on_cuda(int height, int width, const Options& options);
+
+  /// Checks the arguments, and runs the frame.
+  void estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame);
+  virtual void run(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) = 0;
+  /// Throws BackendUnavailable on the CPU.
+  virtual Device& on_device();
+
+  const int height, width;
+  const Options options;
+  const std::string device;
+  const Kernels& kernels;
+  Workers workers;
+  const std::shared_ptr<const Model> model;
+  const double depth_threshold;
+  const Propagation propagation;
+  Precision precision = Precision::float32;
+  BlurMap scratch;  // what estimate_into finds on the way
+  std::mutex mutex;
+  std::atomic<std::thread::id> at_work;  // the thread that holds it
+};
+
+}  // namespace defocus_fast

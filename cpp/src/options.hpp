@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What arguments may be. Each check throws InvalidArgument, which says what was got and what is accepted.
+#pragma once
+
+#include <string>
+
+#include "defocus_fast/options.hpp"
+
+namespace defocus_fast {
+
+/// Everything but the model.
+void check(int height, int width, const Options& options);
+void check(const CannyOptions& options);
+void check(const FilterOptions& options);
+void check(const GuideOptions& guide, const PropagationOptions& propagation);
+void check(const FrameOptions& frame, int height, int width);
+void check_threads(int num_threads);
+
+void check_size(const void* data, int got_height, int got_width, const char* name, int height, int width);
+template <class View>
+void check_size(const View& view, const char* name, int height, int width) {
+  check_size(view.data, view.height, view.width, name, height, width);
+}
+/// Also unless every pixel of `out` has memory of its own.
+void check_out(const MapView& out, const char* name, int height, int width);
+
+const char* precision_name(Precision precision);
+
+}  // namespace defocus_fast
