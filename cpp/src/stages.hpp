@@ -21,12 +21,6 @@
 
 namespace defocus_fast {
 
-/// Reads a model by name or folder. Throws ModelError.
-Model load_model(const std::string& name_or_folder);
-
-/// The named float constants of one of the model's graphs. Throws ModelError.
-std::map<std::string, std::vector<float>> read_weights(const std::filesystem::path& onnx_file);
-
 /// A float as it is stored: itself, or the nearest bf16 (ties to even) in uint16_t; in [0, 1] in 255 steps in uint8_t;
 /// or the nearest integer in int8_t.
 template <class T>
