@@ -26,7 +26,7 @@ struct DeviceFrame {
 struct DeviceSetup {
   int height, width;
   Options options;
-  Model model;
+  std::shared_ptr<const Model> model;
   double depth_threshold;
   cuda::NetworkShapes shapes;
 };

@@ -147,9 +147,11 @@ struct Estimator::Impl {
         device(device_),
         kernels(select_kernels(options.kernels.c_str())),
         workers(options.num_threads),
-        model(check_model(load_model(options.model), options)),
+        model(load_model(options.model)),
         depth_threshold(
-            options.depth_threshold.value_or(options.labels == Labels::hard ? 0.5 : model.depth_threshold)) {}
+            options.depth_threshold.value_or(options.labels == Labels::hard ? 0.5 : model->depth_threshold)) {
+    check_model(*model, options);
+  }
   virtual ~Impl() = default;
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
@@ -178,7 +180,7 @@ struct Estimator::Impl {
   const std::string device;
   const Kernels& kernels;
   Workers workers;
-  const Model model;
+  const std::shared_ptr<const Model> model;
   const double depth_threshold;
   Precision precision = Precision::float32;
   BlurMap scratch;  // what estimate_into finds on the way
@@ -214,14 +216,9 @@ struct Estimator::Cuda : Impl {
       throw BackendUnavailable(std::string("precision: ") + precision_name(options.precision) +
                                " needs device cpu; accepted on device cuda: float32, float16, auto");
     if (options.precision == Precision::float16) precision = Precision::float16;
-    DeviceSetup setup{height, width, options, model, depth_threshold, network_shapes(model, height, width, options)};
+    DeviceSetup setup{height, width, options, model, depth_threshold, network_shapes(*model, height, width, options)};
     setup.options.canny.smoothing = cpu::smoothing_kernel(options.canny);
     gpu = make_device(setup);
-    // Memory on the device is sized by model.txt: the CPU's networks refuse weights of other sizes.
-    if (setup.shapes.evaluation == Evaluation::patch)
-      cpu::PatchNetworks::check(model);
-    else
-      SharedNetworks<float>(model, *kernels.networks_float, *kernels.networks_float, kernels, workers, {cell, cell});
   }
 
   void run(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
@@ -242,15 +239,15 @@ struct Estimator::Cpu : Impl {
     const auto* const bf16 = bf16_networks(kernels);
     const auto* const int8 = int8_networks(kernels);
     precision = choose(options.precision, bf16 != nullptr, int8 != nullptr);
-    tile = tile_size(model, height, width, precision);
+    tile = tile_size(*model, height, width, precision);
     if (precision == Precision::int8 && options.evaluation == Evaluation::patch)
       throw InvalidArgument("evaluation: patch has no precision int8; accepted: auto, shared");
-    if (options.evaluation != Evaluation::shared && model.architecture == Architecture::tip22 &&
+    if (options.evaluation != Evaluation::shared && model->architecture == Architecture::tip22 &&
         precision != Precision::int8)
-      patches.emplace(model, precision, workers.count());
+      patches.emplace(*model, precision, workers.count());
     if (options.evaluation == Evaluation::patch) return;
     const auto share = [&]<class T>(const auto& trunk_kernels, const NetworkKernels<T>& head_kernels) {
-      shared.emplace<SharedNetworks<T>>(model, trunk_kernels, head_kernels, kernels, workers, tile);
+      shared.emplace<SharedNetworks<T>>(*model, trunk_kernels, head_kernels, kernels, workers, tile);
     };
     if (precision == Precision::int8)
       bf16 ? share(*int8, *bf16) : share(*int8, *kernels.networks_float);
@@ -320,7 +317,7 @@ void Estimator::Cpu::detect_edges(const ImageView& image, const MaskView& edges,
         if (y % stride != 0 || x % stride != 0)
           result.pattern_edges[std::size_t(y) * std::size_t(width) + std::size_t(x)] = 0;
   list_edges(result);
-  result.bin_probabilities.assign(wanted.bin_probabilities ? result.radii.size() * model.radius_bins.size() : 0, 0.0f);
+  result.bin_probabilities.assign(wanted.bin_probabilities ? result.radii.size() * model->radius_bins.size() : 0, 0.0f);
 }
 
 void Estimator::Cpu::list_edges(BlurMap& result) {
@@ -390,15 +387,16 @@ void Estimator::Cpu::read_tile(const ImageView& image, int y0, int x0, BlurMap& 
   }
 
   StageTimer timer(result, Stage::estimate_radii);
-  const std::size_t bins = model.radius_bins.size();
+  const std::size_t bins = model->radius_bins.size();
   evaluate(Head::blur, by_patch, image, y0, x0, result, [&](std::size_t i, const float* probability) {
     const float* best = std::max_element(probability, probability + bins);
     double mean = 0, square = 0;
     for (std::size_t k = 0; k < bins; ++k) {
-      mean += double(probability[k]) * model.radius_bins[k];
-      square += double(probability[k]) * model.radius_bins[k] * model.radius_bins[k];
+      mean += double(probability[k]) * model->radius_bins[k];
+      square += double(probability[k]) * model->radius_bins[k] * model->radius_bins[k];
     }
-    result.radii[i] = options.labels == Labels::hard ? model.radius_bins[std::size_t(best - probability)] : float(mean);
+    result.radii[i] =
+        options.labels == Labels::hard ? model->radius_bins[std::size_t(best - probability)] : float(mean);
     result.radius_std[i] = float(std::sqrt(std::max(0.0, square - mean * mean)));
     result.radius_probability[i] = *best;
     if (wanted.bin_probabilities) std::copy_n(probability, bins, result.bin_probabilities.data() + i * bins);
@@ -428,7 +426,7 @@ void Estimator::Cpu::evaluate(Head head, bool by_patch, const ImageView& image, 
     });
     return;
   }
-  const std::size_t outputs = head == Head::edge ? 2 : model.radius_bins.size();
+  const std::size_t outputs = head == Head::edge ? 2 : model->radius_bins.size();
   for (int first = 0; first < total; first += patches->batch) {
     const int count = std::min(patches->batch, total - first);
     const std::array<float*, 3> crops = patches->crops(head);
@@ -436,7 +434,7 @@ void Estimator::Cpu::evaluate(Head head, bool by_patch, const ImageView& image, 
       const std::size_t edge = std::size_t(selection[std::size_t(first + k)]);
       std::array<float*, 3> of_edge = crops;
       for (std::size_t i = 0; i < 3; ++i) of_edge[i] += k * 3 * crop_sizes[i] * crop_sizes[i];
-      cpu::extract_patches(image, result.edges[2 * edge], result.edges[2 * edge + 1], model.crop_offset, of_edge);
+      cpu::extract_patches(image, result.edges[2 * edge], result.edges[2 * edge + 1], model->crop_offset, of_edge);
     });
     const float* probabilities = patches->predict(head);
     for (int k = 0; k < count; ++k)
@@ -466,16 +464,16 @@ void Estimator::Cpu::propagate(const ImageView& image, BlurMap& result, const Ma
   float* const errors = wanted.expected_error ? result.expected_error.data() : nullptr;
   // By reference: a copy of what it captures would be allocated.
   cpu::propagate(domain_transform, image, result.depth_edges.data(), options.propagation, std::ref(seed), out, errors,
-                 model.radius_bins.back());
+                 model->radius_bins.back());
   if (!errors) return;
-  const float floor = float(model.error_floor), slope = float(model.error_slope);
+  const float floor = float(model->error_floor), slope = float(model->error_slope);
   workers.for_ranges(height * width, 1 << 16, [&](int begin, int end, int) {
     for (int i = begin; i < end; ++i) errors[i] = std::sqrt(floor * floor + slope * errors[i] * (slope * errors[i]));
   });
 }
 
 cuda::NetworkShapes cuda::network_shapes(int height, int width, const Options& options) {
-  return defocus_fast::network_shapes(check_model(load_model(options.model), options), height, width,
+  return defocus_fast::network_shapes(check_model(*load_model(options.model), options), height, width,
                                       check(height, width, options));
 }
 
@@ -532,8 +530,8 @@ int Estimator::num_threads() const { return impl_->workers.count(); }
 const std::string& Estimator::device() const { return impl_->device; }
 const char* Estimator::precision() const { return precision_name(impl_->precision); }
 const char* Estimator::kernels() const { return impl_->kernels.name; }
-const std::string& Estimator::model() const { return impl_->model.name; }
-const std::vector<float>& Estimator::radius_bins() const { return impl_->model.radius_bins; }
+const std::string& Estimator::model() const { return impl_->model->name; }
+const std::vector<float>& Estimator::radius_bins() const { return impl_->model->radius_bins; }
 
 void detect_edges(const ImageView& image, const CannyOptions& options, std::uint8_t* mask, int num_threads,
                   const std::string& kernels) {

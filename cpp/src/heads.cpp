@@ -46,18 +46,13 @@ Heads<T>::Heads(const Model& model, const NetworkKernels<T>& network_kernels, co
   int largest = edge_size_;
   for (const Head head : {Head::edge, Head::blur}) {
     const std::string name = head == Head::edge ? "edge" : "blur";
-    const auto weights = read_weights(model.folder / (name + "_head.onnx"));
-    const auto values = [&](const std::string& key, std::size_t count) -> const std::vector<float>& {
-      const auto found = weights.find(name + '.' + key);
-      if (found == weights.end() || (count != 0 && found->second.size() != count))
-        throw ModelError("model: \"" + name + '.' + key + "\" is missing or of the wrong size");
-      return found->second;
-    };
+    const auto values = [&](const std::string& key) { return model.weight(name + '.' + key).values; };
     /// Of a convolution whose filters have `taps` elements.
     const auto filters = [&](const std::string& key, std::size_t taps) {
       const std::size_t features = std::size_t(model.width);
-      return [&w = values(key, features * features * taps), features, taps](
-                 std::size_t o, std::size_t tap, std::size_t c) { return w[(o * features + c) * taps + tap]; };
+      return [w = values(key), features, taps](std::size_t o, std::size_t tap, std::size_t c) {
+        return w[(o * features + c) * taps + tap];
+      };
     };
     std::vector<Layer>& layers = layers_[std::size_t(head)];
     int channels = model.width, pitch = edge_size_;  // that the layer reads, without padding, and from edge to edge
@@ -85,20 +80,17 @@ Heads<T>::Heads(const Model& model, const NetworkKernels<T>& network_kernels, co
       add(model.width, inner, filters("conv3", inner.size()));
       add(model.width, {0}, filters("conv4", 1));
     }
-    for (int i = 1; weights.contains(name + ".dense" + std::to_string(i) + ".weight"); ++i) {
+    for (int i = 1; model.tensors.contains(name + ".dense" + std::to_string(i) + ".weight"); ++i) {
       const std::string key = "dense" + std::to_string(i);
-      const auto& bias = values(key + ".bias", 0);
+      const auto bias = values(key + ".bias");
       const std::size_t outputs = bias.size();
-      const auto& w = values(key + ".weight", std::size_t(channels) * outputs);
+      const auto w = values(key + ".weight");
       Layer& layer =
           add(int(outputs), {0}, [&](std::size_t o, std::size_t, std::size_t c) { return w[c * outputs + o]; });
       layer.bias.assign(bias.begin(), bias.end());
       layer.bias.resize(std::size_t(layer.outputs));
     }
     const int answers = head == Head::edge ? 2 : levels_;
-    if (layers.empty() || channels != answers)
-      throw ModelError("model: expected " + std::to_string(answers) + " answers of \"" + name + "_head\", got " +
-                       std::to_string(channels));
     // Of no probability.
     std::fill(layers.back().bias.begin() + answers, layers.back().bias.end(), -1e30f);
     pitch_[std::size_t(head)] = layers.back().outputs;

@@ -128,15 +128,3 @@ const float* PatchNetworks::predict(Head head) {
 }
 
 }  // namespace defocus_fast::cpu
-
-namespace defocus_fast {
-
-std::map<std::string, std::vector<float>> read_weights(const std::filesystem::path& onnx_file) {
-  try {
-    return cpu::weights_of(*ov::Core().read_model(onnx_file.string()), onnx_file);
-  } catch (const ov::Exception& error) {
-    throw ModelError(onnx_file.string() + ": OpenVINO cannot read this model: " + error.what());
-  }
-}
-
-}  // namespace defocus_fast

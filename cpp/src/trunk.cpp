@@ -52,20 +52,19 @@ class ListedConvolutions : public Trunk<T> {
   };
 
   /// `image_inputs` values of the image at every pixel of the grid, stored as `image_channels`, an even number.
-  ListedConvolutions(const Model& model, const NetworkKernels<Hidden>& kernels_, Workers& workers_, int rows,
+  ListedConvolutions(const Model& model_, const NetworkKernels<Hidden>& kernels_, Workers& workers_, int rows,
                      int pitch_, int guard_, int image_inputs_, int image_channels_)
       : kernels(kernels_),
         workers(workers_),
-        width(model.width),
-        channels(padded_features(model.width)),
+        width(model_.width),
+        channels(padded_features(model_.width)),
         pitch(pitch_),
         pixel_count(rows * pitch_),
         guard(guard_),
         image_inputs(image_inputs_),
         image_channels(image_channels_),
         image(std::size_t(pixel_count) * std::size_t(image_channels_)),
-        ranges(model.ranges),
-        weights(read_weights(model.folder / "trunk.onnx")),
+        model(model_),
         zeros(std::size_t(channels)),
         scratch(std::size_t(workers_.count())) {}
 
@@ -76,13 +75,14 @@ class ListedConvolutions : public Trunk<T> {
 
   Layer layer(const std::string& name, const std::vector<Source>& sources, int kernel, int dilation,
               Output output = Output::hidden) {
+    return layer(name, model.weight(name).values, sources, kernel, dilation, output);
+  }
+  Layer layer(const std::string& name, std::span<const float> values, const std::vector<Source>& sources, int kernel,
+              int dilation, Output output) {
     const bool first = sources[0].plane == &image;
     const std::size_t real = std::size_t(first ? image_inputs : width);
     const std::size_t inputs = std::size_t(first ? image_channels : channels);
     const std::size_t area = std::size_t(kernel * kernel), outputs = std::size_t(width);
-    const auto found = weights.find(name);
-    if (found == weights.end() || found->second.size() != outputs * real * sources.size() * area)
-      throw ModelError("model: \"" + name + "\" is missing or of the wrong size");
     Layer result{{}, {}, {}, int(inputs), output != Output::sums, sources, dilation, {}};
     for (const Source& source : sources)
       for (int k = 0; k < kernel * kernel; ++k) {
@@ -92,7 +92,7 @@ class ListedConvolutions : public Trunk<T> {
       }
     const auto weight = [&](std::size_t o, std::size_t tap, std::size_t c) {
       const std::size_t s = tap / area, k = tap % area;
-      return found->second[((o * sources.size() + s) * real + c) * area + k];
+      return values[((o * sources.size() + s) * real + c) * area + k];
     };
     const int taps = int(result.taps.size());
     if constexpr (std::is_same_v<Hidden, std::uint8_t>) {
@@ -235,13 +235,7 @@ class ListedConvolutions : public Trunk<T> {
       if (out[i]) to.pixels.push_back(i);
   }
 
-  float range(const std::string& of_layer) const {
-    if (of_layer == "image") return 1;
-    const auto found = ranges.find(of_layer);
-    if (found == ranges.end() || !(found->second > 0))
-      throw ModelError("model: int8_ranges has no number above 0 for \"" + of_layer + '"');
-    return found->second;
-  }
+  float range(const std::string& of_layer) const { return of_layer == "image" ? 1.0f : model.ranges.at(of_layer); }
 
   const NetworkKernels<Hidden>& kernels;
   Workers& workers;
@@ -249,8 +243,7 @@ class ListedConvolutions : public Trunk<T> {
   const int guard;  // bytes beyond a mask that shifted reads may touch
   const int image_inputs, image_channels;
   Plane image;
-  const std::map<std::string, float> ranges;
-  std::map<std::string, std::vector<float>> weights;  // until the layers are made
+  const Model& model;
 
  private:
   static constexpr bool has_winograd = !std::is_same_v<Hidden, std::uint8_t>;
@@ -320,7 +313,6 @@ class Tip22Trunk : public ListedConvolutions<T, Hidden> {
     edge_v_conv = layer("edge.conv1.v", {of_branch3}, 3, 1, Output::sums);
     blur_u_conv = layer("blur.conv1.u", {of_branch1, of_branch2}, 3, 3, Output::sums);
     edge_u_conv = layer("edge.conv1.u", {of_edge_branch1, of_branch1, of_branch2}, 3, 3, Output::sums);
-    this->weights.clear();
   }
 
   void load(const ImageView& picture, int y0, int x0) override {
@@ -428,17 +420,17 @@ class CellTrunk : public ListedConvolutions<T, Hidden> {
         at_(std::size_t(model.depth + 2)) {
     for (Plane& plane : planes_) this->make(plane);
     this->make(features_);
-    this->weights["stem"] = by_cell(this->weights["stem"]);
+    const std::vector<float> stem = by_cell(model.weight("stem").values);
     std::string from = "image", name = "stem";
     for (int i = 0; i <= model.depth; ++i) {
       const typename Base::Source read =
           i == 0 ? typename Base::Source{&image, nullptr, 0, from}
                  : typename Base::Source{&planes_[std::size_t(i + 1) % 2], &at_[std::size_t(i) - 1], 0, from};
-      layers_.push_back(layer(name, {read}, 3, 1, i == model.depth ? Output::features : Output::hidden));
+      layers_.push_back(layer(name, i == 0 ? stem : model.weight(name).values, {read}, 3, 1,
+                              i == model.depth ? Output::features : Output::hidden));
       from = name;
       name = "convs." + std::to_string(i);
     }
-    this->weights.clear();
   }
 
   void load(const ImageView& picture, int y0, int x0) override {
@@ -471,7 +463,7 @@ class CellTrunk : public ListedConvolutions<T, Hidden> {
   static int padded(int side) { return (side + 3) / 4 * 4; }
 
   /// A convolution over 9 x 9 pixels of 3 channels as one over 3 x 3 cells of 27 values.
-  static std::vector<float> by_cell(const std::vector<float>& pixels) {
+  static std::vector<float> by_cell(std::span<const float> pixels) {
     constexpr std::size_t side = 3 * cell, area = side * side;
     std::vector<float> cells(pixels.size());
     for (std::size_t i = 0; i < pixels.size(); ++i) {

@@ -29,6 +29,7 @@ architecture "cells" is this project's own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ OPSET = 17
 CROPS = (41, 27, 15)
 
 Weights = Mapping[str, np.ndarray]
+
+
+def shipped_folder() -> Path:
+    """Return where the models lie whose names an estimator accepts: beside the package, or $DEFOCUS_FAST_MODELS."""
+    return Path(os.environ.get("DEFOCUS_FAST_MODELS") or Path(__file__).parent / "models")
 
 
 def expected_shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
