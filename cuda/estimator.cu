@@ -39,12 +39,12 @@ Estimator::Estimator(const DeviceSetup& setup)
       depth_threshold_(setup.depth_threshold),
       shapes_(setup.shapes),
       networks_(setup.options.networks),
-      tiling_(tile(setup.model, setup.height, setup.width, setup.shapes)),
+      tiling_(tile(*setup.model, setup.height, setup.width, setup.shapes)),
       edge_detector_(height_, width_, options_.canny, options_.max_edges, arena_),
       domain_transform_(height_, width_, arena_) {
-  if (model_.radius_bins.size() > most_bins)
+  if (model_->radius_bins.size() > most_bins)
     throw ModelError("model: device cuda reads at most " + std::to_string(most_bins) + " bins, got " +
-                     std::to_string(model_.radius_bins.size()));
+                     std::to_string(model_->radius_bins.size()));
   const std::size_t pixels = std::size_t(height_) * std::size_t(width_), edges = std::size_t(options_.max_edges);
   const std::size_t size = element(shapes_.type), batch = std::size_t(shapes_.head_batch);
   for (float** values :
@@ -60,7 +60,7 @@ Estimator::Estimator(const DeviceSetup& setup)
       arena_.reserve(inputs_[i], batch * 3 * std::size_t(crop_sizes[i] * crop_sizes[i]) * size);
   else
     arena_.reserve(inputs_[0], batch * std::size_t(tiling_.features.channels) * tiling_.positions * size);
-  arena_.reserve(probabilities_, batch * std::max(model_.radius_bins.size(), std::size_t{2}) * size);
+  arena_.reserve(probabilities_, batch * std::max(model_->radius_bins.size(), std::size_t{2}) * size);
   arena_.allocate();
 }
 
@@ -116,9 +116,9 @@ void Estimator::evaluate(Graph network, const ImageView& image, Stream stream, c
   tensors[inputs] = probabilities_;
   for (int first = 0; first < edges().capacity; first += shapes_.head_batch) {
     if (by_patch)
-      extract_patches(image, model_.crop_offset, edges(), first, shapes_.head_batch, shapes_.type, inputs_, stream);
+      extract_patches(image, model_->crop_offset, edges(), first, shapes_.head_batch, shapes_.type, inputs_, stream);
     else
-      gather(model_.architecture, features, edges(), first, shapes_.head_batch, shapes_.type, inputs_[0], stream);
+      gather(model_->architecture, features, edges(), first, shapes_.head_batch, shapes_.type, inputs_[0], stream);
     networks_->enqueue(network, std::span(tensors).first(inputs + 1), stream);
     use(first);
   }
@@ -135,14 +135,14 @@ void Estimator::classify(const ImageView& image, Stream stream) {
 void Estimator::estimate(const ImageView& image, Stream stream) {
   const Graph network = shapes_.evaluation == Evaluation::patch ? Graph::blur_patch : Graph::blur_head;
   evaluate(network, image, stream, [&](int first) {
-    cuda::estimate(probabilities_, shapes_.type, model_.radius_bins, options_.labels, edges(), first,
+    cuda::estimate(probabilities_, shapes_.type, model_->radius_bins, options_.labels, edges(), first,
                    shapes_.head_batch, answers_, stream);
   });
 }
 
 void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
-  const ExpectedError error{frame.expected_error, float(model_.error_floor), float(model_.error_slope),
-                            model_.radius_bins.back()};
+  const ExpectedError error{frame.expected_error, float(model_->error_floor), float(model_->error_slope),
+                            model_->radius_bins.back()};
   cuda::propagate(domain_transform_, frame.image, options_.propagation, edges(), answers_, options_.labels, frame.out,
                   error, stream);
 }

@@ -46,7 +46,7 @@ class Estimator {
 
   const int height_, width_;
   const Options options_;
-  const Model model_;
+  const std::shared_ptr<const Model> model_;
   const double depth_threshold_;
   const NetworkShapes shapes_;
   const std::shared_ptr<Networks> networks_;

@@ -74,7 +74,7 @@ class Plugin : public Device {
       : gpu_(current_gpu()),
         height_(setup.height),
         width_(setup.width),
-        levels_(setup.model.radius_bins.size()),
+        levels_(setup.model->radius_bins.size()),
         estimator_(setup) {
     const std::size_t pixels = std::size_t(height_) * std::size_t(width_);
     buffers_.reserve(image_, pixels * 3 * sizeof(float));
@@ -277,7 +277,7 @@ __attribute__((visibility("default"))) defocus_fast::Device* defocus_fast::defoc
     throw BackendUnavailable(
         "device: TensorRT is missing: this library was built without DEFOCUS_FAST_TENSORRT, and `networks` is not "
         "given");
-  complete.options.networks->prepare(setup.model.folder.string(), setup.shapes, {compute_capability, cuda::gpu_name()});
+  complete.options.networks->prepare(setup.model->folder.string(), setup.shapes, {compute_capability, cuda::gpu_name()});
   try {
     return new cuda::Plugin(complete);
   } catch (const cuda::CudaError& error) {

@@ -5,8 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace defocus_fast {
@@ -17,8 +21,19 @@ inline constexpr int cell = 3;  // px
 /// px of the crops around an edge that tip22's whole networks read.
 inline constexpr std::array<int, 3> crop_sizes{41, 27, 15};
 
-/// A model folder's metadata (python/defocus_fast/model_io.py writes it).
+/// Some of a model's weights, in row-major order: convolutions are (out, in, ky, kx), dense weights (in, out).
+struct Tensor {
+  std::vector<int> shape;
+  std::span<const float> values;
+};
+
+/// A model folder (python/defocus_fast/model_io.py writes it). Everything in it has been checked: numbers are in their
+/// ranges, the tensors are those that the architecture, width, depth and bins imply, and all weights are finite.
 struct Model {
+  Model() = default;
+  Model(const Model&) = delete;  // tensors point into it
+  Model& operator=(const Model&) = delete;
+
   std::filesystem::path folder;
   std::string name;
   int width = 0;  // channels of every convolution
@@ -26,12 +41,27 @@ struct Model {
   int depth = 0;        // cells: 3 x 3 convolutions after the first
   int crop_offset = 0;  // tip22: px that the 27 and 15 px crops lie down and right of the 41 px crop's centre
   std::vector<float> radius_bins;  // px, ascending
+  // Defaults with posterior labels.
   double depth_threshold = 0.5;
+  double sigma_r = 0.5;
+  int iterations = 3;
   double error_floor = 0, error_slope = 1;  // a and b of BlurMap::expected_error
   /// What the outputs of the trunk's layers, but for its last ones, reach after ReLU; for Precision::int8. May be
   /// empty.
   std::map<std::string, float> ranges;
+  std::map<std::string, Tensor> tensors;
+  std::vector<float> values;  // weights.bin, which the tensors point into
+
+  const Tensor& weight(const std::string& tensor) const { return tensors.at(tensor); }
 };
+
+/// Reads a model by name or folder. Throws ModelError, which names the file, what was got and what is accepted.
+std::shared_ptr<const Model> load_model(const std::string& name_or_folder);
+
+/// The same from memory: `text` is that of model.txt. Once it is accepted, `read` is asked to fill the memory for the
+/// `size` bytes of weights.bin.
+std::shared_ptr<const Model> parse_model(const std::filesystem::path& folder, std::string_view text, std::size_t size,
+                                         const std::function<void(std::span<std::byte>)>& read);
 
 /// px that the trunk reads around what it is asked about.
 inline int network_margin(const Model& model) {

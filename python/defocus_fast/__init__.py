@@ -19,6 +19,7 @@ from pathlib import Path
 from ._core import BackendUnavailable, BlurMap, Error, ModelError, available_kernels, build_config
 from ._device import DeviceArray, DeviceBlurMap
 from ._estimator import Estimator, detect_edges, domain_transform_filter, estimate_blur, propagate
+from .model_io import shipped_folder
 
 __all__ = [
     "BackendUnavailable",
@@ -48,4 +49,4 @@ def get_cmake_path() -> str:
 
 def shipped_models() -> list[str]:
     """Return the names that ``Estimator(model=...)`` accepts beside model folders."""
-    return sorted(path.parent.name for path in (Path(__file__).parent / "models").glob("*/model.txt"))
+    return sorted(path.parent.name for path in shipped_folder().glob("*/model.txt"))

@@ -384,7 +384,7 @@ def info() -> None:
     from rich import box
     from rich.table import Table
 
-    from . import Error, Estimator, _tensorrt, available_kernels, build_config, shipped_models
+    from . import Error, Estimator, _tensorrt, available_kernels, build_config, model_io, shipped_models
 
     facts = {f"built: {key}" if key != "version" else key: value for key, value in build_config().items()}
     try:
@@ -399,9 +399,9 @@ def info() -> None:
         facts["device cuda"] = "available"
     except Error as error:
         facts["device cuda"] = f"not available: {error}"
-    models = Path(__file__).parent / "models"
     for name in shipped_models():
-        facts[f"model {name}"] = (models / name / "model.txt").read_text(encoding="utf-8").strip()
+        lines = (model_io.shipped_folder() / name / "model.txt").read_text(encoding="utf-8").splitlines()
+        facts[f"model {name}"] = "\n".join(line for line in lines if not line.startswith("tensor "))
     if not shipped_models():
         facts["models"] = "none shipped"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model folders: the weights of the networks as ONNX graphs that OpenVINO and TensorRT read.
+"""Model folders: the weights of the networks, and ONNX graphs of them for TensorRT and other engines.
 
 A model folder of the architecture "tip22" (the paper's) holds
 
@@ -9,8 +9,12 @@ A model folder of the architecture "tip22" (the paper's) holds
 - ``blur_head.onnx``, ``edge_head.onnx``: features A (N, C, 5, 5) -> probabilities (N, bins) and (N, 2).
 - ``blur_patch.onnx``, ``edge_patch.onnx``: the literal networks, crops (N, 3, 41, 41), (N, 3, 27, 27) and
   (N, 3, 15, 15) around an edge pixel -> the same probabilities.
-- ``weights.bin``: the one copy of the float32 weights that all graphs refer to.
-- ``model.txt``: ``key: value`` lines (see :func:`write_model`).
+- ``weights.bin``: the one copy of the float32 weights, little-endian, one tensor after the other, each from the next
+  multiple of 64 bytes on. All graphs refer to it.
+- ``model.txt``: ``key: value`` lines: the arguments of :func:`write_model`, and for every tensor of ``weights.bin`` a
+  line ``tensor <name>: <offset in bytes> <shape>``. The first convolutions of the heads are stored in the two parts
+  ``blur.conv1.u``, ``blur.conv1.v``, ``edge.conv1.u``, ``edge.conv1.v``. Models for ``precision="int8"`` have a line
+  ``int8_ranges``, which training/calibrate.py writes.
 
 One of the architecture "cells" holds
 
@@ -25,6 +29,7 @@ architecture "cells" is this project's own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,11 +39,16 @@ import numpy as np
 RADIUS_BINS: tuple[float, ...] = tuple(0.5 + 0.25 * i for i in range(23))
 """Radii in pixels that the blur network tells apart (section IV-A of the paper)."""
 
-FORMAT = 2
+FORMAT = 3
 OPSET = 17
 CROPS = (41, 27, 15)
 
 Weights = Mapping[str, np.ndarray]
+
+
+def shipped_folder() -> Path:
+    """Return where the models lie whose names an estimator accepts: beside the package, or $DEFOCUS_FAST_MODELS."""
+    return Path(os.environ.get("DEFOCUS_FAST_MODELS") or Path(__file__).parent / "models")
 
 
 def expected_shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
@@ -198,6 +208,8 @@ def write_model(
     crop_offset: int = 0,
     radius_bins: tuple[float, ...] = RADIUS_BINS,
     depth_threshold: float = 0.5,
+    sigma_r: float = 0.5,
+    iterations: int = 3,
     expected_error: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Write a model folder from the weights of both networks. Needs the package ``onnx``.
@@ -210,7 +222,7 @@ def write_model(
         crop_offset: "tip22" only: 0 if the 27 and 15 px crops share the centre of the 41 px crop, 1 if they lie one
             pixel down and right of it (the published weights).
         radius_bins: radius in pixels of each output of the blur network, ascending.
-        depth_threshold: default of ``Estimator(depth_threshold=...)`` with posterior labels.
+        depth_threshold, sigma_r, iterations: defaults of the estimator's options with posterior labels.
         expected_error: a and b of ``BlurMap.expected_error``.
 
     Raises:
@@ -243,41 +255,40 @@ def write_model(
     metadata: dict[str, Any] = {"format": FORMAT, "name": name, "width": width}
     if cells:
         metadata |= {"architecture": "cells", "depth": _depth(weights)}
-        _save_cells(folder, weights, width, len(radius_bins))
+        tensors = _save_cells(folder, weights, width, len(radius_bins))
     else:
         metadata |= {"architecture": "tip22", "crop_offset": crop_offset}
-        _save_tip22(folder, weights, width, crop_offset, len(radius_bins))
-    metadata |= {"depth_threshold": depth_threshold, "error_floor": expected_error[0]}
-    metadata["error_slope"] = expected_error[1]
+        tensors = _save_tip22(folder, weights, width, crop_offset, len(radius_bins))
+    metadata |= {"depth_threshold": depth_threshold, "sigma_r": sigma_r, "iterations": iterations}
+    metadata |= {"error_floor": expected_error[0], "error_slope": expected_error[1]}
     metadata |= {"radius_bins": " ".join(f"{radius:g}" for radius in radius_bins), "trained": trained}
+    for tensor, proto in tensors.items():
+        offset = next(entry.value for entry in proto.external_data if entry.key == "offset")
+        metadata[f"tensor {tensor}"] = " ".join([offset, *map(str, proto.dims)])
     text = "".join(f"{key}: {value}\n" for key, value in metadata.items())
     (folder / "model.txt").write_text(text, encoding="utf-8")
 
 
 def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
-    """Return the weights of a model folder, as they were given to :func:`write_model`. Needs the package ``onnx``.
+    """Return the weights of a model folder, as they were given to :func:`write_model`.
 
     Raises:
-        FileNotFoundError: no graphs in the folder, or no ``weights.bin``.
+        FileNotFoundError: no ``model.txt`` in the folder, or no ``weights.bin``.
     """
-    import onnx
-
-    graphs = sorted(Path(folder).glob("*.onnx"))
-    if not graphs:
-        raise FileNotFoundError(f"{folder}: expected a model folder, got no graphs (*.onnx)")
-    weights = {
-        tensor.name: onnx.numpy_helper.to_array(tensor)
-        for graph in graphs
-        for tensor in onnx.load(graph).graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
-    }
+    values = np.fromfile(Path(folder) / "weights.bin", "<f4")
+    weights: dict[str, np.ndarray] = {}
+    for line in (Path(folder) / "model.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("tensor "):
+            name, numbers = line.removeprefix("tensor ").split(": ")
+            offset, *shape = map(int, numbers.split())
+            weights[name] = values[offset // 4 :][: np.prod(shape)].reshape(shape)
     for name in [name for name in weights if name.endswith(".u")]:
         whole = name.removesuffix(".u")
         weights[whole] = np.concatenate([weights.pop(name), weights.pop(f"{whole}.v")], axis=1)
     return weights
 
 
-def _save_cells(folder: Path, weights: Weights, width: int, bins: int) -> None:
+def _save_cells(folder: Path, weights: Weights, width: int, bins: int) -> dict[str, Any]:
     tensors = _save_tensors(folder, weights)
     trunk = _Graph("trunk", tensors)
     depth = _depth(weights)
@@ -289,9 +300,10 @@ def _save_cells(folder: Path, weights: Weights, width: int, bins: int) -> None:
         graph = _Graph(f"{head}_head", tensors)
         graph.dense("features", head, 2)
         graph.save(folder, {"features": ["N", width, 1, 1]}, {"probability": ["N", count]})
+    return tensors
 
 
-def _save_tip22(folder: Path, weights: Weights, width: int, crop_offset: int, bins: int) -> None:
+def _save_tip22(folder: Path, weights: Weights, width: int, crop_offset: int, bins: int) -> dict[str, Any]:
     parts = dict(weights)
     for head in ("blur", "edge"):  # the last `width` input channels read branch 3: V; the others: U
         kernel = parts.pop(f"{head}.conv1")
@@ -323,6 +335,7 @@ def _save_tip22(folder: Path, weights: Weights, width: int, crop_offset: int, bi
         fused = graph.op("Concat", *branches, axis=1)
         graph.head(graph.conv(fused, f"{head}.conv1.u", f"{head}.conv1.v"), head)
         graph.save(folder, {f"crop{n}": ["N", 3, n, n] for n in CROPS}, {"probability": ["N", count]})
+    return tensors
 
 
 def import_published_weights(folder: str | Path) -> dict[str, np.ndarray]:

@@ -84,15 +84,15 @@ Answer run(const Case& c) {
   options.depth_threshold = threshold_between(answer.expected.depth_probability);
   Estimator(c.height, c.width, options).estimate(image.view, answer.expected, edges, {true, true});
 
-  const Model model = load_model(c.model);
+  const auto model = load_model(c.model);
   options.precision = c.precision;
   options.evaluation = c.evaluation;
   DeviceSetup setup{
-      c.height, c.width, options, model, *options.depth_threshold, network_shapes(model, c.height, c.width, options)};
+      c.height, c.width, options, model, *options.depth_threshold, network_shapes(*model, c.height, c.width, options)};
   // Smaller ones than the library's, so that small images have several of both.
   if (c.evaluation == Evaluation::shared) {
-    setup.shapes.image_height = tile_side(model, c.height, c.tile) + 2 * network_margin(model);
-    setup.shapes.image_width = tile_side(model, c.width, c.tile) + 2 * network_margin(model);
+    setup.shapes.image_height = tile_side(*model, c.height, c.tile) + 2 * network_margin(*model);
+    setup.shapes.image_width = tile_side(*model, c.width, c.tile) + 2 * network_margin(*model);
   }
   setup.shapes.head_batch = c.batch;
   setup.options.networks = std::make_shared<HostNetworks>(model, setup.shapes);
@@ -145,8 +145,8 @@ std::unique_ptr<Device> make_cells(int height, int width, int max_edges) {
   options.propagation.sigma_r = 0.5;
   options.propagation.iterations = 3;
   options.max_edges = max_edges;
-  const Model model = load_model(options.model);
-  DeviceSetup setup{height, width, options, model, 0.5, network_shapes(model, height, width, options)};
+  const auto model = load_model(options.model);
+  DeviceSetup setup{height, width, options, model, 0.5, network_shapes(*model, height, width, options)};
   setup.options.networks = std::make_shared<HostNetworks>(model, setup.shapes);
   return std::unique_ptr<Device>(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup));
 }
@@ -245,7 +245,7 @@ TEST_CASE("maps in device memory") {
 }
 
 TEST_CASE("a CUDA part of another version, or without networks, is refused") {
-  const Model model = load_model("cells");
+  const auto model = load_model("cells");
   const DeviceSetup setup{1, 1, {}, model, 0.5, {}};
   CHECK_THROWS_AS(defocus_fast_make_device("0.0.0", setup), BackendUnavailable);
   CHECK_THROWS_AS(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup), BackendUnavailable);
