@@ -1,36 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
-
-#include <algorithm>
+#include <cstdint>
+#include <memory>
 
 namespace defocus_fast {
 
-/// The threads of one estimator.
+/// How often this process and those before it were forked since the library was loaded: another number than before
+/// means that this is a child, in which the threads of its parent do not run.
+std::uint32_t forks();
+
+/// The threads of one estimator. Regions of a frame are short, down to a tenth of a millisecond, and follow each other
+/// closely: threads that wait spin for a moment before they sleep. Receives no signals.
 class Workers {
  public:
-  /// `num_threads` 0 means all cores.
-  explicit Workers(int num_threads) : arena_(num_threads > 0 ? num_threads : tbb::task_arena::automatic) {}
+  /// `num_threads` 0 means all cores that this process may run on. Throws Error if threads cannot be started.
+  explicit Workers(int num_threads);
+  ~Workers();
+  Workers(const Workers&) = delete;
+  Workers& operator=(const Workers&) = delete;
 
-  int count() { return arena_.max_concurrency(); }
+  /// The calling thread included.
+  int count() const { return count_; }
 
-  /// Calls body(begin, end, slot) on disjoint ranges that cover [0, n), each at least `grain` long but the last;
-  /// `slot` in [0, count()) is never in use twice at a time.
+  /// Calls body(begin, end, slot) on disjoint ranges that cover [0, n), each `grain` long but the last; `slot` in
+  /// [0, count()) is never in use twice at a time, and the calling thread's is 0. Throws the first exception of a body,
+  /// and then the rest of the ranges may be left out. Only one call at a time, and none from a body.
   template <class Body>
   void for_ranges(int n, int grain, const Body& body) {
-    arena_.execute([&] {
-      tbb::parallel_for(0, n / grain + (n % grain != 0), [&](int i) {
-        const int begin = i * grain;
-        body(begin, begin + std::min(n - begin, grain), tbb::this_task_arena::current_thread_index());
-      });
-    });
+    run({n, grain, &body, [](const void* context, int begin, int end, int slot) {
+           (*static_cast<const Body*>(context))(begin, end, slot);
+         }});
   }
 
  private:
-  tbb::task_arena arena_;
+  struct Region {
+    int n = 0, grain = 1;
+    const void* body = nullptr;
+    void (*call)(const void* body, int begin, int end, int slot) = nullptr;
+
+    int ranges() const { return n / grain + (n % grain != 0); }
+    void run_range(int i, int slot) const;
+  };
+  class Pool;
+
+  void run(const Region& region);
+
+  const int count_;
+  std::unique_ptr<Pool> pool_;  // none for one thread
 };
 
 }  // namespace defocus_fast

@@ -3,8 +3,6 @@
 
 #include <cmath>
 #include <limits>
-#include <mutex>
-#include <set>
 
 #include "defocus_fast/error.hpp"
 #include "stages.hpp"
@@ -50,24 +48,4 @@ TEST_CASE("float images must lie in [0, 1]") {
     pixels[9999] = bad;
     CHECK_THROWS_AS(cpu::check_range(image, "image", 0, 1, workers), InvalidArgument);
   }
-}
-
-TEST_CASE("workers cover a range once, never with one slot twice at a time") {
-  Workers workers(4);
-  CHECK(workers.count() == 4);
-  std::vector<int> seen(1001);
-  std::set<int> busy;
-  std::mutex mutex;
-  bool twice = false;
-  workers.for_ranges(1001, 10, [&](int begin, int end, int slot) {
-    {
-      const std::lock_guard lock(mutex);
-      twice |= !busy.insert(slot).second || slot < 0 || slot >= 4;
-    }
-    for (int i = begin; i < end; ++i) ++seen[std::size_t(i)];
-    const std::lock_guard lock(mutex);
-    busy.erase(slot);
-  });
-  CHECK_FALSE(twice);
-  CHECK(seen == std::vector<int>(1001, 1));
 }
