@@ -94,7 +94,7 @@ class Workers::Pool {
     threads_.reserve(std::size_t(threads));
     const NoSignals no_signals;
     try {
-      for (int slot = 1; slot <= threads; ++slot) threads_.emplace_back(&Pool::work, this, slot);
+      for (int i = 0; i < threads; ++i) threads_.emplace_back(&Pool::work, this);
     } catch (const std::system_error& error) {
       stop();
       throw Error("num_threads: could start only " + std::to_string(threads_.size() + 1) + " of " +
@@ -114,6 +114,8 @@ class Workers::Pool {
     assert(unfinished_ == 0);
     const int ranges = region.ranges();
     region_ = region;
+    ++region_count_;
+    taken_slots_ = 0;
     unfinished_ = ranges;
     untaken_ = ranges;
     ++busy;
@@ -121,7 +123,7 @@ class Workers::Pool {
       untaken_.notify_all();
     else
       for (int i = 1; i < ranges; ++i) untaken_.notify_one();
-    take_ranges(0);
+    take_ranges();
     wait(unfinished_, cores_, [](int ranges_left) { return ranges_left == 0; });
     --busy;
     if (failed_) {
@@ -139,18 +141,24 @@ class Workers::Pool {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  void work(int slot) {
+  void work() {
     ++busy;
     while (untaken_ != stopped) {
-      take_ranges(slot);
+      take_ranges();
       wait(untaken_, cores_, [](int ranges) { return ranges != 0; });
     }
     --busy;
   }
 
-  void take_ranges(int slot) {
+  void take_ranges() {
+    int slot = 0;
+    std::uint64_t slot_of = 0;  // the region for which this thread has its slot; they are counted from 1
     for (int left = untaken_; left > 0;) {
       if (!untaken_.compare_exchange_weak(left, left - 1)) continue;
+      if (slot_of != region_count_) {
+        slot_of = region_count_;
+        slot = taken_slots_++;
+      }
       int done = 1;
       try {
         region_.run_range(region_.ranges() - left, slot);
@@ -166,9 +174,11 @@ class Workers::Pool {
   const int cores_ = cores();
   const std::uint32_t forks_ = forks();
   Region region_;
+  std::uint64_t region_count_ = 0;
   // Each in a cache line of its own.
   alignas(64) std::atomic<int> untaken_ = 0;     // ranges of the region that nobody has taken yet, or `stopped`
   alignas(64) std::atomic<int> unfinished_ = 0;  // ranges of the region that are not done
+  alignas(64) std::atomic<int> taken_slots_ = 0;
   alignas(64) std::atomic<bool> failed_ = false;
   std::exception_ptr error_;  // written by who has set failed_
   std::vector<std::thread> threads_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
@@ -22,10 +23,12 @@ class Workers {
 
   /// The calling thread included.
   int count() const { return count_; }
+  /// How many threads can be at work on so many ranges.
+  int slots(int n, int grain) const { return std::min(count_, n / grain + (n % grain != 0)); }
 
   /// Calls body(begin, end, slot) on disjoint ranges that cover [0, n), each `grain` long but the last; `slot` in
-  /// [0, count()) is never in use twice at a time, and the calling thread's is 0. Throws the first exception of a body,
-  /// and then the rest of the ranges may be left out. Only one call at a time, and none from a body.
+  /// [0, slots(n, grain)) is never in use twice at a time. Throws the first exception of a body, and then the rest of
+  /// the ranges may be left out. Only one call at a time, and none from a body.
   template <class Body>
   void for_ranges(int n, int grain, const Body& body) {
     run({n, grain, &body, [](const void* context, int begin, int end, int slot) {

@@ -40,14 +40,14 @@ int run(const char* model) {
 
   defocus_fast::BlurMap result;
   estimator.estimate(image, result);
-  if (result.map != map || result.edges.size() != 2 * result.radii.size() || result.radii.empty()) return 4;
+  if (result.map != map || result.edges.position.size() != result.edges.size() || result.edges.size() == 0) return 4;
 
   try {
     estimator.estimate_into(image, {map.data(), height, width - 1, 4 * (width - 1)});
     return 5;
   } catch (const defocus_fast::InvalidArgument& error) {
     std::printf("defocus_fast %s, %s, %zu edges; as it should be: %s\n", DEFOCUS_FAST_VERSION, estimator.kernels(),
-                result.radii.size(), error.what());
+                result.edges.size(), error.what());
   }
   return 0;
 }

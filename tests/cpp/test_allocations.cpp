@@ -45,7 +45,6 @@ TEST_CASE("a frame allocates nothing after the first of its kind, be there edges
     for (const int threads : {1, 2}) {
       Options options;
       options.model = model;
-      options.evaluation = Evaluation::shared;  // OpenVINO, which answers about patches, allocates
       options.num_threads = threads;
       Estimator estimator(height, width, options);
       BlurMap result;

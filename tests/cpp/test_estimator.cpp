@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
-#include <algorithm>
-#include <cmath>
 #include <thread>
 
 #include "defocus_fast/error.hpp"
@@ -27,28 +25,15 @@ ImageView view(const std::vector<std::uint8_t>& pixels) {
   return ImageView::interleaved(pixels.data(), PixelType::uint8, height, width, 3, width * 3);
 }
 
-Options options(Evaluation evaluation = Evaluation::automatic) {
+Options options() {
   Options result;
   result.model = TEST_MODEL;
   result.precision = Precision::float32;
-  result.evaluation = evaluation;
   result.num_threads = 2;
   return result;
 }
 
 }  // namespace
-
-TEST_CASE("shared and patch evaluation give the same radii") {
-  const auto pixels = checkerboard();
-  BlurMap shared, patch;
-  Estimator(height, width, options(Evaluation::shared)).estimate(view(pixels), shared, {}, {.bin_probabilities = true});
-  Estimator(height, width, options(Evaluation::patch)).estimate(view(pixels), patch, {}, {.bin_probabilities = true});
-  CHECK(shared.edges == patch.edges);
-  REQUIRE(shared.bin_probabilities.size() == patch.bin_probabilities.size());
-  REQUIRE(shared.radii.size() > 100);
-  for (std::size_t i = 0; i < shared.bin_probabilities.size(); ++i)
-    CHECK(shared.bin_probabilities[i] == doctest::Approx(patch.bin_probabilities[i]).epsilon(1e-4).scale(1));
-}
 
 TEST_CASE("estimate_into writes within its pitch and equals estimate") {
   const auto pixels = checkerboard();
