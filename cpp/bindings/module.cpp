@@ -95,7 +95,18 @@ py::array expose(const std::vector<Stored>& data, std::vector<py::ssize_t> shape
   return py::array(py::dtype::of<T>(), std::move(shape), reinterpret_cast<const T*>(data.data()), owner);
 }
 
-py::ssize_t edge_count(const BlurMap& result) { return py::ssize_t(result.radii.size()); }
+py::ssize_t edge_count(const BlurMap& result) { return py::ssize_t(result.edges.size()); }
+
+template <class T, auto member, class Class, class Shape>
+void def_edge_array(Class& type, const char* name, const Shape& shape, const char* doc) {
+  type.def_property_readonly(
+      name,
+      [shape](const py::object& self) {
+        const auto& result = self.cast<const BlurMap&>();
+        return expose<T>(result.edges.*member, shape(result), self);
+      },
+      doc);
+}
 
 /// Adds a property that shows one of the result's vectors in the shape that `shape(result)` tells.
 template <class T, auto member, class Class, class Shape>
@@ -125,8 +136,8 @@ const std::vector<std::pair<const char*, Precision>> precisions{{"auto", Precisi
                                                                 {"float16", Precision::float16},
                                                                 {"int8", Precision::int8}};
 
-const std::vector<std::pair<const char*, Evaluation>> evaluations{
-    {"auto", Evaluation::automatic}, {"shared", Evaluation::shared}, {"patch", Evaluation::patch}};
+const std::vector<std::pair<const char*, Evaluation>> evaluations{{"shared", Evaluation::shared},
+                                                                  {"patch", Evaluation::patch}};
 
 /// graph -> name -> size, of the ONNX files' free dimensions; the graphs that are evaluated.
 py::dict free_dimensions(const cuda::NetworkShapes& shapes) {
@@ -226,23 +237,23 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
   def_array<bool, &BlurMap::pattern_edges>(blur_map, "pattern_edges", picture,
                                            "(H, W) edges at which the radius was read.");
   def_array<bool, &BlurMap::depth_edges>(blur_map, "depth_edges", picture, "(H, W) edges that the map does not cross.");
-  def_array<std::int32_t, &BlurMap::edges>(
+  def_edge_array<std::int32_t, &Edges::position>(
       blur_map, "edges", [](const BlurMap& result) { return Shape{edge_count(result), 2}; },
       "(n, 2) row and column of every edge pixel.");
-  def_array<float, &BlurMap::depth_probability>(blur_map, "depth_probability", per_edge,
-                                                "(n,) probability that the edge is a depth edge.");
-  def_array<float, &BlurMap::radii>(
+  def_edge_array<float, &Edges::depth_probability>(blur_map, "depth_probability", per_edge,
+                                                   "(n,) probability that the edge is a depth edge.");
+  def_edge_array<float, &Edges::radius>(
       blur_map, "radii", per_edge,
       "(n,) radius in px, by the estimator's `labels`; at depth edges that of the nearer side.");
-  def_array<float, &BlurMap::radius_std>(blur_map, "radius_std", per_edge,
-                                         "(n,) standard deviation in px of the blur network's probabilities.");
-  def_array<float, &BlurMap::radius_probability>(blur_map, "radius_probability", per_edge,
-                                                 "(n,) probability of the most probable bin.");
-  def_array<float, &BlurMap::bin_probabilities>(
+  def_edge_array<float, &Edges::radius_std>(blur_map, "radius_std", per_edge,
+                                            "(n,) standard deviation in px of the blur network's probabilities.");
+  def_edge_array<float, &Edges::radius_probability>(blur_map, "radius_probability", per_edge,
+                                                    "(n,) probability of the most probable bin.");
+  def_edge_array<float, &Edges::bin_probabilities>(
       blur_map, "bin_probabilities",
       [](const BlurMap& result) {
         const auto edges = std::max(edge_count(result), py::ssize_t{1});
-        const auto bins = py::ssize_t(result.bin_probabilities.size()) / edges;
+        const auto bins = py::ssize_t(result.edges.bin_probabilities.size()) / edges;
         return Shape{bins > 0 ? edges : 0, bins};
       },
       "(n, bins) probability of every radius; (0, 0) unless asked for.");
@@ -276,12 +287,12 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
 
   py::class_<Estimator>(m, "Estimator")
       .def(py::init([](int height, int width, const std::string& model, const std::string& device,
-                       const std::string& precision, const std::string& evaluation, int num_threads,
+                       const std::string& precision, const std::string& evaluation, std::optional<int> num_threads,
                        const std::string& kernels, double canny_sigma, double canny_low, double canny_high,
-                       std::vector<double> canny_smoothing, double psi, double sigma_s, double sigma_r,
-                       double guide_sigma_s, double guide_sigma_r, int iterations, const std::string& labels,
-                       std::optional<double> depth_threshold, int edge_stride, std::int32_t max_edges,
-                       py::function networks) {
+                       std::vector<double> canny_smoothing, double psi, std::optional<double> sigma_s,
+                       std::optional<double> sigma_r, double guide_sigma_s, double guide_sigma_r,
+                       std::optional<int> iterations, const std::string& labels, std::optional<double> depth_threshold,
+                       std::optional<std::int32_t> max_edges, py::function networks) {
              Options options;
              options.model = model;
              options.device = device;
@@ -290,11 +301,11 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
              options.num_threads = num_threads;
              options.kernels = kernels;
              options.canny = {canny_sigma, canny_low, canny_high, std::move(canny_smoothing)};
-             options.propagation = {psi, sigma_s, sigma_r, guide_sigma_s, guide_sigma_r, iterations};
+             options.guide = {guide_sigma_s, guide_sigma_r};
+             options.propagation = {psi, sigma_s, sigma_r, iterations};
              options.labels =
                  parse<Labels>("labels", labels, {{"posterior", Labels::posterior}, {"hard", Labels::hard}});
              options.depth_threshold = depth_threshold;
-             options.edge_stride = edge_stride;
              options.max_edges = max_edges;
              options.networks = std::make_shared<PythonNetworks>(std::move(networks));
              const py::gil_scoped_release release;
@@ -304,20 +315,21 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
            py::arg("precision"), py::arg("evaluation"), py::arg("num_threads"), py::arg("kernels"),
            py::arg("canny_sigma"), py::arg("canny_low"), py::arg("canny_high"), py::arg("canny_smoothing"),
            py::arg("psi"), py::arg("sigma_s"), py::arg("sigma_r"), py::arg("guide_sigma_s"), py::arg("guide_sigma_r"),
-           py::arg("iterations"), py::arg("labels"), py::arg("depth_threshold"), py::arg("edge_stride"),
-           py::arg("max_edges"), py::arg("networks"))
+           py::arg("iterations"), py::arg("labels"), py::arg("depth_threshold"), py::arg("max_edges"),
+           py::arg("networks"))
       .def(
           "estimate",
-          [](Estimator& self, const py::array& image, const std::optional<py::array>& edges, bool expected_error,
-             bool bin_probabilities) {
+          [](Estimator& self, const py::array& image, const std::optional<py::array>& edges, int edge_stride,
+             bool expected_error, bool bin_probabilities) {
             const ImageView view = image_view(image, "image", false);
             const MaskView mask = edges ? mask_view(*edges, "edges") : MaskView{};
             auto result = std::make_shared<BlurMap>();
             const py::gil_scoped_release release;
-            self.estimate(view, *result, mask, {expected_error, bin_probabilities});
+            self.estimate(view, *result, {mask, edge_stride, expected_error, bin_probabilities});
             return result;
           },
-          py::arg("image"), py::arg("edges"), py::arg("expected_error"), py::arg("bin_probabilities"))
+          py::arg("image"), py::arg("edges"), py::arg("edge_stride"), py::arg("expected_error"),
+          py::arg("bin_probabilities"))
       .def(
           "estimate_into",
           [](Estimator& self, const py::array& image, py::array& out) {
@@ -331,15 +343,16 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
           "enqueue",
           // Descriptions of device memory, see python/defocus_fast/_device.py.
           [](Estimator& self, const py::array& image, py::array& out, std::optional<py::array>& expected_error,
-             const std::optional<py::array>& edges, std::uintptr_t stream) {
+             const std::optional<py::array>& edges, int edge_stride, std::uintptr_t stream) {
             const ImageView view = image_view(image, "image", false);
             const MapView map = map_view(out, "out");
             const MapView error = expected_error ? map_view(*expected_error, "expected_error") : MapView{};
             const MaskView mask = edges ? mask_view(*edges, "edges") : MaskView{};
             const py::gil_scoped_release release;
-            self.enqueue(view, map, device_stream(stream), error, mask);
+            self.enqueue(view, map, device_stream(stream), error, {.edges = mask, .edge_stride = edge_stride});
           },
-          py::arg("image"), py::arg("out"), py::arg("expected_error"), py::arg("edges"), py::arg("stream"))
+          py::arg("image"), py::arg("out"), py::arg("expected_error"), py::arg("edges"), py::arg("edge_stride"),
+          py::arg("stream"))
       .def(
           "edge_count",
           [](Estimator& self, std::uintptr_t stream) {
@@ -401,18 +414,19 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
   m.def(
       "propagate",
       [](const py::array& image, const py::array& radii, const py::array& pattern_edges, const py::array& depth_edges,
-         double psi, double sigma_s, double sigma_r, double guide_sigma_s, double guide_sigma_r, int iterations,
-         int num_threads, const std::string& kernels) {
+         double psi, std::optional<double> sigma_s, std::optional<double> sigma_r, double guide_sigma_s,
+         double guide_sigma_r, std::optional<int> iterations, int num_threads, const std::string& kernels) {
         const ImageView view = image_view(image, "image", false);
         const RadiiView radius = radii_view(radii, "radii");
         const MaskView pattern = mask_view(pattern_edges, "pattern_edges");
         const MaskView depth = mask_view(depth_edges, "depth_edges");
-        const PropagationOptions options{psi, sigma_s, sigma_r, guide_sigma_s, guide_sigma_r, iterations};
+        const GuideOptions guide{guide_sigma_s, guide_sigma_r};
+        const PropagationOptions options{psi, sigma_s, sigma_r, iterations};
         py::array_t<float> out({view.height, view.width});
         const MapView map = map_view(out, "out");
         {
           const py::gil_scoped_release release;
-          propagate(view, radius, pattern, depth, options, map, num_threads, kernels);
+          propagate(view, radius, pattern, depth, guide, options, map, num_threads, kernels);
         }
         return out;
       },
@@ -422,7 +436,8 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
 
   m.def(
       "network_shapes",
-      [](const std::string& model, int height, int width, std::int32_t max_edges, const std::string& evaluation) {
+      [](const std::string& model, int height, int width, std::optional<std::int32_t> max_edges,
+         const std::string& evaluation) {
         Options options;
         options.model = model;
         options.max_edges = max_edges;

@@ -50,9 +50,9 @@ class CellTrunk : public Trunk<T> {
     net_.make(features_);
     const std::vector<LayerSpec> specs = layers(model.depth);
     for (std::size_t i = 0; i < specs.size(); ++i) {
-      const typename Convolutions::Source read = i == 0
-                                                     ? typename Convolutions::Source{&net_.image, nullptr}
-                                                     : typename Convolutions::Source{&planes_[(i + 1) % 2], &at_[i - 1]};
+      const typename Convolutions::Source read =
+          i == 0 ? typename Convolutions::Source{&net_.image, nullptr}
+                 : typename Convolutions::Source{&planes_[(i + 1) % 2], &at_[i - 1]};
       layers_.push_back(net_.layer(specs[i].name, {read}, specs[i].kernel, 1));
     }
   }

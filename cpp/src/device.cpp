@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "defocus_fast/error.hpp"
 #include "canny.hpp"
+#include "defocus_fast/error.hpp"
 #include "defocus_fast/version.hpp"
 #include "estimator_impl.hpp"
 #include "options.hpp"

@@ -24,9 +24,9 @@ template <class T>
 struct HeadWeights {
   explicit HeadWeights(const Model& model);
 
-  int channels;   // as stored
-  int edge_size;  // values that a head reads per question: at 25 pixels, or of one cell
-  int largest;    // values per question in any buffer
+  int channels;                         // as stored
+  int edge_size;                        // values that a head reads per question: at 25 pixels, or of one cell
+  int largest;                          // values per question in any buffer
   std::array<std::vector<T>, 2> conv2;  // by Head; of the architecture that has it
   std::array<std::vector<HeadLayer<T>>, 2> layers;  // by Head
 

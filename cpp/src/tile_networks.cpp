@@ -19,7 +19,10 @@ class TileNetworksOf : public TileNetworks {
  public:
   TileNetworksOf(std::unique_ptr<Trunk<T>> trunk, const HeadWeights<T>& weights, const NetworkKernels<T>& head_kernels,
                  const Kernels& kernels, Workers& workers)
-      : workers_(workers), trunk_(std::move(trunk)), weights_(weights), heads_(weights, head_kernels, kernels, workers.count()) {}
+      : workers_(workers),
+        trunk_(std::move(trunk)),
+        weights_(weights),
+        heads_(weights, head_kernels, kernels, workers.count()) {}
 
   void extract_features(const ImageView& image, int y0, int x0, const std::vector<Pixel>& edges) override {
     trunk_->extract_features(image, y0, x0, edges);

@@ -101,7 +101,7 @@ class Estimator:
         model: str | os.PathLike[str] = "fast",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto",
-        evaluation: Literal["auto", "shared", "patch"] = "auto",
+        evaluation: Literal["shared", "patch"] = "shared",
         num_threads: int | None = None,
         kernels: str = "auto",
         canny_sigma: float = 2**0.5,
@@ -115,7 +115,6 @@ class Estimator:
         guide_sigma_s: float = 7.0,
         guide_sigma_r: float = 0.5,
         iterations: int | None = None,
-        edge_stride: int = 1,
         max_edges: int | None = None,
         networks: Callable[[str, list[int], int], object] | None = None,
     ) -> None:
@@ -127,7 +126,7 @@ class Estimator:
             device=_text("device", device),
             precision=_text("precision", precision),
             evaluation=_text("evaluation", evaluation),
-            num_threads=_threads(num_threads),
+            num_threads=_threads(num_threads) or None,
             kernels=_text("kernels", kernels),
             canny_sigma=_number("canny_sigma", canny_sigma),
             canny_low=_number("canny_low", canny_low),
@@ -141,7 +140,6 @@ class Estimator:
             guide_sigma_s=_number("guide_sigma_s", guide_sigma_s),
             guide_sigma_r=_number("guide_sigma_r", guide_sigma_r),
             iterations=_count_or_zero("iterations", iterations),
-            edge_stride=_integer("edge_stride", edge_stride),
             max_edges=_count_or_zero("max_edges", max_edges),
             networks=_networks(networks),
         )
@@ -161,6 +159,7 @@ class Estimator:
         image: NDArray[Any],
         *,
         edges: Any = None,
+        edge_stride: int = 1,
         expected_error: bool = True,
         bin_probabilities: bool = False,
     ) -> BlurMap: ...
@@ -170,6 +169,7 @@ class Estimator:
         image: Any,
         *,
         edges: Any = None,
+        edge_stride: int = 1,
         expected_error: bool = True,
         bin_probabilities: bool = False,
         stream: Any = None,
@@ -179,6 +179,7 @@ class Estimator:
         image: Any,
         *,
         edges: Any = None,
+        edge_stride: int = 1,
         expected_error: bool = True,
         bin_probabilities: bool = False,
         stream: Any = None,
@@ -220,12 +221,12 @@ class Estimator:
             array = _as_array(image, "image")
             mask = None if edges is None else _as_array(edges, "edges")
             _no_stream(stream)
-            return self._core.estimate(array, mask, expected_error, bin_probabilities)
+            return self._core.estimate(array, mask, _integer("edge_stride", edge_stride), expected_error, bin_probabilities)
         if bin_probabilities:
             raise ValueError("bin_probabilities: expected False for an image in device memory, got True")
         error = DeviceArray(self._core, stream) if expected_error else None
         result = DeviceBlurMap(DeviceArray(self._core, stream), error)
-        self._enqueue(stream_handle(stream), image, result.map, error, edges)
+        self._enqueue(stream_handle(stream), image, result.map, error, edges, _integer("edge_stride", edge_stride))
         return result
 
     @overload
@@ -248,7 +249,7 @@ class Estimator:
             self._enqueue(stream_handle(stream), image, out)
         return out
 
-    def _enqueue(self, stream: int, image: Any, out: Any, expected_error: Any = None, edges: Any = None) -> None:
+    def _enqueue(self, stream: int, image: Any, out: Any, expected_error: Any = None, edges: Any = None, edge_stride: int = 1) -> None:
         def described(array: Any, name: str) -> NDArray[Any]:
             return describe(array, name, stream, self._core)
 
@@ -259,7 +260,7 @@ class Estimator:
             None if edges is None else described(edges, "edges"),
         )
         with self._enqueueing:
-            self._core.enqueue(*frame, stream)
+            self._core.enqueue(*frame, edge_stride, stream)
             self._in_flight = frame
 
     def edge_count(self, stream: Any = None) -> tuple[int, int]:
@@ -515,10 +516,10 @@ def _threads(num_threads: int | None) -> int:
     return num_threads
 
 
-def _count_or_zero(name: str, value: int | None) -> int:
+def _count_or_zero(name: str, value: int | None) -> int | None:
     """The core's form of None, which stands for a default, is 0."""
     if value is None:
-        return 0
+        return None
     if _integer(name, value) < 1:
         raise ValueError(f"{name}: expected at least 1, or None for the default, got {value}")
     return value
@@ -532,10 +533,10 @@ def _networks(networks: Callable[[str, list[int], int], object] | None) -> Calla
     return networks
 
 
-def _default_to_zero(name: str, sigma: float | None) -> float:
+def _default_to_zero(name: str, sigma: float | None) -> float | None:
     """The core's form of None, which stands for a default, is 0."""
     if sigma is None:
-        return 0.0
+        return None
     if not (number := _number(name, sigma)) > 0:
         raise ValueError(f"{name}: expected > 0, or None for the default, got {sigma}")
     return number
