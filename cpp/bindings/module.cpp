@@ -16,6 +16,7 @@
 #include "defocus_fast/estimator.hpp"
 #include "defocus_fast/networks.hpp"
 #include "dlpack.hpp"
+#include "gil.hpp"
 
 namespace py = pybind11;
 using namespace defocus_fast;
@@ -150,18 +151,19 @@ class PythonNetworks : public cuda::Networks {
  public:
   explicit PythonNetworks(py::object networks) : networks_(std::move(networks)) {}
   ~PythonNetworks() override {
-    const py::gil_scoped_acquire acquire;
+    const GilAcquire acquire;
     networks_ = {};
   }
   PythonNetworks(const PythonNetworks&) = delete;
   PythonNetworks& operator=(const PythonNetworks&) = delete;
 
   void prepare(const std::string& model_folder, const cuda::NetworkShapes& shapes, const cuda::GpuModel& gpu) override {
-    const py::gil_scoped_acquire acquire;
+    const GilAcquire acquire;
     if (!py::hasattr(networks_, "prepare")) return;
     try {
-      networks_.attr("prepare")(model_folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
-                                free_dimensions(shapes), gpu.compute_capability, gpu.name);
+      call(networks_.attr("prepare"),
+           py::make_tuple(model_folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
+                          free_dimensions(shapes), gpu.compute_capability, gpu.name));
     } catch (const py::error_already_set& error) {
       // What is absent is the core's to judge: device "auto" takes the CPU then.
       if (!error.matches(py::module_::import("defocus_fast._core").attr("BackendUnavailable"))) throw;
@@ -170,13 +172,21 @@ class PythonNetworks : public cuda::Networks {
   }
 
   void enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream stream) override {
-    const py::gil_scoped_acquire acquire;
+    const GilAcquire acquire;
     py::list pointers;
     for (void* tensor : tensors) pointers.append(reinterpret_cast<std::uintptr_t>(tensor));
-    networks_(cuda::graph_names[std::size_t(graph)], pointers, reinterpret_cast<std::uintptr_t>(stream));
+    call(networks_,
+         py::make_tuple(cuda::graph_names[std::size_t(graph)], pointers, reinterpret_cast<std::uintptr_t>(stream)));
   }
 
  private:
+  /// By the C interface: Python may end while its code runs, and nothing of pybind11 must be unwound then.
+  static void call(const py::object& function, const py::tuple& arguments) {
+    PyObject* const result = call_python([&] { return PyObject_Call(function.ptr(), arguments.ptr(), nullptr); });
+    if (!result) throw py::error_already_set();
+    Py_DECREF(result);
+  }
+
   py::object networks_;
 };
 
@@ -190,7 +200,10 @@ cuda::Stream device_stream(std::uintptr_t stream) { return reinterpret_cast<cuda
 
 }  // namespace
 
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+PYBIND11_MODULE(bindings, m, py::mod_gil_not_used()) {
+  // Makes pybind11 load NumPy now: it lets go of Python's lock for that, and not as GilRelease does.
+  py::dtype::of<float>();
+
   py::register_exception<Error>(m, "Error", PyExc_RuntimeError);
   auto base = m.attr("Error");
   py::register_exception<BackendUnavailable>(m, "BackendUnavailable", base);
@@ -297,7 +310,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
              options.edge_stride = edge_stride;
              options.max_edges = max_edges;
              options.networks = std::make_shared<PythonNetworks>(std::move(networks));
-             const py::gil_scoped_release release;
+             const GilRelease release;
              return std::make_unique<Estimator>(height, width, options);
            }),
            py::arg("height"), py::arg("width"), py::kw_only(), py::arg("model"), py::arg("device"),
@@ -313,7 +326,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
             const ImageView view = image_view(image, "image", false);
             const MaskView mask = edges ? mask_view(*edges, "edges") : MaskView{};
             auto result = std::make_shared<BlurMap>();
-            const py::gil_scoped_release release;
+            const GilRelease release;
             self.estimate(view, *result, mask, {expected_error, bin_probabilities});
             return result;
           },
@@ -323,7 +336,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
           [](Estimator& self, const py::array& image, py::array& out) {
             const ImageView view = image_view(image, "image", false);
             const MapView map = map_view(out, "out");
-            const py::gil_scoped_release release;
+            const GilRelease release;
             self.estimate_into(view, map);
           },
           py::arg("image"), py::arg("out"))
@@ -336,14 +349,14 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
             const MapView map = map_view(out, "out");
             const MapView error = expected_error ? map_view(*expected_error, "expected_error") : MapView{};
             const MaskView mask = edges ? mask_view(*edges, "edges") : MaskView{};
-            const py::gil_scoped_release release;
+            const GilRelease release;
             self.enqueue(view, map, device_stream(stream), error, mask);
           },
           py::arg("image"), py::arg("out"), py::arg("expected_error"), py::arg("edges"), py::arg("stream"))
       .def(
           "edge_count",
           [](Estimator& self, std::uintptr_t stream) {
-            const py::gil_scoped_release release;
+            const GilRelease release;
             const EdgeCount count = self.edge_count(device_stream(stream));
             return std::pair(count.found, count.kept);
           },
@@ -374,7 +387,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
         py::array_t<bool> mask({view.height, view.width});
         auto* data = reinterpret_cast<std::uint8_t*>(mask.mutable_data());
         {
-          const py::gil_scoped_release release;
+          const GilRelease release;
           detect_edges(view, {sigma, low, high, std::move(smoothing)}, data, num_threads, kernels);
         }
         return mask;
@@ -390,7 +403,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
         py::array_t<float> out(std::vector<py::ssize_t>(image.shape(), image.shape() + image.ndim()));
         float* data = out.mutable_data();
         {
-          const py::gil_scoped_release release;
+          const GilRelease release;
           domain_transform_filter(view, guide_view, {sigma_s, sigma_r, iterations}, data, num_threads, kernels);
         }
         return out;
@@ -411,7 +424,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
         py::array_t<float> out({view.height, view.width});
         const MapView map = map_view(out, "out");
         {
-          const py::gil_scoped_release release;
+          const GilRelease release;
           propagate(view, radius, pattern, depth, options, map, num_threads, kernels);
         }
         return out;
@@ -437,4 +450,11 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
     for (const auto& [name, value] : build_config()) facts[py::str(name)] = value;
     return facts;
   });
+}
+
+// The module's entry: pybind11's own would wait for ever for the lock of the main interpreter.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit_bindings();
+  PyErr_SetString(PyExc_ImportError, "defocus_fast works in the main interpreter only, not in sub-interpreters");
+  return nullptr;
 }
