@@ -16,6 +16,7 @@
 #include "defocus_fast/estimator.hpp"
 #include "defocus_fast/networks.hpp"
 #include "dlpack.hpp"
+#include "gil.hpp"
 
 namespace py = pybind11;
 using namespace defocus_fast;
@@ -161,14 +162,14 @@ class PythonNetworks : public cuda::Networks {
  public:
   explicit PythonNetworks(py::object networks) : networks_(std::move(networks)) {}
   ~PythonNetworks() override {
-    const py::gil_scoped_acquire acquire;
+    const GilAcquire acquire;
     networks_ = {};
   }
   PythonNetworks(const PythonNetworks&) = delete;
   PythonNetworks& operator=(const PythonNetworks&) = delete;
 
   void prepare(const std::string& model_folder, const cuda::NetworkShapes& shapes, const cuda::GpuModel& gpu) override {
-    const py::gil_scoped_acquire acquire;
+    const GilAcquire acquire;
     if (!py::hasattr(networks_, "prepare")) return;
     try {
       networks_.attr("prepare")(model_folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
@@ -181,7 +182,7 @@ class PythonNetworks : public cuda::Networks {
   }
 
   void enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream stream) override {
-    const py::gil_scoped_acquire acquire;
+    const GilAcquire acquire;
     py::list pointers;
     for (void* tensor : tensors) pointers.append(reinterpret_cast<std::uintptr_t>(tensor));
     networks_(cuda::graph_names[std::size_t(graph)], pointers, reinterpret_cast<std::uintptr_t>(stream));
@@ -308,7 +309,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
              options.depth_threshold = depth_threshold;
              options.max_edges = max_edges;
              options.networks = std::make_shared<PythonNetworks>(std::move(networks));
-             const py::gil_scoped_release release;
+             const GilRelease release;
              return std::make_unique<Estimator>(height, width, options);
            }),
            py::arg("height"), py::arg("width"), py::kw_only(), py::arg("model"), py::arg("device"),
@@ -324,7 +325,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
             const ImageView view = image_view(image, "image", false);
             const MaskView mask = edges ? mask_view(*edges, "edges") : MaskView{};
             auto result = std::make_shared<BlurMap>();
-            const py::gil_scoped_release release;
+            const GilRelease release;
             self.estimate(view, *result, {mask, edge_stride, expected_error, bin_probabilities});
             return result;
           },
@@ -335,7 +336,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
           [](Estimator& self, const py::array& image, py::array& out) {
             const ImageView view = image_view(image, "image", false);
             const MapView map = map_view(out, "out");
-            const py::gil_scoped_release release;
+            const GilRelease release;
             self.estimate_into(view, map);
           },
           py::arg("image"), py::arg("out"))
@@ -348,7 +349,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
             const MapView map = map_view(out, "out");
             const MapView error = expected_error ? map_view(*expected_error, "expected_error") : MapView{};
             const MaskView mask = edges ? mask_view(*edges, "edges") : MaskView{};
-            const py::gil_scoped_release release;
+            const GilRelease release;
             self.enqueue(view, map, device_stream(stream), error, {.edges = mask, .edge_stride = edge_stride});
           },
           py::arg("image"), py::arg("out"), py::arg("expected_error"), py::arg("edges"), py::arg("edge_stride"),
@@ -356,7 +357,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
       .def(
           "edge_count",
           [](Estimator& self, std::uintptr_t stream) {
-            const py::gil_scoped_release release;
+            const GilRelease release;
             const EdgeCount count = self.edge_count(device_stream(stream));
             return std::pair(count.found, count.kept);
           },
@@ -387,7 +388,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
         py::array_t<bool> mask({view.height, view.width});
         auto* data = reinterpret_cast<std::uint8_t*>(mask.mutable_data());
         {
-          const py::gil_scoped_release release;
+          const GilRelease release;
           detect_edges(view, {sigma, low, high, std::move(smoothing)}, data, num_threads, kernels);
         }
         return mask;
@@ -403,7 +404,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
         py::array_t<float> out(std::vector<py::ssize_t>(image.shape(), image.shape() + image.ndim()));
         float* data = out.mutable_data();
         {
-          const py::gil_scoped_release release;
+          const GilRelease release;
           domain_transform_filter(view, guide_view, {sigma_s, sigma_r, iterations}, data, num_threads, kernels);
         }
         return out;
@@ -425,7 +426,7 @@ brings to the pixel (the model's largest radius where it brings none), a and b b
         py::array_t<float> out({view.height, view.width});
         const MapView map = map_view(out, "out");
         {
-          const py::gil_scoped_release release;
+          const GilRelease release;
           propagate(view, radius, pattern, depth, guide, options, map, num_threads, kernels);
         }
         return out;

@@ -2,6 +2,9 @@
 // The public estimator: checks, turns, and the choice of the device.
 #include "defocus_fast/estimator.hpp"
 
+#include <mutex>
+#include <utility>
+
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/version.hpp"
 #include "estimator_impl.hpp"
@@ -60,27 +63,6 @@ Device& Estimator::Impl::on_device() {
   throw BackendUnavailable("device: views of device memory need device cuda, this estimator's is " + device);
 }
 
-/// Calls run one after the other.
-class Estimator::Turn {
- public:
-  explicit Turn(Impl& impl) : impl_(impl) {
-    // What evaluates the networks of a frame on a device is the caller's own code.
-    if (impl.at_work == std::this_thread::get_id())
-      throw Error("estimator: called from within one of its own calls, which would wait for itself");
-    impl.mutex.lock();
-    impl.at_work = std::this_thread::get_id();
-  }
-  ~Turn() {
-    impl_.at_work = std::thread::id();
-    impl_.mutex.unlock();
-  }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-
- private:
-  Impl& impl_;
-};
-
 Estimator::Estimator(int height, int width, const Options& options) {
   if (options.device != "cpu") try {
       // What only the CPU has is not asked of a GPU that nobody asked for.
@@ -91,53 +73,65 @@ Estimator::Estimator(int height, int width, const Options& options) {
     }
   if (!impl_) impl_ = Impl::on_cpu(height, width, options);
 }
-Estimator::~Estimator() = default;
+Estimator::~Estimator() {
+  // What a frame was writing when the process was forked is left as it is.
+  if (impl_ && impl_->turns.abandoned()) static_cast<void>(impl_.release());
+}
 Estimator::Estimator(Estimator&&) noexcept = default;
-Estimator& Estimator::operator=(Estimator&&) noexcept = default;
+Estimator& Estimator::operator=(Estimator&& other) noexcept {
+  Estimator before(std::move(other));
+  std::swap(impl_, before.impl_);
+  return *this;
+}
+
+Estimator::Impl& Estimator::impl() const {
+  if (!impl_) throw InvalidArgument("estimator: it was moved from");
+  return *impl_;
+}
 
 void Estimator::estimate_into(const ImageView& image, const MapView& out, const FrameOptions& frame) {
-  const Turn turn(*impl_);
+  const std::lock_guard turn(impl().turns);
   FrameOptions only_map = frame;
   only_map.expected_error = only_map.bin_probabilities = false;
-  impl_->estimate(image, out, impl_->scratch, only_map);
+  impl().estimate(image, out, impl().scratch, only_map);
 }
 
 void Estimator::estimate(const ImageView& image, BlurMap& result, const FrameOptions& frame) {
-  const Turn turn(*impl_);
-  result.map.resize(std::size_t(impl_->height) * std::size_t(impl_->width));
-  const MapView out{result.map.data(), impl_->height, impl_->width, impl_->width * std::ptrdiff_t{sizeof(float)}};
-  impl_->estimate(image, out, result, frame);
+  const std::lock_guard turn(impl().turns);
+  result.map.resize(std::size_t(impl().height) * std::size_t(impl().width));
+  const MapView out{result.map.data(), impl().height, impl().width, impl().width * std::ptrdiff_t{sizeof(float)}};
+  impl().estimate(image, out, result, frame);
 }
 
 void Estimator::enqueue(const ImageView& image, const MapView& out, cuda::Stream stream, const MapView& expected_error,
                         const FrameOptions& frame) {
-  const Turn turn(*impl_);
-  Device& device = impl_->on_device();
+  const std::lock_guard turn(impl().turns);
+  Device& device = impl().on_device();
   cpu::check_layout(image, "image");
-  check_size(image, "image", impl_->height, impl_->width);
-  check(frame, impl_->height, impl_->width);
-  check_out(out, "out", impl_->height, impl_->width);
-  if (expected_error.data) check_out(expected_error, "expected_error", impl_->height, impl_->width);
+  check_size(image, "image", impl().height, impl().width);
+  check(frame, impl().height, impl().width);
+  check_out(out, "out", impl().height, impl().width);
+  if (expected_error.data) check_out(expected_error, "expected_error", impl().height, impl().width);
   device.enqueue({image, frame.edges, frame.edge_stride, out, expected_error}, stream);
 }
 
 EdgeCount Estimator::edge_count(cuda::Stream stream) {
-  const Turn turn(*impl_);
-  return impl_->on_device().edge_count(stream);
+  const std::lock_guard turn(impl().turns);
+  return impl().on_device().edge_count(stream);
 }
 
-std::shared_ptr<float> Estimator::make_map() { return impl_->on_device().make_map(); }
-void Estimator::order(cuda::Stream before, cuda::Stream after) { impl_->on_device().order(before, after); }
-int Estimator::gpu() const { return impl_->on_device().gpu(); }
+std::shared_ptr<float> Estimator::make_map() { return impl().on_device().make_map(); }
+void Estimator::order(cuda::Stream before, cuda::Stream after) { impl().on_device().order(before, after); }
+int Estimator::gpu() const { return impl().on_device().gpu(); }
 
-int Estimator::height() const { return impl_->height; }
-int Estimator::width() const { return impl_->width; }
-int Estimator::num_threads() const { return impl_->workers.count(); }
-const std::string& Estimator::device() const { return impl_->device; }
-const char* Estimator::precision() const { return precision_name(impl_->precision); }
-const char* Estimator::kernels() const { return impl_->kernels.name; }
-const std::string& Estimator::model() const { return impl_->model->name; }
-const std::vector<float>& Estimator::radius_bins() const { return impl_->model->radius_bins; }
+int Estimator::height() const { return impl().height; }
+int Estimator::width() const { return impl().width; }
+int Estimator::num_threads() const { return impl().workers.count(); }
+const std::string& Estimator::device() const { return impl().device; }
+const char* Estimator::precision() const { return precision_name(impl().precision); }
+const char* Estimator::kernels() const { return impl().kernels.name; }
+const std::string& Estimator::model() const { return impl().model->name; }
+const std::vector<float>& Estimator::radius_bins() const { return impl().model->radius_bins; }
 
 std::vector<std::pair<std::string, std::string>> build_config() {
   std::string kernels;

@@ -2,17 +2,15 @@
 // What the estimators of both devices have in common.
 #pragma once
 
-#include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 
 #include "defocus_fast/estimator.hpp"
 #include "device.hpp"
 #include "formulas.hpp"
 #include "kernels.hpp"
 #include "model.hpp"
+#include "turns.hpp"
 #include "workers.hpp"
 
 namespace defocus_fast {
@@ -45,8 +43,7 @@ struct Estimator::Impl {
   const Propagation propagation;
   Precision precision = Precision::float32;
   BlurMap scratch;  // what estimate_into finds on the way
-  std::mutex mutex;
-  std::atomic<std::thread::id> at_work;  // the thread that holds it
+  Turns turns;
 };
 
 }  // namespace defocus_fast

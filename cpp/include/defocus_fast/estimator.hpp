@@ -69,7 +69,9 @@ struct EdgeCount {
 /// An image without any edge gives a map of 0; with Labels::hard one without any pattern edge, too.
 ///
 /// Thread safety: one estimator may be called from many threads; calls run one after the other, each on
-/// all of the estimator's threads.
+/// all of the estimator's threads. A process made by fork() may use the estimators of device "cpu" of its parent; one
+/// that was in the middle of a frame then throws Error in the child.
+/// Of an estimator that was moved from every call throws InvalidArgument. std::bad_alloc leaves an estimator usable.
 class DEFOCUS_FAST_API Estimator {
  public:
   /// Throws InvalidArgument, ModelError or BackendUnavailable.
@@ -116,7 +118,7 @@ class DEFOCUS_FAST_API Estimator {
   struct Impl;
   struct Cpu;
   struct Cuda;
-  class Turn;
+  Impl& impl() const;
   std::unique_ptr<Impl> impl_;
 };
 
