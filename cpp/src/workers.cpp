@@ -10,6 +10,7 @@
 #include <chrono>
 #include <csignal>
 #include <exception>
+#include <new>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -92,6 +93,7 @@ class Workers::Pool {
  public:
   explicit Pool(int threads) {
     threads_.reserve(std::size_t(threads));
+    unfinished_ = threads;
     const NoSignals no_signals;
     try {
       for (int i = 0; i < threads; ++i) threads_.emplace_back(&Pool::work, this);
@@ -103,6 +105,7 @@ class Workers::Pool {
       stop();
       throw;
     }
+    wait_for_all();
   }
   ~Pool() { stop(); }
   Pool(const Pool&) = delete;
@@ -124,7 +127,7 @@ class Workers::Pool {
     else
       for (int i = 1; i < ranges; ++i) untaken_.notify_one();
     take_ranges();
-    wait(unfinished_, cores_, [](int ranges_left) { return ranges_left == 0; });
+    wait_for_all();
     --busy;
     if (failed_) {
       failed_ = false;
@@ -142,12 +145,27 @@ class Workers::Pool {
   }
 
   void work() {
+    // Takes the thread's own memory for exceptions now: if none were left when std::bad_alloc is thrown, the C library
+    // would end the process.
+    try {
+      throw std::bad_alloc();
+    } catch (const std::bad_alloc&) {
+    }
+    finish(1);
     ++busy;
     while (untaken_ != stopped) {
       take_ranges();
       wait(untaken_, cores_, [](int ranges) { return ranges != 0; });
     }
     --busy;
+  }
+
+  void finish(int done) {
+    if (unfinished_.fetch_sub(done) == done) unfinished_.notify_one();
+  }
+
+  void wait_for_all() {
+    wait(unfinished_, cores_, [](int left) { return left == 0; });
   }
 
   void take_ranges() {
@@ -166,7 +184,7 @@ class Workers::Pool {
         if (!failed_.exchange(true)) error_ = std::current_exception();
         done += untaken_.exchange(0);
       }
-      if (unfinished_.fetch_sub(done) == done) unfinished_.notify_one();
+      finish(done);
       left = untaken_;
     }
   }
@@ -177,7 +195,7 @@ class Workers::Pool {
   std::uint64_t region_count_ = 0;
   // Each in a cache line of its own.
   alignas(64) std::atomic<int> untaken_ = 0;     // ranges of the region that nobody has taken yet, or `stopped`
-  alignas(64) std::atomic<int> unfinished_ = 0;  // ranges of the region that are not done
+  alignas(64) std::atomic<int> unfinished_ = 0;  // ranges of the region that are not done; at first threads to start
   alignas(64) std::atomic<int> taken_slots_ = 0;
   alignas(64) std::atomic<bool> failed_ = false;
   std::exception_ptr error_;  // written by who has set failed_

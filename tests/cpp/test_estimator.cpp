@@ -77,6 +77,39 @@ TEST_CASE("estimators share the weights of a model, and of no other") {
   CHECK(weights.use_count() == 1);  // nothing but their users keeps them
 }
 
+TEST_CASE("an estimator that was moved from says so, and can be given another") {
+  const auto pixels = checkerboard();
+  Estimator estimator(height, width, options());
+  Estimator other = std::move(estimator);
+  std::vector<float> map(std::size_t{height} * width);
+  BlurMap result;
+  const MapView out{map.data(), height, width, width * 4};
+  const auto moved_from = [](const auto& call) {
+    CHECK_THROWS_WITH_AS(call(), "estimator: it was moved from", InvalidArgument);
+  };
+  moved_from([&] { estimator.estimate_into(view(pixels), out); });
+  moved_from([&] { estimator.estimate(view(pixels), result); });
+  moved_from([&] { estimator.enqueue(view(pixels), out, nullptr); });
+  moved_from([&] { estimator.edge_count(nullptr); });
+  moved_from([&] { estimator.make_map(); });
+  moved_from([&] { estimator.order(nullptr, nullptr); });
+  moved_from([&] { estimator.gpu(); });
+  moved_from([&] { estimator.height(); });
+  moved_from([&] { estimator.width(); });
+  moved_from([&] { estimator.num_threads(); });
+  moved_from([&] { estimator.device(); });
+  moved_from([&] { estimator.precision(); });
+  moved_from([&] { estimator.kernels(); });
+  moved_from([&] { estimator.model(); });
+  moved_from([&] { estimator.radius_bins(); });
+  estimator = std::move(other);
+  CHECK(estimator.height() == height);
+  moved_from([&] { other.height(); });
+  Estimator& same = estimator;
+  estimator = std::move(same);
+  CHECK(estimator.height() == height);
+}
+
 TEST_CASE("errors have one base and say what was got") {
   const auto pixels = checkerboard();
   Estimator estimator(height, width, options());

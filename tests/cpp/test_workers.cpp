@@ -11,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <mutex>
 #include <new>
 #include <set>
 #include <stdexcept>
@@ -19,8 +20,9 @@
 #include <vector>
 
 #include "defocus_fast/error.hpp"
+#include "turns.hpp"
 
-using defocus_fast::Workers;
+using namespace defocus_fast;
 
 namespace {
 
@@ -134,6 +136,58 @@ TEST_CASE("signals arrive in the threads of the caller") {
     while (arrived < 3) std::this_thread::yield();
   });
   CHECK(blocking == 2);
+}
+
+TEST_CASE("turns are taken one after the other, once by each thread") {
+  Turns turns;
+  int count = 0;  // unguarded but by turns
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&] {
+      for (int k = 0; k < 2000; ++k) {
+        const std::lock_guard turn(turns);
+        ++count;
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  CHECK(count == 8000);
+  const std::lock_guard turn(turns);
+  CHECK_THROWS_WITH_AS(turns.lock(), "estimator: called from within one of its own calls, which would wait for itself",
+                       Error);
+}
+
+TEST_CASE("in a forked child nobody waits for a turn that a thread of the parent has") {
+  Turns held, idle;
+  std::atomic<bool> locked = false, forked = false;
+  std::thread holder([&] {
+    const std::lock_guard turn(held);
+    locked = true;
+    while (!forked) std::this_thread::yield();
+  });
+  while (!locked) std::this_thread::yield();
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    {
+      const std::lock_guard turn(idle);
+    }
+    std::string message;
+    try {
+      held.lock();
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    const bool good = held.abandoned() && !idle.abandoned() &&
+                      message == "estimator: the process was forked during a frame; make a new estimator in the child";
+    _exit(good ? 0 : 1);
+  }
+  forked = true;
+  holder.join();
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  CHECK_FALSE(held.abandoned());
+  const std::lock_guard turn(held);
 }
 
 #ifndef __SANITIZE_THREAD__  // which lets no child of a process with threads start threads
