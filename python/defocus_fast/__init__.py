@@ -16,9 +16,11 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from ._core import BackendUnavailable, BlurMap, Error, ModelError, available_kernels, build_config
-from ._device import DeviceArray, DeviceBlurMap
-from ._estimator import Estimator, detect_edges, domain_transform_filter, estimate_blur, propagate
+from ._core import BackendUnavailable, Error, ModelError, available_kernels, build_config
+from ._device import DeviceArray
+from ._estimator import Estimator, estimate_blur
+from ._results import BlurMap, DeviceBlurMap
+from ._stages import detect_edges, domain_transform_filter, propagate
 from .model_io import shipped_folder
 
 __all__ = [

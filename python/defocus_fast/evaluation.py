@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ._core import BlurMap
+from ._results import BlurMap
 
 Floats = NDArray[np.floating[Any]]
 TRUTH_SUFFIXES = (".npy", ".mat", ".png")
