@@ -52,6 +52,28 @@ def test_40_megapixels_take_less_than_1500_megabytes(tmp_path: Path) -> None:
     assert extra + 24 * dense < 1.5e9
 
 
+WIDE = """
+import resource
+import numpy as np
+import defocus_fast
+
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+image = np.random.default_rng(0).integers(0, 256, (16, 200_000, 3), np.uint8)
+before = peak_bytes()
+result = defocus_fast.Estimator(16, 200_000, num_threads=64).estimate(image)
+assert np.isfinite(result.map).all()
+print(peak_bytes() - before)
+"""
+
+
+def test_wide_low_images_take_memory_by_pixels_not_by_threads() -> None:
+    """What a thread needs for a line of pixels is there for the threads that can have work: 64 had taken 6.4 GB."""
+    output = subprocess.run([sys.executable, "-c", WIDE], check=True, capture_output=True, text=True).stdout
+    assert int(output) < 150 * 16 * 200_000  # the 36 bytes a pixel of the documents, 24 an edge, two lines' scratch
+
+
 def test_memory_is_flat_over_many_frames(random_model: str) -> None:
     def resident() -> int:
         with open("/proc/self/statm") as file:

@@ -13,6 +13,7 @@
 #include <limits>
 #include <set>
 #include <sstream>
+#include <tuple>
 #include <utility>
 
 #include "defocus_fast/error.hpp"
@@ -298,6 +299,19 @@ std::shared_ptr<const Model> parse_model(const std::filesystem::path& folder, st
     if (!std::ranges::all_of(tensor.values, [](float value) { return std::isfinite(value); }))
       throw ModelError((folder / "weights.bin").string() + ": expected finite weights, got others in " + name);
   return model;
+}
+
+bool same_networks(const Model& a, const Model& b) {
+  const auto identity = [](const Model& model) {
+    return std::tie(model.architecture, model.width, model.depth, model.crop_offset, model.ranges, model.values);
+  };
+  // Tensors of other shapes, or in another order, that hold the same values all the same.
+  const auto same_tensor = [&](const auto& entry) {
+    const auto found = b.tensors.find(entry.first);
+    return found != b.tensors.end() && found->second.shape == entry.second.shape &&
+           found->second.values.data() - b.values.data() == entry.second.values.data() - a.values.data();
+  };
+  return identity(a) == identity(b) && std::ranges::all_of(a.tensors, same_tensor);
 }
 
 std::shared_ptr<const Model> load_model(const std::string& name_or_folder) {

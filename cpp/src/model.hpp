@@ -63,6 +63,9 @@ std::shared_ptr<const Model> load_model(const std::string& name_or_folder);
 std::shared_ptr<const Model> parse_model(const std::filesystem::path& folder, std::string_view text, std::size_t size,
                                          const std::function<void(std::span<std::byte>)>& read);
 
+/// Whether the networks are the same, whatever folder they were read from.
+bool same_networks(const Model& a, const Model& b);
+
 /// px that the trunk reads around what it is asked about.
 inline int network_margin(const Model& model) {
   return model.architecture == Architecture::cells ? cell * (model.depth + 1) : 20;

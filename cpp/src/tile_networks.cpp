@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tile_networks.hpp"
 
-#include <map>
-#include <mutex>
-
 #include <pthread.h>
+
+#include <mutex>
 
 #include "heads.hpp"
 #include "trunk.hpp"
@@ -82,39 +81,46 @@ class NetworkWeightsOf : public NetworkWeights {
 
 /// All weights that estimators use at the moment. A process that is forked finds the lock open.
 struct Shared {
+  struct Entry {
+    Precision precision;
+    bool bf16;  // what the heads of int8 compute in
+    std::weak_ptr<const NetworkWeights> weights;
+  };
   std::mutex mutex;
-  std::map<std::pair<const Model*, int>, std::weak_ptr<const NetworkWeights>> weights;
+  std::vector<Entry> entries;
 
   Shared() {
-    pthread_atfork([] { shared().mutex.lock(); }, [] { shared().mutex.unlock(); }, [] { shared().mutex.unlock(); });
+    pthread_atfork([] { all().mutex.lock(); }, [] { all().mutex.unlock(); }, [] { all().mutex.unlock(); });
   }
   /// Lives until the process ends: threads may be at work then.
-  static Shared& shared() {
-    static Shared* const all = new Shared;
-    return *all;
+  static Shared& all() {
+    static Shared* const shared = new Shared;
+    return *shared;
   }
 };
+
+std::shared_ptr<const NetworkWeights> pack(const std::shared_ptr<const Model>& model, Precision precision, bool bf16) {
+  if (precision == Precision::int8 && bf16)
+    return std::make_shared<NetworkWeightsOf<std::uint16_t, std::uint8_t>>(model);
+  if (precision == Precision::int8) return std::make_shared<NetworkWeightsOf<float, std::uint8_t>>(model);
+  if (precision == Precision::bfloat16) return std::make_shared<NetworkWeightsOf<std::uint16_t, std::uint16_t>>(model);
+  return std::make_shared<NetworkWeightsOf<float, float>>(model);
+}
 
 }  // namespace
 
 std::shared_ptr<const NetworkWeights> network_weights(const std::shared_ptr<const Model>& model, Precision precision,
                                                       const Kernels& kernels) {
   const bool bf16 = bf16_networks(kernels) != nullptr;
-  Shared& shared = Shared::shared();
+  Shared& shared = Shared::all();
   const std::lock_guard lock(shared.mutex);
-  std::erase_if(shared.weights, [](const auto& entry) { return entry.second.expired(); });
-  std::weak_ptr<const NetworkWeights>& entry = shared.weights[{model.get(), 2 * int(precision) + bf16}];
-  if (auto weights = entry.lock()) return weights;
-  std::shared_ptr<const NetworkWeights> weights;
-  if (precision == Precision::int8 && bf16)
-    weights = std::make_shared<NetworkWeightsOf<std::uint16_t, std::uint8_t>>(model);
-  else if (precision == Precision::int8)
-    weights = std::make_shared<NetworkWeightsOf<float, std::uint8_t>>(model);
-  else if (precision == Precision::bfloat16)
-    weights = std::make_shared<NetworkWeightsOf<std::uint16_t, std::uint16_t>>(model);
-  else
-    weights = std::make_shared<NetworkWeightsOf<float, float>>(model);
-  entry = weights;
+  std::erase_if(shared.entries, [](const Shared::Entry& entry) { return entry.weights.expired(); });
+  for (const Shared::Entry& entry : shared.entries)
+    if (auto weights = entry.weights.lock();
+        weights && entry.precision == precision && entry.bf16 == bf16 && same_networks(*weights->model, *model))
+      return weights;
+  auto weights = pack(model, precision, bf16);
+  shared.entries.push_back({precision, bf16, weights});
   return weights;
 }
 

@@ -5,6 +5,8 @@
 
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/estimator.hpp"
+#include "model.hpp"
+#include "tile_networks.hpp"
 
 using namespace defocus_fast;
 
@@ -63,6 +65,18 @@ TEST_CASE("one estimator serves several threads, and moves") {
   for (const auto& map : maps) CHECK(map == expected.map);
 }
 
+TEST_CASE("estimators share the weights of a model, and of no other") {
+  const auto& kernels = select_kernels("portable");
+  const auto of = [&](const std::string& model) {
+    return cpu::network_weights(load_model(model), Precision::float32, kernels);
+  };
+  const auto weights = of(TEST_MODEL);
+  CHECK(of(TEST_MODEL) == weights);
+  CHECK(of(TEST_MODEL "/../tip22") == weights);
+  CHECK(of(TEST_MODEL "/../fast") != weights);
+  CHECK(weights.use_count() == 1);  // nothing but their users keeps them
+}
+
 TEST_CASE("errors have one base and say what was got") {
   const auto pixels = checkerboard();
   Estimator estimator(height, width, options());
@@ -83,6 +97,6 @@ TEST_CASE("errors have one base and say what was got") {
   wrong.device = "cuda";
   CHECK_THROWS_AS(Estimator(height, width, wrong), BackendUnavailable);
   wrong = options();
-  wrong.num_threads = -1;
+  wrong.num_threads = 0;
   CHECK_THROWS_AS(Estimator(height, width, wrong), Error);
 }
