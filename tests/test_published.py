@@ -128,7 +128,7 @@ def test_edges_and_filter_on_the_reference_pictures() -> None:
         np.testing.assert_array_equal(defocus_fast.detect_edges(image), expected)
         scaled = image.astype(np.float32) / 255
         filtered = cv2.ximgproc.dtFilter(scaled, scaled, 7.0, 0.5, mode=2, numIters=5)
-        found = defocus_fast.domain_transform_filter(scaled, scaled, 7.0, 0.5, 5)
+        found = defocus_fast.domain_transform_filter(scaled, scaled, sigma_s=7.0, sigma_r=0.5)
         np.testing.assert_allclose(found, filtered, rtol=0, atol=tolerances.FILTER)
 
 

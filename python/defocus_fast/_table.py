@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The core's table of options (cpp/include/defocus_fast/options.hpp) as signatures, documentation and types.
+"""The core's table of options (cpp/include/defocus_fast/options.hpp) as signatures and documentation.
 
-``python -m defocus_fast._table > python/defocus_fast/_options.py`` writes the types.
+``python -m defocus_fast._table > python/defocus_fast/_options.py`` writes it down for those who cannot ask the core.
 """
 
 from __future__ import annotations
@@ -29,6 +29,30 @@ CALLS = {
     "domain_transform_filter": "FilterOptions",
     "propagate": "PropagationOptions",
 }
+HEAD = '''# SPDX-License-Identifier: Apache-2.0
+"""The core's table of options, for type checkers and for the command line, which answers before the core is loaded.
+
+Written by ``python -m defocus_fast._table``; see cpp/include/defocus_fast/options.hpp.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypedDict
+
+
+class Row(NamedTuple):
+    """An option; fields as in the core's OptionInfo."""
+
+    kind: str
+    optional: bool
+    default: Any
+    minimum: float
+    maximum: float
+    names: tuple[str, ...]
+    text: str
+    nothing: str'''
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -76,27 +100,22 @@ def annotation(option: _core.Option) -> str:
     return f"{known} | None" if option.optional else known
 
 
-def types() -> str:
+def module() -> str:
     """Return the text of the module _options."""
-    lines = [
-        "# SPDX-License-Identifier: Apache-2.0",
-        '"""Types of the options, written by ``python -m defocus_fast._table``."""',
-        "",
-        "from __future__ import annotations",
-        "",
-        "import os",
-        "from collections.abc import Callable",
-        "from typing import Literal, TypedDict",
-    ]
+    lines = [HEAD]
     for call, name in CALLS.items():
         lines += ["", "", f"class {name}(TypedDict, total=False):", f'    """Of ``{call}``."""', ""]
-        for option in _core.option_table(call):
-            lines.append(f"    {option.name}: {annotation(option)}")
-            texts = textwrap.wrap(description(option).replace("\\", "\\\\"), 117 - len('    """'))
-            lines += [f'    """{texts[0]}', *(f"    {text}" for text in texts[1:])]
-            lines[-1] += '"""'
-    return "\n".join(lines) + "\n"
+        lines += [f"    {option.name}: {annotation(option)}" for option in _core.option_table(call)]
+    lines += ["", "", "# fmt: off", "ESTIMATOR = {"]
+    for option in _core.option_table("Estimator"):
+        values = (option.kind, option.optional, option.default, option.minimum, option.maximum, tuple(option.names))
+        lines.append(f"    {option.name!r}: Row{values!r}(".replace(")(", ","))
+        for text, end in (option.text, ","), (option.nothing, "),"):
+            wrapped = textwrap.wrap(text, 104, drop_whitespace=False) or [""]
+            lines += [f"        {line!r}" for line in wrapped]
+            lines[-1] += end
+    return "\n".join([*lines, "}"]) + "\n"
 
 
 if __name__ == "__main__":
-    print(types(), end="")
+    print(module(), end="")

@@ -58,7 +58,7 @@ struct Option {
   const char* nothing = "";  // what the default is, where the struct's is nothing
 };
 
-// ---- ranges: within them nothing overflows, and maps agree with those of arithmetic in double precision
+// ---- ranges: within them nothing overflows; tests/test_options.py compares maps with those of double precision
 
 inline constexpr Accepted sigma_s_range{0.01, 1e5}, sigma_r_range{1e-4, 1e6}, iterations_range{1, 16};
 /// The gradient of values in [0, 1] has a magnitude of at most 4 sqrt(2).
