@@ -132,7 +132,7 @@ def frame(model: str, height: int, width: int, element: int, edges: int) -> Iter
     folder = Path(defocus_fast.__file__).parent / "models" / model
     pixels = height * width
     capacity = max(4096, pixels // 4)
-    sizes = _core.network_shapes(height, width, model=folder, max_edges=capacity)
+    sizes = _core.network_shapes(str(folder), height, width, capacity, "shared")
     image_height, image_width = sizes["trunk"].values()
     trunk = Network(folder / "trunk.onnx", [1, 3, image_height, image_width])
     channels, rows, columns = trunk.outputs[0][1:]

@@ -21,16 +21,13 @@ def _openvino_core() -> openvino.Core:
     return openvino.Core()
 
 
-def device_options(
-    model: str, height: int, width: int, max_edges: int | None = None, evaluation: str = "shared"
-) -> dict[str, Any]:
+def device_options(model: str, height: int, width: int, max_edges: int = 0, evaluation: str = "auto") -> dict[str, Any]:
     """Options of an estimator on the emulated device, its networks evaluated from the ONNX files by OpenVINO."""
     if "emulated" not in defocus_fast.build_config()["cuda"]:
         pytest.skip("the CUDA part is not built with DEFOCUS_FAST_CUDA_EMULATION")
     core = _openvino_core()
     graphs = {}
-    options = {"model": model, "max_edges": max_edges, "evaluation": evaluation}
-    for name, sizes in _core.network_shapes(height, width, **options).items():
+    for name, sizes in _core.network_shapes(model, height, width, max_edges, evaluation).items():
         graph = core.read_model(f"{model}/{name}.onnx")
         shapes = {}
         for tensor in graph.inputs:
@@ -55,4 +52,4 @@ def device_options(
         for array, output in zip(arrays[inputs:], compiled.outputs, strict=True):
             array[...] = result[output]
 
-    return {"device": "cuda", "networks": enqueue, "max_edges": max_edges, "evaluation": evaluation}
+    return {"device": "cuda", "networks": enqueue, "max_edges": max_edges or None, "evaluation": evaluation}

@@ -129,7 +129,7 @@ def test_int8(random_cells: str, tmp_path: Path) -> None:
 
 
 def test_there_are_no_patch_networks(random_cells: str) -> None:
-    with pytest.raises(ValueError, match='evaluation: model "cells" has no patch networks; accepted: auto, shared'):
+    with pytest.raises(ValueError, match='evaluation: model "cells" has no patch networks; accepted: shared'):
         defocus_fast.Estimator(20, 20, model=random_cells, evaluation="patch")
 
 

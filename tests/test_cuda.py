@@ -108,6 +108,7 @@ def test_the_whole_networks_on_patches(random_model: str, labels: str) -> None:
 @pytest.mark.parametrize(
     ("evaluation", "graphs"),
     [
+        ("auto", {"trunk", "edge_head", "blur_head"}),
         ("shared", {"trunk", "edge_head", "blur_head"}),
         ("patch", {"edge_patch", "blur_patch"}),
     ],
@@ -123,14 +124,8 @@ def test_each_form_asks_its_own_networks(random_model: str, evaluation: str, gra
     estimator = defocus_fast.Estimator(9, 9, model=random_model, **options | {"networks": networks})
     result = estimator.estimate(texture(9, 9), edges=np.ones((9, 9), bool))
     assert set(asked) == graphs
-    assert set(asked) == set(_core.network_shapes(9, 9, model=random_model, max_edges=81, evaluation=evaluation))
-    assert list(result.stage_ms) == [
-        "detect_edges",
-        "extract_features",
-        "classify_edges",
-        "estimate_radii",
-        "propagate",
-    ]
+    assert set(asked) == set(_core.network_shapes(random_model, 9, 9, 81, evaluation))
+    assert list(result.stage_ms) == ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
 
 
 def test_patches_take_no_memory_for_features(random_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,22 +151,21 @@ def test_patches_take_no_memory_for_features(random_model: str, monkeypatch: pyt
 @pytest.mark.parametrize("device", ["cuda", "auto", "cpu"])
 def test_there_are_no_patch_networks(random_cells: str, device: str) -> None:
     options = device_options(random_cells, 9, 9) | {"device": device, "evaluation": "patch"}
-    message = 'evaluation: model "cells" has no patch networks; accepted: shared'
+    message = 'evaluation: model "cells" has no patch networks; accepted: auto, shared'
     with pytest.raises(ValueError, match=message):
         defocus_fast.Estimator(9, 9, model=random_cells, **options)
     with pytest.raises(ValueError, match=message):
-        _core.network_shapes(9, 9, model=random_cells, max_edges=81, evaluation="patch")
+        _core.network_shapes(random_cells, 9, 9, 81, "patch")
 
 
 @pytest.mark.parametrize("stride", [2, 3])
 def test_edge_stride(random_cells: str, stride: int) -> None:
     picture = texture(31, 40, seed=6)
-    cpu, device = pair(random_cells, 31, 40, depth_threshold=1)
+    cpu, device = pair(random_cells, 31, 40, edge_stride=stride, depth_threshold=1)
     for edges in (None, np.ones((31, 40), bool)):
-        frame = {"edges": edges, "edge_stride": stride, "bin_probabilities": True}
-        expected = cpu.estimate(picture, **frame)
+        expected = cpu.estimate(picture, edges=edges, bin_probabilities=True)
         assert len(expected.edges) > 0
-        check(expected, device.estimate(picture, **frame))
+        check(expected, device.estimate(picture, edges=edges, bin_probabilities=True))
 
 
 def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:

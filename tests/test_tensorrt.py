@@ -460,9 +460,7 @@ def test_failures_at_loading_are_errors(random_cells: str, trt: Any) -> None:
 
 def test_failures_in_a_frame_are_errors(random_cells: str, trt: Any) -> None:
     networks = _tensorrt.Networks()
-    networks.prepare(
-        random_cells, "float32", _core.network_shapes(20, 30, model=random_cells, max_edges=100), 90, "GPU"
-    )
+    networks.prepare(random_cells, "float32", _core.network_shapes(random_cells, 20, 30, 100, "shared"), 90, "GPU")
     memory = np.zeros(1 << 20, np.uint8)
     start = -memory.ctypes.data % 256 + memory.ctypes.data
     with pytest.raises(defocus_fast.Error, match=r"trunk: TensorRT refuses the address 0x\w+ of features: features at"):

@@ -192,10 +192,14 @@ void define_stages(py::module_& m) {
 void define_facts(py::module_& m) {
   m.def(
       "network_shapes",
-      [](int height, int width, const py::kwargs& arguments) {
-        return free_dimensions(cuda::network_shapes(height, width, read<EstimatorCall>(arguments).options));
+      [](const std::string& model, int height, int width, std::optional<int> max_edges, const std::string& evaluation) {
+        Options options;
+        options.model = model;
+        options.max_edges = max_edges;
+        set_option(options, "evaluation", evaluation);
+        return free_dimensions(cuda::network_shapes(height, width, options));
       },
-      py::arg("height"), py::arg("width"));
+      py::arg("model"), py::arg("height"), py::arg("width"), py::arg("max_edges"), py::arg("evaluation"));
   m.def("available_kernels", &available_kernels);
   m.def("build_config", [] {
     py::dict facts;

@@ -111,7 +111,9 @@ def propagate(
     depth_edges: NDArray[Any],
     **options: Any,
 ) -> NDArray[np.float32]: ...
-def network_shapes(height: int, width: int, **options: Any) -> dict[str, dict[str, int]]:
+def network_shapes(
+    model: str, height: int, width: int, max_edges: int | None, evaluation: str
+) -> dict[str, dict[str, int]]:
     """Sizes of the ONNX files' free dimensions, of the graphs that an estimator on device "cuda" evaluates."""
 
 def available_kernels() -> list[str]: ...

@@ -132,7 +132,7 @@ ESTIMATOR = {
         'Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with '
         'more is an error; of images in device memory, where nobody waits for the number, the last edges, at the '
         'bottom of the image, are left out. Photographs seldom have more than the default, noise may have a third'
-        ' of its pixels.',
+        ' of its pixels. Models of the architecture cells, such as fast, have memory for all and do not heed it.',
         'a quarter of the pixels, but at least 4096'),
     'networks': Row('object', True, None, 0.0, 0.0, (),
         'Device cuda only: evaluates the networks, see defocus_fast/networks.hpp.',

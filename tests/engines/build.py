@@ -114,7 +114,7 @@ def errors(folder: Path) -> None:
         prepare,
         str(MODELS / "fast"),
         "float32",
-        _core.network_shapes(60, 60, max_edges=9),
+        _core.network_shapes("fast", 60, 60, 9, "shared"),
         86,
         GPU,
     )
@@ -147,7 +147,7 @@ def command_line(folder: Path) -> None:
     for model, evaluation in (("tip22", "patch"), ("fast", "shared")):
         size = ["--height", "50", "--width", "70", "--compute-capability", "8.9", "-o", str(folder)]
         cli.main(["build-engines", "--model", model, "--evaluation", evaluation, *size], standalone_mode=False)
-        graphs = _core.network_shapes(50, 70, model=model, evaluation=evaluation)
+        graphs = _core.network_shapes(model, 50, 70, 0, evaluation)
         said = from_cpp(folder, model, graphs, f"tensorrt_rtx-{trt.__version__}")
         requests = _tensorrt.requests(MODELS / model, "float32", graphs, 89)
         for request in requests:
@@ -181,7 +181,7 @@ def main() -> None:
         table.add_column(title, justify="right" if title in ("bytes", "seconds") else "left")
     rows = defaultdict[tuple[str, str], list[tuple[int, float]]](list)
     for model, evaluation in (("fast", "shared"), ("tip22", "shared"), ("tip22", "patch")):
-        graphs = _core.network_shapes(HEIGHT, WIDTH, model=MODELS / model, evaluation=evaluation)
+        graphs = _core.network_shapes(str(MODELS / model), HEIGHT, WIDTH, 0, evaluation)
         for precision in ("float32", "float16"):
             for target in TARGETS[precision]:
                 for request in _tensorrt.requests(MODELS / model, precision, graphs, target):

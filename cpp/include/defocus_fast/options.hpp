@@ -72,7 +72,7 @@ struct CannyOptions {
   /// Symmetric smoothing kernel of 1 to 513 weights to use in place of the Gaussian of sigma. NumPy's exp differs from
   /// the C library's in the last bit on some CPUs, and scikit-image decides ties by it: the Python package passes
   /// NumPy's kernel.
-  std::vector<double> smoothing;
+  std::vector<double> smoothing = {};
 
   bool operator==(const CannyOptions&) const = default;
 };
@@ -115,9 +115,9 @@ inline constexpr Option<GuideOptions> guide_rows[]{
 /// How radii are spread from edges over the image (section III-C of the paper).
 struct PropagationOptions {
   double psi = 100.0;
-  std::optional<double> sigma_s;
-  std::optional<double> sigma_r;
-  std::optional<int> iterations;
+  std::optional<double> sigma_s = {};
+  std::optional<double> sigma_r = {};
+  std::optional<int> iterations = {};
 };
 inline constexpr Option<PropagationOptions> propagation_rows[]{
     {"psi",
@@ -141,15 +141,15 @@ struct Options {
   std::string device = "auto";
   Precision precision = Precision::automatic;
   Evaluation evaluation = Evaluation::shared;
-  std::optional<int> num_threads;
+  std::optional<int> num_threads = {};
   std::string kernels = "auto";
   Labels labels = Labels::posterior;
-  std::optional<double> depth_threshold;
-  CannyOptions canny;              // their names have the prefix canny_ where options have no groups
-  GuideOptions guide;              // guide_
-  PropagationOptions propagation;  // no prefix
-  std::optional<int> max_edges;
-  std::shared_ptr<cuda::Networks> networks;
+  std::optional<double> depth_threshold = {};
+  CannyOptions canny = {};              // their names have the prefix canny_ where options have no groups
+  GuideOptions guide = {};              // guide_
+  PropagationOptions propagation = {};  // no prefix
+  std::optional<int> max_edges = {};
+  std::shared_ptr<cuda::Networks> networks = {};
 };
 inline constexpr std::array<const char*, 3> device_names{"auto", "cpu", "cuda"};
 inline constexpr std::array<const char*, 5> precision_names{"auto", "float32", "bfloat16", "float16", "int8"};
@@ -191,7 +191,8 @@ inline constexpr Option<Options> option_rows[]{
      "",
      "Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with more is an "
      "error; of images in device memory, where nobody waits for the number, the last edges, at the bottom of the "
-     "image, are left out. Photographs seldom have more than the default, noise may have a third of its pixels.",
+     "image, are left out. Photographs seldom have more than the default, noise may have a third of its pixels. Models "
+     "of the architecture cells, such as fast, have memory for all and do not heed it.",
      "a quarter of the pixels, but at least 4096"},
     {"networks",
      &Options::networks,
@@ -203,7 +204,7 @@ inline constexpr Option<Options> option_rows[]{
 
 /// What may differ from frame to frame.
 struct FrameOptions {
-  MaskView edges;  // replaces the edge detector if its data is not null
+  MaskView edges = {};  // replaces the edge detector if its data is not null
   int edge_stride = 1;
   bool expected_error = true;
   bool bin_probabilities = false;
