@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import defocus_fast
-from defocus_fast import _images, benchmark, cli, model_io
+from defocus_fast import _files, _images, benchmark, cli, model_io
 
 Estimate = Callable[..., Result]
 
@@ -76,7 +76,7 @@ def test_everything_is_written_for_a_photograph(estimate: Estimate, random_model
 
 def test_png_holds_thousandths_of_a_pixel_and_says_so(folder: Path) -> None:
     radii = np.array([[0, 0.5, 1.2344], [1.2346, 6, 70]], np.float32)
-    _images.write_whole(folder / "m.png", lambda file: _images.write_png(file, radii))
+    _files.write_whole(folder / "m.png", lambda file: _images.write_png(file, radii))
     with Image.open("m.png") as image:
         assert image.mode.startswith("I")
         assert image.text["blur_units_per_px"] == "1000"
@@ -240,7 +240,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(folder: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _images.write_whole(path, fail)
+        _files.write_whole(path, fail)
     assert path.read_bytes() == b"old"
     assert names(folder) == {"map.npy"}
 

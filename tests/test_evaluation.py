@@ -21,6 +21,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from defocus_fast import Estimator, cli, evaluation
+from defocus_fast.cli.evaluate import VARIANTS
 
 
 def test_truth_is_read_from_every_format(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_radius_scores() -> None:
     )
     scores = evaluation.radius_scores("x", result, truth, bins)
     assert scores.mae == pytest.approx(1.0)
-    assert scores.relative == pytest.approx((1 + 1 / 3) / 2)
+    assert scores.relative == pytest.approx(1 / 3)
     assert scores.expected_error == pytest.approx([0.25] * 5 + [2.0] * 5)
     assert scores.actual_error == pytest.approx([0.5] * 5 + [1.5] * 5)
     assert scores.edge_mae == pytest.approx((0.25 + 1.0) / 2)
@@ -164,7 +165,7 @@ def test_command(folder: Path, random_model: str) -> None:
     assert result.exit_code == 0, result.output
     assert "2 images, 1 more without ground truth" in result.output
     rows = json.loads((folder / "out.json").read_text())["results"]
-    assert [row["variant"] for row in rows] == list(cli.VARIANTS)
+    assert [row["variant"] for row in rows] == list(VARIANTS)
     options: dict[str, Any]
     ablations = ({"psi": 0.0}, {"depth_threshold": 1.0}, {"labels": "hard"}, {"edge_stride": 2}, {"edge_stride": 3})
     for row, options in zip(rows, ({}, *ablations), strict=True):
@@ -173,7 +174,7 @@ def test_command(folder: Path, random_model: str) -> None:
             radii = estimator.estimate(texture(*size, seed=i)).map
             assert picture["mae"] == pytest.approx(float(np.abs(radii - (2.0 + i)).mean()), rel=1e-6)
     assert len({row["images"][0]["mae"] for row in rows}) == 6  # every ablation changes something
-    assert f"{np.mean([picture['mae'] for picture in rows[0]['pictures']]):.3f}" in result.output
+    assert f"{np.mean([picture['mae'] for picture in rows[0]['images']]):.3f}" in result.output
 
 
 @pytest.mark.filterwarnings("error")

@@ -13,12 +13,35 @@ are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR f
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ._core import BackendUnavailable, BlurMap, Error, ModelError, available_kernels, build_config
-from ._device import DeviceArray, DeviceBlurMap
-from ._estimator import Estimator, detect_edges, domain_transform_filter, estimate_blur, propagate
+if TYPE_CHECKING:
+    from ._core import BackendUnavailable, BlurMap, Error, ModelError, available_kernels, build_config
+    from ._device import DeviceArray, DeviceBlurMap
+    from ._estimator import Estimator, detect_edges, domain_transform_filter, estimate_blur, propagate
+
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> object:
+        """Load NumPy and the core when they are first asked for; the command line answers --help and signals before."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("defocus_fast")
+        elif name in __all__:
+            from . import _core, _device, _estimator
+
+            value = next(vars(module)[name] for module in (_estimator, _device, _core) if name in vars(module))
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return [*globals(), *__all__, "__version__"]
+
 
 __all__ = [
     "BackendUnavailable",
@@ -37,8 +60,6 @@ __all__ = [
     "propagate",
     "shipped_models",
 ]
-
-__version__ = version("defocus_fast")
 
 
 def get_cmake_path() -> str:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,18 +71,6 @@ def _as_array(image: Image.Image) -> NDArray[Any]:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("L" if grey else "RGB"))
-
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Have `write` fill a file that appears under its name only when it is complete, in place of an earlier one."""
-    part = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            write(file)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def write_npy(file: IO[bytes], radii: NDArray[np.float32]) -> None:
