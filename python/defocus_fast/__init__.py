@@ -13,9 +13,8 @@ are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR f
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
+# Little is loaded here: the command line answers --help and signals before NumPy and the core are there.
+TYPE_CHECKING = False  # as of `typing`
 if TYPE_CHECKING:
     from ._core import BackendUnavailable, BlurMap, Error, ModelError, available_kernels, build_config
     from ._device import DeviceArray, DeviceBlurMap
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Load NumPy and the core when they are first asked for; the command line answers --help and signals before."""
+        """Load what is asked for."""
         if name == "__version__":
             from importlib.metadata import version
 
@@ -64,9 +63,13 @@ __all__ = [
 
 def get_cmake_path() -> str:
     """Return the folder for ``-Ddefocus_fast_DIR=`` with which CMake's find_package finds the C++ library."""
+    from pathlib import Path
+
     return str(Path(__file__).parent / "lib" / "cmake" / "defocus_fast")
 
 
 def shipped_models() -> list[str]:
     """Return the names that ``Estimator(model=...)`` accepts beside model folders."""
+    from pathlib import Path
+
     return sorted(path.parent.name for path in (Path(__file__).parent / "models").glob("*/model.txt"))

@@ -77,9 +77,9 @@ def output(help: str, default: Path | None = None) -> Option:
 
 def _writable(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
     """Measurements take minutes: what they cannot be written to is told before."""
-    if file and not file.parent.is_dir():
+    if file and not os.path.isdir(file.parent):
         raise click.BadParameter(f"expected a file in an existing folder, got {shown(file)}")
-    if file and not os.access(file if file.exists() else file.parent, os.W_OK):
+    if file and not os.access(file if os.path.exists(file) else file.parent, os.W_OK):
         raise click.BadParameter(f"cannot write {shown(file)}")
     return file
 

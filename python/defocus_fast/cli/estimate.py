@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 @click.command()
-@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=click.Path(readable=False))
 @_options.output("Folder for the results, made if absent.  [default: the current folder]", Path("."))
 @click.option(
     "--save",
@@ -46,7 +46,7 @@ T = TypeVar("T")
 @_options.device
 @_options.max_edges
 def estimate(
-    photos: tuple[Path, ...],
+    photos: tuple[str, ...],
     output: Path,
     save: tuple[str, ...],
     model: str,
@@ -100,6 +100,8 @@ def estimate(
             raise click.UsageError(str(error)) from None
         except OSError as error:
             raise click.UsageError(f"-o: cannot make the folder {shown(output)}: {reason(error)}") from None
+        if not os.access(output, os.W_OK | os.X_OK):
+            raise click.UsageError(f"-o: cannot write into the folder {shown(output)}")
     try:
         with progress(err, len(jobs)) as bar:
             task = bar.add_task("", total=len(jobs))
@@ -142,19 +144,19 @@ class _Summary:
     ms: float
 
 
-def _files_of(photos: tuple[Path, ...], failed: Callable[[Path, str], None]) -> Iterator[Path]:
+def _files_of(photos: tuple[str, ...], failed: Callable[[Path, str], None]) -> Iterator[Path]:
     """Yield the files meant by the arguments, folders expanded, each file once."""
     seen = set()
     for argument in photos:
-        files = [argument]
-        if os.path.isdir(argument):  # of a path it raises what it cannot tell, which reading will
+        files = [Path(argument)]
+        if os.path.isdir(argument):  # not Path.is_dir, which raises what reading will tell, and takes "" for "."
             try:
-                files = photos_in(argument)
+                files = photos_in(Path(argument))
             except OSError as error:
-                failed(argument, reason(error))
+                failed(Path(argument), reason(error))
                 continue
             if not files:
-                failed(argument, f"no images ({', '.join(SUFFIXES)}) in this folder")
+                failed(Path(argument), f"no images ({', '.join(SUFFIXES)}) in this folder")
         for path in files:
             if (key := path.absolute()) not in seen:
                 seen.add(key)
