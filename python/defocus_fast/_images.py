@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import warnings
 from pathlib import Path
@@ -103,7 +104,10 @@ def write_overlay(file: IO[bytes], photo: NDArray[Any], radii: NDArray[np.float3
         radii: (H, W) float32, px; what exceeds `top` gets the last colour.
         top: end of the colour bar, px.
     """
-    draw_overlay(photo, radii, top).save(file, "JPEG", quality=90, subsampling=0)
+    # Pillow writes a JPEG past Python to files, and takes no notice where a full disk cuts off its end.
+    content = io.BytesIO()
+    draw_overlay(photo, radii, top).save(content, "JPEG", quality=90, subsampling=0)
+    file.write(content.getbuffer())
 
 
 _LONG_SIDE = 2048  # px, of the drawing

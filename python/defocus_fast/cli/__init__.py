@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``defocus-fast``: one module for each of its commands, what they share in `_options` and `_shared`.
+"""The command ``defocus-fast``: a module for each of its commands; what they share is in `_options` and `_shared`.
 
 NumPy, Pillow, rich and the core are loaded by the commands that need them, when they run.
 """
@@ -8,12 +8,7 @@ from __future__ import annotations
 
 import click
 
-from .bench import bench
-from .build_engines import build_engines
-from .estimate import estimate
-from .evaluate import evaluate
-from .import_weights import import_weights
-from .info import info
+from . import bench, build_engines, estimate, evaluate, import_weights, info
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,5 +17,9 @@ def main() -> None:
     """How much every pixel of a photograph is out of focus: the radius in pixels of the disk that blurred it."""
 
 
-for command in (bench, build_engines, estimate, evaluate, import_weights, info):
-    main.add_command(command)
+main.add_command(bench.bench)
+main.add_command(build_engines.build_engines)
+main.add_command(estimate.estimate)
+main.add_command(evaluate.evaluate)
+main.add_command(import_weights.import_weights)
+main.add_command(info.info)

@@ -79,7 +79,7 @@ def _writable(_context: click.Context, _option: click.Parameter, file: Path | No
     """Measurements take minutes: what they cannot be written to is told before."""
     if file and not os.path.isdir(file.parent):
         raise click.BadParameter(f"expected a file in an existing folder, got {shown(file)}")
-    if file and not os.access(file if os.path.exists(file) else file.parent, os.W_OK):
+    if file and not (os.access(file, os.W_OK) if os.path.exists(file) else os.access(file.parent, os.W_OK | os.X_OK)):
         raise click.BadParameter(f"cannot write {shown(file)}")
     return file
 
