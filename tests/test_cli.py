@@ -618,7 +618,7 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 @pytest.mark.parametrize("module", ["click", "numpy", "rich"])
 def test_signals_while_modules_are_loaded(folder: Path, module: str, number: signal.Signals, status: int) -> None:
-    Path(f"{module}.py").write_text("import time; open('loading', 'w'); time.sleep(60)")
+    Path(f"{module}.py").write_text("import os, time; os.mkdir('loading'); time.sleep(60)")
     save("a.png")
     with start("estimate", "a.png", env=os.environ | {"PYTHONPATH": "."}) as process:
         wait_for(Path("loading").exists)
