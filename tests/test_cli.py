@@ -376,7 +376,8 @@ def test_odd_names_are_shown_harmlessly(estimate: Estimate, folder: Path) -> Non
     assert result.exit_code == 1
     assert "[red]x[bold]" in result.stdout
     assert "\x1b" not in result.output
-    result = CliRunner().invoke(cli.main, ["estimate", "[red]x[bold] \x1b[2J.png", "--model", "gone\x1b[31m"])
+    command = ["estimate", "[red]x[bold] \x1b[2J.png", "--model", "gone\x1b[31m"]
+    result = CliRunner().invoke(cli.main, command, color=True)  # without, click takes escape sequences out
     assert result.exit_code == 2
     assert "\x1b" not in result.output
 

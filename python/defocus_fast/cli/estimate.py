@@ -76,7 +76,7 @@ def estimate(
     EXIF orientation is applied; transparent parts are laid on white; 16-bit greyscale is read as such, 16-bit colour
     with 8 bits. A photograph that cannot be read or written is reported and does not stop the others.
 
-    Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 interrupted.
+    Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 Ctrl-C, 143 SIGTERM.
     """
     out, err = console(), error_console()
     failures = 0

@@ -99,12 +99,12 @@ def evaluate(
       balanced      the mean of both recalls
       expected      mean of the map's expected error, px
       ms            median time of all stages of an image
-    With masks, at thresholds alpha * maximum + (1 - alpha) * minimum of the map,
-    the paper's equation 5,
-      precision     at alpha 0.3, recall and F-measure (beta^2 = 0.3), too
-      best F        of any alpha
-      accuracy      share of the pixels that are told right at the alpha that is
-                    best for all images, and this alpha
+    With masks, cutting the map at alpha * maximum + (1 - alpha) * minimum of it
+    (the paper's equation 5)
+      precision      at alpha 0.3; recall and F-measure (beta^2 = 0.3), too
+      best F         of any alpha
+      best accuracy  share of the pixels that are told right with the one alpha
+                     that is best for all images, and this alpha
 
     An image without what a measure is about (edges, anything out of focus) does not count in its mean.
     """
