@@ -57,7 +57,7 @@ def error_console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def progress(console: Console, steps: int = 2) -> Progress:
+def progress(console: Console, steps: int) -> Progress:
     """Return a bar that is seen in terminals only, and only if there is more than one step."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

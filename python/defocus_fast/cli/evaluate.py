@@ -139,7 +139,7 @@ def evaluate(
     unfit = []  # told before measurements that take minutes
     kept = {}
     room = KEPT_BYTES
-    with progress(error_console()) as bar:
+    with progress(error_console(), len(found)) as bar:
         for pair in bar.track(found, description="reading"):
             try:
                 arrays = read(*pair)
