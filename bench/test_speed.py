@@ -169,11 +169,11 @@ def estimate(frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> Cal
 # ---- frames
 
 
-def time_frame(run: Run, group: str, picture: str, frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> None:
+def time_frame(run: Run, group: str, image: str, frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> None:
     estimator = Estimator(*frame.shape[:2], num_threads=THREADS, **options)
     settings = {name: getattr(estimator, name) for name in ("height", "width", "model", "precision", "kernels")}
     call = functools.partial(estimator.estimate, frame, edges=edges)
-    answer = run(group, {"frame": call}, picture=picture, **settings)["frame"]
+    answer = run(group, {"frame": call}, image=image, **settings)["frame"]
     run.facts["edges"] = len(answer.edges)
 
 
