@@ -44,6 +44,7 @@ else:
     def __dir__() -> list[str]:
         return [*globals(), *__all__, "__version__"]
 
+
 __all__ = [
     "BackendUnavailable",
     "BlurMap",

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .._options import ESTIMATOR
 from ._shared import shown
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -27,37 +28,35 @@ class Number(click.FloatRange):
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FOLDER_WITH_FILES = click.Path(exists=True, file_okay=False, path_type=Path)
-PRECISION = click.Choice(["auto", "float32", "bfloat16", "int8"])  # of the CPU
 
-model = click.option(
-    "--model", default="fast", show_default=True, metavar="NAME|DIR", help="A shipped model or a folder."
-)
-precision = click.option(
-    "--precision",
-    type=PRECISION,
-    default="auto",
-    help="Of the networks.  [default: auto, bfloat16 where the CPU has AVX512-BF16]",
-)
-precisions = click.option(
+
+def of_estimator(name: str, *flags: str, **changes: Any) -> Option:
+    """Return an option of Estimator as the table describes it."""
+    row = ESTIMATOR[name]
+    kinds: dict[str, click.ParamType] = {
+        "integer": click.IntRange(int(row.minimum), int(row.maximum)),
+        "number": Number(row.minimum, row.maximum),
+        "name": click.Choice(row.names),
+    }
+    attributes = {
+        "type": kinds.get(row.kind),
+        "default": row.default,
+        "show_default": row.nothing or True,
+        "metavar": {"integer": "N", "number": "X", "path": "NAME|DIR", "text": "NAME"}.get(row.kind),
+        "help": row.text,
+    }
+    return click.option(*(flags or ["--" + name.replace("_", "-")]), **attributes | changes)
+
+
+precisions = of_estimator(
+    "precision",
     "--precision",
     "precisions",
-    type=PRECISION,
     multiple=True,
-    default=["auto"],
-    help="Of the networks; give it once for every one.  [default: auto]",
+    default=[ESTIMATOR["precision"].default],
+    help=ESTIMATOR["precision"].text + " Give it once for every one.",
 )
-threads = click.option(
-    "--threads", type=click.IntRange(1, 1024), metavar="N", help="To compute with.  [default: all cores]"
-)
-device = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    help="To compute on.  [default: auto, a GPU if everything that it needs is there]",
-)
-max_edges = click.option(
-    "--max-edges", type=click.IntRange(1), metavar="N", help="As Estimator(max_edges=...), for device cuda."
-)
+threads = of_estimator("num_threads", "--threads")
 
 
 def models(default: str, *names: str) -> Option:
@@ -67,7 +66,7 @@ def models(default: str, *names: str) -> Option:
         multiple=True,
         default=names,
         metavar="NAME|DIR",
-        help=f"A shipped model or a folder; give it once for every one.  [default: {default}]",
+        help=f"{ESTIMATOR['model'].text} Give it once for every one.  [default: {default}]",
     )
 
 

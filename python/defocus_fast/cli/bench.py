@@ -33,8 +33,8 @@ def _size(_context: click.Context, _option: click.Parameter, values: tuple[str, 
 @_options.models("the shipped ones")
 @_options.precisions
 @_options.threads
-@click.option("--kernels", default="auto", show_default=True, metavar="NAME", help="See `defocus-fast info`.")
-@_options.device
+@_options.of_estimator("kernels")
+@_options.of_estimator("device")
 @click.option("--seconds", type=_options.Number(0), default=2.0, show_default=True, help="Of measuring each.")
 @_options.json_file
 def bench(

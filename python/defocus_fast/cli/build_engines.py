@@ -21,21 +21,17 @@ def _compute_capability(_context: click.Context, _option: click.Parameter, value
 
 
 @click.command("build-engines", short_help="Build TensorRT-RTX engines for a GPU that is elsewhere.")
-@_options.model
+@_options.of_estimator("model")
 @click.option("--height", required=True, type=click.IntRange(1), metavar="PX", help="Of the images.")
 @click.option("--width", required=True, type=click.IntRange(1), metavar="PX", help="Of the images.")
-@click.option("--precision", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
-@click.option(
-    "--evaluation",
-    type=click.Choice(["shared", "patch"]),
-    default="shared",
-    show_default=True,
-    help="As Estimator(evaluation=...).",
+@_options.of_estimator(
+    "precision", type=click.Choice(["float32", "float16"]), default="float32", help="Of the networks."
 )
+@_options.of_estimator("evaluation")
 @click.option(
     "--compute-capability", required=True, callback=_compute_capability, metavar="X.Y", help="Of the GPU, such as 8.6."
 )
-@_options.max_edges
+@_options.of_estimator("max_edges")
 @_options.output("Folder for the engines.  [default: the cache]")
 def build_engines(
     model: str,

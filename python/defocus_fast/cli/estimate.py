@@ -32,19 +32,12 @@ T = TypeVar("T")
     multiple=True,
     help="What to write; give it more than once for several.  [default: all but error]",
 )
-@_options.model
-@_options.precision
+@_options.of_estimator("model")
+@_options.of_estimator("precision")
 @_options.threads
-@click.option(
-    "--psi",
-    type=_options.Number(0),
-    default=100.0,
-    show_default=True,
-    metavar="X",
-    help="How strongly depth edges keep radii from spreading across them.",
-)
-@_options.device
-@_options.max_edges
+@_options.of_estimator("psi")
+@_options.of_estimator("device")
+@_options.of_estimator("max_edges")
 def estimate(
     photos: tuple[str, ...],
     output: Path,

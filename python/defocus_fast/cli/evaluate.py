@@ -9,16 +9,17 @@ from typing import Any
 
 import click
 
+from .._options import StrideOptions
 from . import _options
 from ._shared import Estimators, Unusable, console, error_console, fail, model_path, progress, reason, shown, write_json
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as shipped": {},
-    "psi 0": {"psi": 0.0},
-    "without E-NET": {"depth_threshold": 1.0},
-    "the paper's form": {"labels": "hard"},
-    "edge_stride 2": {"edge_stride": 2},
-    "edge_stride 3": {"edge_stride": 3},
+VARIANTS: dict[str, tuple[dict[str, Any], StrideOptions]] = {  # options of the estimator and of its frames
+    "as shipped": ({}, {}),
+    "psi 0": ({"psi": 0.0}, {}),
+    "without E-NET": ({"depth_threshold": 1.0}, {}),
+    "the paper's form": ({"labels": "hard"}, {}),
+    "edge_stride 2": ({}, {"edge_stride": 2}),
+    "edge_stride 3": ({}, {"edge_stride": 3}),
 }
 RADIUS_COLUMNS = {
     "raw MAE": "mae",
@@ -118,10 +119,11 @@ def evaluate(
         where = shown(truth or folder)
         fail(f"no image in {shown(folder)} has ground truth (NAME.npy, NAME.mat or NAME.png) in {where}")
     variants = {
-        name: {"precision": precisions[0], **options}
-        for name, options in (VARIANTS if ablations else {"as shipped": {}}).items()
+        name: ({"precision": precisions[0], **options}, frame)
+        for name, (options, frame) in VARIANTS.items()
+        if ablations or name == "as shipped"
     }
-    variants |= {precision: {"precision": precision} for precision in precisions if precision != precisions[0]}
+    variants |= {precision: ({"precision": precision}, {}) for precision in precisions if precision != precisions[0]}
 
     def read(photo: Path, known: Path) -> tuple[Any, Any]:
         """Return an image and its ground truth; a ValueError tells what of it is not fit."""
@@ -153,7 +155,7 @@ def evaluate(
             fail("\n".join(unfit))
         rows: list[dict[str, Any]] = []
         for model in dict.fromkeys(models):
-            for variant, options in variants.items():
+            for variant, (options, frame) in variants.items():
                 estimators = Estimators(model=model_path(model), **options)
                 scores: list[Any] = []
                 for pair in bar.track(found, description=f"{shown(model)}, {variant}"):
@@ -161,7 +163,7 @@ def evaluate(
                     name = pair[0].name
                     try:
                         estimator = estimators.of_size(*values.shape)
-                        result = estimator.estimate(image, bin_probabilities=True)
+                        result = estimator.estimate(image, bin_probabilities=True, **frame)
                         if mask:
                             blurred = (values > values.max() / 2) == (mask == "blurred")
                             scores.append(evaluation.mask_scores(name, result.map, blurred))
