@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -483,7 +484,9 @@ def test_weights_that_are_not_finite(tmp_path: Path, random_model: str) -> None:
 def test_model_folders_by_path_and_by_text(random_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(random_model)
     monkeypatch.chdir(folder.parent)
-    for model in (folder, Path(folder.name), f"./{folder.name}"):
+    odd = Path(os.fsdecode(b"no utf-8 \xff"))
+    odd.symlink_to(folder)
+    for model in (folder, Path(folder.name), f"./{folder.name}", odd, f"./{odd}"):
         assert Estimator(20, 20, model=model).model == "random"
     with pytest.raises(defocus_fast.ModelError, match="a path with a '/'"):
         Estimator(20, 20, model=folder.name)

@@ -13,11 +13,11 @@ namespace defocus_fast::python {
 
 namespace {
 
-[[noreturn]] void reject(const OptionInfo& option, const py::handle& value, const py::object& error = {}) {
+template <class Exception>
+[[noreturn]] void reject(const OptionInfo& option, const py::handle& value) {
   const std::string message =
       option.name + ": expected " + option.expected() + ", got " + py::repr(value).cast<std::string>();
-  if (error) throw py::value_error(message);
-  throw py::type_error(message);
+  throw Exception(message);
 }
 
 bool is_a(const py::handle& value, const char* number) {
@@ -27,13 +27,9 @@ bool is_a(const py::handle& value, const char* number) {
 /// Of an object of the right type; the core judges the value.
 OptionValue value_of(const OptionInfo& option, const py::handle& value) {
   if (value.is_none()) {
-    if (!option.optional) reject(option, value);
+    if (!option.optional) reject<py::type_error>(option, value);
     return {};
   }
-  const auto overflow = [&](const py::error_already_set& error) {
-    if (!error.matches(PyExc_OverflowError)) throw error;
-    reject(option, value, error.value());
-  };
   try {
     switch (option.kind) {
       case OptionKind::flag:
@@ -52,25 +48,26 @@ OptionValue value_of(const OptionInfo& option, const py::handle& value) {
         if (is_a(value, "Real")) return py::float_(py::reinterpret_borrow<py::object>(value)).cast<double>();
         break;
       case OptionKind::path:
-        // The core takes a text for a folder if it has a "/" in it; a path is always one.
-        if (!py::isinstance<py::str>(value) && py::hasattr(value, "__fspath__")) {
-          const py::module_ os = py::module_::import("os");
-          const py::object path = os.attr("fspath")(value);
-          if (!py::isinstance<py::str>(path)) break;
-          return os.attr("path").attr("join")(os.attr("curdir"), path).cast<std::string>();
+        if (const py::module_ os = py::module_::import("os"); py::isinstance<py::str>(value)) {
+          return os.attr("fsencode")(value).cast<std::string>();
+        } else if (py::hasattr(value, "__fspath__")) {
+          // The core takes a text for a folder if it has a "/" in it; a path is always one.
+          const py::object path = os.attr("path").attr("join")(py::bytes("."), os.attr("fsencode")(value));
+          return path.cast<std::string>();
         }
-        [[fallthrough]];
+        break;
       case OptionKind::name:
       case OptionKind::text:
-        if (py::isinstance<py::str>(value)) return value.cast<std::string>();
+        if (py::isinstance<py::str>(value)) return value.attr("encode")("utf-8", "replace").cast<std::string>();
         break;
       case OptionKind::object:
         break;
     }
   } catch (const py::error_already_set& error) {
-    overflow(error);
+    if (!error.matches(PyExc_OverflowError)) throw;
+    reject<py::value_error>(option, value);
   }
-  reject(option, value);
+  reject<py::type_error>(option, value);
 }
 
 py::object to_python(OptionKind kind, const OptionValue& value) {

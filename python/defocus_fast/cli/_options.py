@@ -33,7 +33,7 @@ FOLDER_WITH_FILES = click.Path(exists=True, file_okay=False, path_type=Path)
 def of_estimator(name: str, *flags: str, **changes: Any) -> Option:
     """Return an option of Estimator as the table describes it."""
     row = ESTIMATOR[name]
-    kinds: dict[str, click.ParamType] = {
+    kinds: dict[str, Any] = {
         "integer": click.IntRange(int(row.minimum), int(row.maximum)),
         "number": Number(row.minimum, row.maximum),
         "name": click.Choice(row.names),
