@@ -82,7 +82,8 @@ struct Options {
   CannyOptions canny;
   GuideOptions guide;
   PropagationOptions propagation;
-  /// Device "cuda": edges for which there is memory; nothing: a quarter of the pixels, but at least 4096.
+  /// Device "cuda": edges for which there is memory; nothing: a quarter of the pixels, but at least 4096. Without
+  /// effect on models of the architecture "cells", such as "fast", which have memory for all.
   std::optional<std::int32_t> max_edges;
   /// Device "cuda": evaluates the networks (defocus_fast/networks.hpp). Nothing: TensorRT, in builds with
   /// DEFOCUS_FAST_TENSORRT, from engines in $DEFOCUS_FAST_CACHE or ~/.cache/defocus_fast that the Python package has
