@@ -546,7 +546,7 @@ def test_times(random_cells: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(benchmark, "_to_device", lambda to_device=to_device: to_device)
         times = benchmark.time_frames(picture(), 0, depth_threshold=depth_threshold, **options).stages
         on_device, frames = times.pop("device to device"), times.pop("whole frame")
-        assert list(times) == ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
+        assert list(times) == ["detect_edges", "extract_features", "classify_edges", "estimate_radii", "propagate"]
         assert all(0 < sum(stages) < frame for *stages, frame in zip(*times.values(), frames, strict=True))
-        assert min(times["extract_features"]) > 10 * max(times["classify"]) * (depth_threshold == 1.0)
+        assert min(times["extract_features"]) > 10 * max(times["classify_edges"]) * (depth_threshold == 1.0)
         assert [ms > 0 for ms in on_device] == ([True] * 3 if to_device else [False])
