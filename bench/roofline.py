@@ -127,8 +127,7 @@ class Network:
 
 
 def frame(model: str, height: int, width: int, element: int, edges: int) -> Iterator[Work]:
-    """Kernels and layers of a frame; networks of `element` bytes a value. Heads run for all of max_edges, or all cells.
-    """
+    """Kernels and layers of a frame; networks of `element` bytes a value. Heads run for all of max_edges or cells."""
     folder = Path(defocus_fast.__file__).parent / "models" / model
     pixels = height * width
     capacity = max(4096, pixels // 4)

@@ -95,9 +95,7 @@ def test_reproduces_the_published_map_in_bfloat16(
     model: str, golden: Any, picture: np.ndarray, edges: np.ndarray
 ) -> None:
     try:
-        estimator = defocus_fast.Estimator(
-            *picture.shape[:2], model=model, psi=20, labels="hard", precision="bfloat16"
-        )
+        estimator = defocus_fast.Estimator(*picture.shape[:2], model=model, psi=20, labels="hard", precision="bfloat16")
     except defocus_fast.BackendUnavailable as error:
         pytest.skip(str(error))
     result = estimator.estimate(picture, edges=edges)

@@ -162,12 +162,12 @@ def test_what_makes_another_engine(random_cells: str, random_model: str, trt: An
     changed = tmp_path / "cells"
     shutil.copytree(random_cells, changed)
     make(str(changed))  # the same elsewhere
-    assert trt.builds == builds + 3
+    assert trt.builds == builds
     weights = bytearray((changed / "weights.bin").read_bytes())
     weights[-1] ^= 1
     (changed / "weights.bin").write_bytes(weights)
     make(str(changed))
-    assert trt.builds == builds + 6
+    assert trt.builds == builds + 3
 
 
 def test_engines_of_another_version_flavour_or_gpu(random_cells: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,8 +419,8 @@ def test_tensorrt_is_not_imported_without_a_gpu(random_cells: str, monkeypatch: 
     [
         (lambda path: path.write_bytes(b"\xff\xffjunk"), "trunk.onnx: cannot be read: DecodeError"),
         (lambda path: path.unlink(), "trunk.onnx: cannot be read: No such file or directory"),
-        (lambda path: (path.parent / "weights.bin").unlink(), "weights.bin: cannot be read: No such file"),
-        (lambda path: (path.parent / "weights.bin").write_bytes(b""), "trunk.onnx: cannot be read: "),
+        (lambda path: (path.parent / "weights.bin").unlink(), "weights.bin: expected a file, got No such file"),
+        (lambda path: (path.parent / "weights.bin").write_bytes(b""), "weights.bin: expected .* bytes, got 0"),
         (lambda path: _rename_operator(path), "trunk.onnx: TensorRT cannot read it: .*Frobnicate"),
     ],
 )
