@@ -127,15 +127,15 @@ void Estimator::ask(Head head, const ImageView& image, Stream stream, const Read
     return;
   }
   const std::size_t first_output = edge ? 2 : 0;
-  const Features features{trunk_outputs_[first_output],
-                          trunk_outputs_[first_output + 1],
-                          tiling_.across,
-                          tiling_.height,
-                          tiling_.width,
-                          model_->width,
-                          tiling_.rows,
-                          tiling_.columns,
-                          tiling_.pitch / element(shapes_.type)};
+  const Features features{.u = trunk_outputs_[first_output],
+                          .v = trunk_outputs_[first_output + 1],
+                          .tiles_across = tiling_.across,
+                          .tile_height = tiling_.height,
+                          .tile_width = tiling_.width,
+                          .channels = model_->width,
+                          .rows = tiling_.rows,
+                          .columns = tiling_.columns,
+                          .tile_pitch = tiling_.pitch / element(shapes_.type)};
   for (int first = 0; first < edges_.capacity; first += shapes_.head_batch) {
     const Batch batch{edges_, first, shapes_.head_batch};
     if (shapes_.evaluation == Evaluation::patch) {
