@@ -273,6 +273,17 @@ TEST_CASE("lists of edges that get longer from frame to frame") {
   }
 }
 
+TEST_CASE("frames that differ in any argument are not replayed for each other") {
+  const Picture image = scene(PixelType::uint8, 3, 3, 1);
+  const DeviceFrame frame{.image = image.view, .edges = {}, .out = {}};
+  DeviceFrame grid = frame, error = frame;
+  CHECK(grid == frame);
+  grid.edge_stride = 2;
+  CHECK_FALSE(grid == frame);
+  error.expected_error.pitch_bytes = 4;
+  CHECK_FALSE(error == frame);
+}
+
 TEST_CASE("maps in device memory") {
   const int height = 9, width = 11;
   const Picture image = scene(PixelType::uint8, height, width, 3);
