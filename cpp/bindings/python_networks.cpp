@@ -67,6 +67,9 @@ py::dict free_dimensions(const cuda::NetworkShapes& shapes) {
     if (graph == cuda::Graph::trunk) {
       sizes["H"] = shapes.image_height;
       sizes["W"] = shapes.image_width;
+    } else if (shapes.cell_rows > 0) {
+      sizes["rows"] = shapes.cell_rows;
+      sizes["columns"] = shapes.cell_columns;
     } else {
       sizes["N"] = shapes.head_batch;
     }
