@@ -157,9 +157,9 @@ class Recorded:
         self._core, self._log = core, log
 
     def __getattr__(self, name: str) -> Any:
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             self._log.append((name, *(each for each in arguments if isinstance(each, int))))
-            return getattr(self._core, name)(*arguments)
+            return getattr(self._core, name)(*arguments, **options)
 
         return call if name in ("order", "enqueue", "edge_count") else getattr(self._core, name)
 
@@ -345,7 +345,7 @@ def test_networks_that_call_their_estimator(random_cells: str) -> None:
     for _ in range(2):
         with pytest.raises(defocus_fast.Error, match="estimator: called from within one of its own calls"):
             estimators[0].estimate(CudaArray(picture()))
-    with pytest.raises(TypeError, match="networks: expected a callable or None, got 3"):
+    with pytest.raises(TypeError, match="networks: expected a callable, or none, got 3"):
         defocus_fast.Estimator(HEIGHT, WIDTH, model=random_cells, networks=3)  # type: ignore[arg-type]
 
 

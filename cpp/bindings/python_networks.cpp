@@ -25,8 +25,9 @@ class PythonNetworks : public cuda::Networks {
     const GilAcquire acquire;
     if (!py::hasattr(networks_, "prepare")) return;
     try {
+      const py::object folder = py::module_::import("os").attr("fsdecode")(py::bytes(model_folder));
       call(networks_.attr("prepare"),
-           py::make_tuple(model_folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
+           py::make_tuple(folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
                           free_dimensions(shapes), gpu.compute_capability, gpu.name));
     } catch (const py::error_already_set& error) {
       // What is absent is the core's to judge: device "auto" takes the CPU then.
