@@ -19,7 +19,7 @@ import onnx
 import defocus_fast
 from defocus_fast import _core
 
-STAGES = ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
+STAGES = ["detect_edges", "extract_features", "classify_edges", "estimate_radii", "propagate"]
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,13 @@ class Work:
         return self.launches * max(self.bytes / gpu.bandwidth, self.operations / getattr(gpu, self.rate))
 
 
-def detect_edges(pixels: int, edges: int, capacity: int) -> Iterator[Work]:
+def detect_edges(pixels: int, listed: int) -> Iterator[Work]:
     """cuda/canny.cu on a uint8 image of three channels, which it computes in double."""
     radius = 6  # of the default sigma
 
     def work(bytes_per_pixel: float, operations_per_pixel: float = 0) -> Work:
         return Work("detect_edges", bytes_per_pixel * pixels, operations_per_pixel * pixels, "double")
 
-    yield Work("detect_edges", pixels + 4 * capacity, launches=2)  # clear_answers
     yield work(3 + 8, 1)  # read_values
     yield work(8 + 8, 1 + 3 * radius)  # smooth_columns
     yield work(8 + 8, 2 + 3 * radius)  # smooth_rows
@@ -71,7 +70,8 @@ def detect_edges(pixels: int, edges: int, capacity: int) -> Iterator[Work]:
     yield work(4 + 1)  # keep_strong
     yield work(1)  # count_kept
     yield Work("detect_edges", 8 * pixels / 256)  # sum_counts
-    yield Work("detect_edges", pixels + 8 * edges)  # write_kept
+    if listed:
+        yield Work("detect_edges", pixels + 8 * listed)  # write_kept
 
 
 def propagate(pixels: int, edges: int) -> Iterator[Work]:
@@ -91,8 +91,7 @@ def propagate(pixels: int, edges: int) -> Iterator[Work]:
     yield work(12 + 8, 20)  # feedback
     yield filtering()  # the guide
     yield work(12 + 1 + 8, 20)  # feedback
-    yield work(4, launches=signals)  # memset
-    yield Work("propagate", 36 * edges, 12 * edges)  # seed_edges
+    yield Work("propagate", (2 + 4 * signals) * pixels + 12 * edges, 12 * edges)  # seed_pixels
     yield Work("propagate", 24 * 256)  # average_seeds
     yield filtering()
     yield work(12 + 8, 8)  # divide
@@ -128,7 +127,7 @@ class Network:
 
 
 def frame(model: str, height: int, width: int, element: int, edges: int) -> Iterator[Work]:
-    """Kernels and layers of a frame; networks of `element` bytes a value. Heads run for all of max_edges."""
+    """Kernels and layers of a frame; networks of `element` bytes a value. Heads run for all of max_edges or cells."""
     folder = Path(defocus_fast.__file__).parent / "models" / model
     pixels = height * width
     capacity = max(4096, pixels // 4)
@@ -139,20 +138,25 @@ def frame(model: str, height: int, width: int, element: int, edges: int) -> Iter
     cells = len(trunk.outputs) == 1
     tile_height, tile_width = (3 * rows, 3 * columns) if cells else (rows - 12, columns - 12)
     tiles = -(-height // tile_height) * -(-width // tile_width)
-    batch = sizes["edge_head"]["N"]
-    batches = -(-capacity // batch)
+    batch = sizes["edge_head"].get("N", 0)
+    batches = tiles if cells else -(-capacity // batch)
+    answers = batches * rows * columns if cells else edges
 
-    yield from detect_edges(pixels, edges, capacity)
+    yield from detect_edges(pixels, 0 if cells else edges)
     yield Work("extract_features", (3 + 3 * element) * image_height * image_width, launches=tiles)  # copy_tile
     yield from trunk.work("extract_features", element, tiles)
-    for stage, name in (("classify", "edge_head"), ("estimate", "blur_head")):
-        head = Network(folder / f"{name}.onnx", [batch, channels, *([1, 1] if cells else [5, 5])])
-        inputs, outputs = math.prod(head.shapes["features"][1:]), head.outputs[0][1]
-        of_edges = edges / batches  # per batch; those beyond the last edge are evaluated but neither made nor read
-        gathered = (1 if cells else 2) * inputs + inputs  # u and v in, their sum out
-        yield Work(stage, (element * gathered + 8) * of_edges, 2 * inputs * of_edges, launches=batches)
+    for stage, name in (("classify_edges", "edge_head"), ("estimate_radii", "blur_head")):
+        shape = [1, channels, rows, columns] if cells else [batch, channels, 5, 5]
+        head = Network(folder / f"{name}.onnx", shape)
+        outputs = head.outputs[0][1]
+        if not cells:
+            inputs = math.prod(shape[1:])
+            of_edges = edges / batches  # per batch; those beyond the last edge are evaluated but not made
+            yield Work(stage, (element * 3 * inputs + 8) * of_edges, 2 * inputs * of_edges, launches=batches)  # fuse
         yield from head.work(stage, element, batches)
-        yield Work(stage, (element * outputs + 24) * of_edges, 5 * outputs * of_edges, launches=batches)
+        of_batch = answers / batches  # those beyond the last edge are not read
+        yield Work(stage, (element * outputs + 12) * of_batch, 5 * outputs * of_batch, launches=batches)
+    yield Work("classify_edges", 3 * pixels + 4 * edges)  # split
     yield from propagate(pixels, edges)
 
 

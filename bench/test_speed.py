@@ -169,11 +169,11 @@ def estimate(frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> Cal
 # ---- frames
 
 
-def time_frame(run: Run, group: str, picture: str, frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> None:
+def time_frame(run: Run, group: str, image: str, frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> None:
     estimator = Estimator(*frame.shape[:2], num_threads=THREADS, **options)
     settings = {name: getattr(estimator, name) for name in ("height", "width", "model", "precision", "kernels")}
     call = functools.partial(estimator.estimate, frame, edges=edges)
-    answer = run(group, {"frame": call}, picture=picture, **settings)["frame"]
+    answer = run(group, {"frame": call}, image=image, **settings)["frame"]
     run.facts["edges"] = len(answer.edges)
 
 
@@ -537,7 +537,7 @@ def test_domain_transform_filter(run: Run) -> None:
     ours, opencv = "domain_transform_filter, float32", "OpenCV dtFilter, float32"
     answers = run(
         "peers",
-        {ours: functools.partial(defocus_fast.domain_transform_filter, guide, guide, 7.0, 0.5, num_threads=THREADS)},
+        {ours: functools.partial(defocus_fast.domain_transform_filter, guide, guide, num_threads=THREADS)},
         {opencv: lambda: functools.partial(dt_filter(), guide, guide, 7.0, 0.5)},
         task="filter of 1920x1080, 3 channels",
     )

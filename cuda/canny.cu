@@ -204,12 +204,15 @@ struct InMask {
   __device__ bool operator()(std::int64_t i) const { return mask[i] != 0; }
 };
 
-struct WritePosition {
+struct ListEdge {
   int width;
-  std::int32_t* edges;
+  EdgeList edges;
+  std::uint8_t* mask;
   __device__ void operator()(int position, std::int64_t i) const {
-    edges[2 * std::ptrdiff_t(position)] = std::int32_t(i / width);
-    edges[2 * std::ptrdiff_t(position) + 1] = std::int32_t(i % width);
+    if (position < edges.capacity)
+      edges.position[position] = {std::int32_t(i / width), std::int32_t(i % width)};
+    else
+      mask[i] = 0;
   }
 };
 
@@ -220,15 +223,11 @@ void find_kernels() {
   check(cudaFuncGetAttributes(&attributes, keep_strong), "cudaFuncGetAttributes");  // all are for the same GPUs
 }
 
-EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, std::int32_t edge_capacity, Arena& arena)
+EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, Arena& arena)
     : height_(height), width_(width), weights_(options.smoothing), low_(options.low), high_(options.high) {
   const std::size_t pixels = std::size_t(height) * std::size_t(width);
   arena.reserve(values_, pixels);
   arena.reserve(columns_, pixels + 1);
-  arena.reserve(counts_, blocks_for(std::int64_t(pixels)));
-  edges_.capacity = edge_capacity;
-  arena.reserve(edges_.edges, 2 * std::size_t(edge_capacity));
-  arena.reserve(edges_.count, 1);
 }
 
 void EdgeDetector::detect_edges(const ImageView& image, std::uint8_t* mask, Stream stream) {
@@ -273,9 +272,12 @@ void EdgeDetector::keep_grid(int stride, std::uint8_t* mask, Stream stream) {
   launch(clear_off_grid, blocks_for(std::int64_t{height_} * width_), block_size, stream, height_, width_, stride, mask);
 }
 
-void EdgeDetector::list_edges(const std::uint8_t* mask, Stream stream) {
-  compact(InMask{mask}, WritePosition{width_, edges_.edges}, std::int64_t{height_} * width_, edges_.capacity, counts_,
-          edges_.count, stream);
+void list_edges(const Answers& answers, const EdgeList& edges, Stream stream) {
+  const InMask keep{answers.pattern_edges};
+  const std::int64_t pixels = std::int64_t{answers.height} * answers.width;
+  count(keep, pixels, edges.capacity, edges.before_block, edges.count, stream);
+  if (edges.position)
+    write(keep, ListEdge{answers.width, edges, answers.pattern_edges}, pixels, edges.before_block, stream);
 }
 
 }  // namespace defocus_fast::cuda

@@ -51,24 +51,27 @@ static __global__ void sum_counts(int* counts, int blocks, int capacity, EdgeCou
   if (threadIdx.x == 0) *count = {carry, carry < capacity ? carry : capacity};
 }
 
-/// Calls write(position in the list, element) for every element that is kept and fits.
 template <class Keep, class Write>
-__global__ void write_kept(Keep keep, Write write, std::int64_t n, const int* counts, int capacity) {
+__global__ void write_kept(Keep keep, Write write, std::int64_t n, const int* counts) {
   const std::int64_t i = thread_index();
   const bool kept = i < n && keep(i);
   int total;
   const int position = counts[blockIdx.x] + exclusive_sum(kept, total);
-  if (kept && position < capacity) write(position, i);
+  if (kept) write(position, i);
 }
 
-/// `counts`: blocks_for(n) integers of scratch memory.
-template <class Keep, class Write>
-void compact(const Keep& keep, const Write& write, std::int64_t n, int capacity, int* counts, EdgeCount* count,
-             cudaStream_t stream) {
+/// Counts those that are kept. `counts`: of blocks_for(n) integers, which say then how many are kept before each block.
+template <class Keep>
+void count(const Keep& keep, std::int64_t n, int capacity, int* counts, EdgeCount* count, Stream stream) {
   const unsigned blocks = blocks_for(n);
   launch(count_kept<Keep>, blocks, block_size, stream, keep, n, counts);
   launch(sum_counts, 1, 1024, stream, counts, int(blocks), capacity, count);
-  launch(write_kept<Keep, Write>, blocks, block_size, stream, keep, write, n, counts, capacity);
+}
+
+/// After count(): calls write(position in the list, element) for every element that is kept.
+template <class Keep, class Write>
+void write(const Keep& keep, const Write& write, std::int64_t n, const int* counts, Stream stream) {
+  launch(write_kept<Keep, Write>, blocks_for(n), block_size, stream, keep, write, n, counts);
 }
 
 }  // namespace defocus_fast::cuda

@@ -4,9 +4,7 @@
 // filtered by a parallel prefix over its maps: each thread composes the maps of a few steps, prefixes run across
 // the block, then each thread repeats its steps from the value that reaches it.
 #include <algorithm>
-#include <limits>
 
-#include "../cpp/src/formulas.hpp"
 #include "pixels.hpp"
 #include "stages.hpp"
 
@@ -189,13 +187,6 @@ __global__ void filter_columns(const float* vy, int squarings, int height, int w
   }
 }
 
-/// See deviation_floor_px and depth_edge_weight.
-__device__ float weight_of(const Answers& answers, Labels labels, std::ptrdiff_t edge, bool depth) {
-  if (labels == Labels::hard) return depth ? 0.0f : 1.0f;
-  const float certainty = deviation_floor_px / (deviation_floor_px + answers.radius_std[edge]);
-  return (depth ? depth_edge_weight : 1.0f - answers.depth_probability[edge]) * certainty * certainty;
-}
-
 /// Adds up what the block's threads hold; the sums are in values[.][0], for thread 0.
 __device__ void add_up(double (&values)[3][block_size]) {
   for (unsigned half = block_size / 2; half > 0; half /= 2) {
@@ -205,65 +196,63 @@ __device__ void add_up(double (&values)[3][block_size]) {
   }
 }
 
-/// `seed_blocks` blocks, whatever the number of edges, so that the sums have one order.
-__global__ void seed_edges(EdgeList edges, Answers answers, Labels labels, int width, float* radii, float* weights,
-                           float* squares, SeedSums* sums) {
+/// `seed_blocks` blocks, whatever the number of pixels, so that the sums have one order.
+__global__ void seed_pixels(Answers answers, Labels labels, float* radii, float* weights, float* squares,
+                            SeedSums* sums) {
   __shared__ double values[3][block_size];
-  double sum = 0, total = 0, square = 0;
-  for (std::int64_t i = thread_index(); i < edges.count->kept; i += seed_blocks * block_size) {
-    const std::ptrdiff_t at = std::ptrdiff_t(edges.edges[2 * i]) * width + edges.edges[2 * i + 1];
-    const float weight = weight_of(answers, labels, i, answers.depth_edges[at] != 0);
-    if (!(weight > 0)) continue;
-    const float radius = answers.radii[i], deviation = answers.radius_std[i];
-    weights[at] = weight;
-    radii[at] = weight * radius;
-    sum += radii[at];
-    total += weight;
-    if (!squares) continue;
-    squares[at] = weight * (radius * radius + deviation * deviation);
-    square += squares[at];
+  double weight_sum = 0, radius_sum = 0, square_sum = 0;
+  for (std::int64_t i = thread_index(); i < std::int64_t{answers.height} * answers.width;
+       i += seed_blocks * block_size) {
+    Seed seed{};
+    const bool depth = answers.depth_edges[i] != 0;
+    if (depth || answers.pattern_edges[i] != 0) {
+      const std::ptrdiff_t at = answers.question(int(i / answers.width), int(i % answers.width));
+      const float radius_std = answers.radius_std[at];
+      const float weight = edge_weight(labels, depth, answers.depth_probability[at], radius_std);
+      if (weight > 0) seed = make_seed(weight, answers.radius[at], radius_std);
+    }
+    weights[i] = seed.weight;
+    radii[i] = seed.radius;
+    if (squares) squares[i] = seed.square;
+    weight_sum += seed.weight;
+    radius_sum += seed.radius;
+    square_sum += seed.square;
   }
-  values[0][threadIdx.x] = sum;
-  values[1][threadIdx.x] = total;
-  values[2][threadIdx.x] = square;
+  values[0][threadIdx.x] = weight_sum;
+  values[1][threadIdx.x] = radius_sum;
+  values[2][threadIdx.x] = square_sum;
   add_up(values);
   if (threadIdx.x == 0) sums[blockIdx.x] = {values[0][0], values[1][0], values[2][0]};
 }
 
-/// One block, a thread per block of seed_edges.
-__global__ void average_seeds(const SeedSums* sums, float unknown, Fallback* fallback) {
+/// One block, a thread per block of seed_pixels.
+__global__ void average_seeds(const SeedSums* sums, float unknown, Mixture* of_all) {
   static_assert(seed_blocks == block_size);
   __shared__ double values[3][block_size];
   const SeedSums& of_block = sums[threadIdx.x];
-  values[0][threadIdx.x] = of_block.radii;
-  values[1][threadIdx.x] = of_block.weights;
-  values[2][threadIdx.x] = of_block.squares;
+  values[0][threadIdx.x] = of_block.weight;
+  values[1][threadIdx.x] = of_block.radius;
+  values[2][threadIdx.x] = of_block.square;
   add_up(values);
-  if (threadIdx.x > 0) return;
-  const double total = values[1][0];
-  const bool any = total > 0;
-  const double mean = any ? values[0][0] / total : 0, variance = any ? values[2][0] / total - mean * mean : 0;
-  *fallback = {float(mean), any ? float(sqrt(variance > 0 ? variance : 0.0)) : unknown};
+  if (threadIdx.x == 0) *of_all = mixture_of_all(values[0][0], values[1][0], values[2][0], unknown);
 }
-
-constexpr float smallest_normal = std::numeric_limits<float>::min();
 
 __device__ float& value_at(const MapView& map, int y, int x) {
   auto* bytes = reinterpret_cast<unsigned char*>(map.data) + y * map.pitch_bytes + x * map.pixel_stride_bytes;
   return *reinterpret_cast<float*>(bytes);
 }
 
-__global__ void divide(const float* radii, const float* weights, const float* squares, const Fallback* fallback,
+__global__ void divide(const float* radii, const float* weights, const float* squares, const Mixture* of_all,
                        MapView out, ExpectedError error) {
   int y, x;
   if (!pixel_of_thread(out.height, out.width, y, x)) return;
   const std::ptrdiff_t i = std::ptrdiff_t(y) * out.width + x;
-  const bool reached = weights[i] >= smallest_normal;
-  const float mean = reached ? radii[i] / weights[i] : fallback->mean;
+  const bool reached = is_reached(weights[i]);
+  const float mean = reached ? radii[i] / weights[i] : of_all->mean;
   value_at(out, y, x) = mean;
   if (!error.out.data) return;
-  const float deviation = reached ? sqrtf(fmaxf(0.0f, squares[i] / weights[i] - mean * mean)) : fallback->deviation;
-  value_at(error.out, y, x) = hypotf(error.floor, error.slope * deviation);
+  const float deviation = reached ? mixture_deviation({weights[i], radii[i], squares[i]}, mean) : of_all->deviation;
+  value_at(error.out, y, x) = expected_error(error.floor, error.slope, deviation);
 }
 
 }  // namespace
@@ -272,7 +261,7 @@ DomainTransform::DomainTransform(int height, int width, Arena& arena) : height_(
   const std::size_t pixels = std::size_t(height) * std::size_t(width);
   for (float** plane : {&vx_, &vy_, &signals_[0], &signals_[1], &signals_[2]}) arena.reserve(*plane, pixels);
   arena.reserve(seed_sums_, seed_blocks);
-  arena.reserve(fallback_, 1);
+  arena.reserve(of_all_, 1);
 }
 
 void DomainTransform::load(const ImageView& image, Stream stream) {
@@ -301,41 +290,30 @@ void DomainTransform::filter(int count, int iterations, Stream stream) {
   }
 }
 
-void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options,
+void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const Propagation& options,
                             Stream stream) {
   // |I'| is summed over red, green and blue; a grey image is three equal channels.
   const double channels = image.channels == 1 ? 3 : 1;
-  const auto [guide, final] = filters(options, height_, width_);
+  const auto& [guide, spread, psi] = options;
   load(image, stream);
   set_feedback(image.channels, channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0, stream);
   filter(image.channels, guide.iterations, stream);
-  set_feedback(image.channels, channels * final.sigma_s / final.sigma_r, final, depth, options.psi, stream);
+  set_feedback(image.channels, channels * spread.sigma_s / spread.sigma_r, spread, depth, psi, stream);
 }
 
-void DomainTransform::seed(const EdgeList& edges, const Answers& answers, Labels labels, const ExpectedError& error,
-                           Stream stream) {
-  const std::size_t bytes = std::size_t(height_) * std::size_t(width_) * sizeof(float);
-  float* const squares = error.out.data ? signals_[2] : nullptr;
-  for (float* signal : {signals_[0], signals_[1], squares})
-    if (signal) check(cudaMemsetAsync(signal, 0, bytes, stream), "cudaMemsetAsync");
-  launch(seed_edges, seed_blocks, block_size, stream, edges, answers, labels, width_, signals_[0], signals_[1], squares,
-         seed_sums_);
-  launch(average_seeds, 1, block_size, stream, seed_sums_, error.unknown, fallback_);
+void DomainTransform::seed(const Answers& answers, Labels labels, const ExpectedError& error, Stream stream) {
+  launch(seed_pixels, seed_blocks, block_size, stream, answers, labels, signals_[0], signals_[1],
+         error.out.data ? signals_[2] : nullptr, seed_sums_);
+  launch(average_seeds, 1, block_size, stream, seed_sums_, error.unknown, of_all_);
 }
 
-void DomainTransform::spread(const PropagationOptions& options, const MapView& out, const ExpectedError& error,
-                             Stream stream) {
-  filter(error.out.data ? 3 : 2, options.iterations, stream);
+void DomainTransform::propagate(const ImageView& image, const Propagation& options, const Answers& answers,
+                                Labels labels, const MapView& out, const ExpectedError& error, Stream stream) {
+  guide(image, answers.depth_edges, options, stream);
+  seed(answers, labels, error, stream);
+  filter(error.out.data ? 3 : 2, options.spread.iterations, stream);
   launch(divide, blocks_for(std::int64_t{height_} * width_), block_size, stream, signals_[0], signals_[1], signals_[2],
-         fallback_, out, error);
-}
-
-void propagate(DomainTransform& transform, const ImageView& image, const PropagationOptions& options,
-               const EdgeList& edges, const Answers& answers, Labels labels, const MapView& out,
-               const ExpectedError& error, Stream stream) {
-  transform.guide(image, answers.depth_edges, options, stream);
-  transform.seed(edges, answers, labels, error, stream);
-  transform.spread(options, out, error, stream);
+         of_all_, out, error);
 }
 
 }  // namespace defocus_fast::cuda

@@ -73,6 +73,8 @@ std::string engine_file_name(const std::filesystem::path& model_folder, Graph gr
   text << name << '-';
   if (graph == Graph::trunk)
     text << shapes.image_height << 'x' << shapes.image_width;
+  else if (shapes.cell_rows > 0)
+    text << shapes.cell_rows << 'x' << shapes.cell_columns;
   else
     text << shapes.head_batch;
   text << (shapes.type == TensorType::float16 ? "-float16-" : "-float32-") << checksum_of(name + ".onnx") << '-'

@@ -13,11 +13,11 @@ namespace defocus_fast::cuda {
 
 /// How the trunk's fixed image size cuts an image into tiles; without a trunk there are none.
 struct Tiling {
-  int down, across;       // tiles; the last ones may reach beyond the image
-  int margin;             // px that the trunk reads around a tile
-  std::size_t outputs;    // of the trunk
-  std::size_t positions;  // of features that a head reads per edge
-  Features features;      // without the pointers
+  int down, across;   // tiles; the last ones may reach beyond the image
+  int height, width;  // px
+  int margin;         // px that the trunk reads around a tile
+  int rows, columns;  // of the trunk's outputs
+  std::size_t pitch;  // bytes from tile to tile of an output
 };
 
 /// Frames of one size on the device: the stages in order, on one stream, without allocation or any wait for the device.
@@ -29,37 +29,48 @@ class Estimator {
   /// Enqueues a frame. Its pointers are used until the stream has done it.
   void run(const DeviceFrame& frame, Stream stream);
 
-  /// Device memory, of the last frame.
-  const EdgeList& edges() const { return edge_detector_.edges(); }
+  /// The last frame's, in device memory.
+  const EdgeList& edges() const { return edges_; }
   const Answers& answers() const { return answers_; }
+  /// Enqueues the collection of the last frame's edges; `to` has room for all that were counted.
+  void collect_edges(const DeviceFrame& frame, const EdgeArrays& to, Stream stream) const;
+
   const StageClock& clock() const { return clock_; }
+  /// Of DeviceFrame::bin_probabilities.
+  std::size_t bin_rows() const;
 
  private:
   void detect_edges(const DeviceFrame& frame, Stream stream);
   void extract_features(const ImageView& image, Stream stream);
-  void classify(const ImageView& image, Stream stream);
-  void estimate(const ImageView& image, Stream stream);
+  void classify_edges(const ImageView& image, Stream stream);
+  void estimate_radii(const DeviceFrame& frame, Stream stream);
   void propagate(const DeviceFrame& frame, Stream stream);
-  /// Asks a network about all edges, a batch at a time, and calls use(first edge of the batch).
-  template <class Use>
-  void evaluate(Graph network, const ImageView& image, Stream stream, const Use& use);
+
+  enum class Head : std::uint8_t { edge, blur };
+  /// Asks a network about all edges or cells, some at a time, and calls read(what it was asked about).
+  template <class Read>
+  void ask(Head head, const ImageView& image, Stream stream, const Read& read);
+  bool by_cell() const { return answers_.side > 1; }
 
   const int height_, width_;
   const Options options_;
   const std::shared_ptr<const Model> model_;
   const double depth_threshold_;
+  const Propagation propagation_;
   const NetworkShapes shapes_;
   const std::shared_ptr<Networks> networks_;
+  const RadiusBins bins_;
   const Tiling tiling_;
   Arena arena_;
   EdgeDetector edge_detector_;
-  DomainTransform domain_transform_;
+  EdgeList edges_;
   Answers answers_;
+  DomainTransform domain_transform_;
   StageClock clock_;
   // Elements of the networks' type.
   std::byte *image_ = nullptr, *probabilities_ = nullptr;
   std::array<std::byte*, 3> inputs_{};         // of a batch: the three crops, or a head's features
-  std::array<std::byte*, 4> trunk_outputs_{};  // of all tiles, in the order of the trunk's outputs
+  std::array<std::byte*, 4> trunk_outputs_{};  // of all tiles; tip22: blur_u, blur_v, edge_u, edge_v; cells: one
 };
 
 }  // namespace defocus_fast::cuda

@@ -2,6 +2,7 @@
 // The CUDA part of the library as its core sees it: finds out whether a GPU can be used, and takes frames from and to
 // host memory. The only file that waits for the device.
 #define DEFOCUS_FAST_WAITS_FOR_DEVICE
+#include <algorithm>
 #include <cstring>
 #include <optional>
 
@@ -74,7 +75,7 @@ class Plugin : public Device {
       : gpu_(current_gpu()),
         height_(setup.height),
         width_(setup.width),
-        levels_(setup.model->radius_bins.size()),
+        bins_(setup.model->radius_bins.size()),
         estimator_(setup) {
     const std::size_t pixels = std::size_t(height_) * std::size_t(width_);
     buffers_.reserve(image_, pixels * 3 * sizeof(float));
@@ -103,13 +104,13 @@ class Plugin : public Device {
     return count;
   }
 
-  void estimate(const ImageView& image, const MaskView& edges, const MapView& out, BlurMap& result,
-                const Wanted& wanted) override {
+  void estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& options) override {
     const OnGpu on_gpu(gpu_);
     graphs_.follow(stream);  // which may still read what is uploaded now
-    DeviceFrame frame{upload(image), upload(edges), view(map_)};
-    if (wanted.expected_error) frame.expected_error = view(error_);
-    if (wanted.bin_probabilities) frame.bin_probabilities = bin_probabilities();
+    DeviceFrame frame{
+        .image = upload(image), .edges = upload(options.edges), .edge_stride = options.edge_stride, .out = view(map_)};
+    if (options.expected_error) frame.expected_error = view(error_);
+    if (options.bin_probabilities) frame.bin_probabilities = bin_probabilities();
     enqueue(frame, stream);
 
     const EdgeCount count = edge_count(stream);
@@ -117,7 +118,7 @@ class Plugin : public Device {
       throw Error("edges: found " + std::to_string(count.found) + ", but there is memory for " +
                   std::to_string(count.kept) + ": set max_edges");
     const std::size_t pixels = std::size_t(height_) * std::size_t(width_), n = std::size_t(count.kept);
-    const Answers& answers = estimator_.answers();
+    const EdgeArrays& edges = collect_edges(frame, n);
     const std::ptrdiff_t row = width_ * std::ptrdiff_t{sizeof(float)};
     const bool rows =
         out.pixel_stride_bytes == std::ptrdiff_t{sizeof(float)} && out.pitch_bytes >= row;  // else pixel by pixel
@@ -125,15 +126,15 @@ class Plugin : public Device {
       copy_rows(out.data, out.pitch_bytes, map_, row, row, cudaMemcpyDeviceToHost);
     else
       download(map_, pixels, host_map_);
-    download(error_, wanted.expected_error ? pixels : 0, result.expected_error);
-    download(answers.pattern_edges, pixels, result.pattern_edges);
-    download(answers.depth_edges, pixels, result.depth_edges);
-    download(estimator_.edges().edges, 2 * n, result.edges);
-    download(answers.depth_probability, n, result.depth_probability);
-    download(answers.radii, n, result.radii);
-    download(answers.radius_std, n, result.radius_std);
-    download(answers.radius_probability, n, result.radius_probability);
-    download(answers.bin_probabilities, wanted.bin_probabilities ? n * levels_ : 0, result.bin_probabilities);
+    download(error_, options.expected_error ? pixels : 0, result.expected_error);
+    download(estimator_.answers().pattern_edges, pixels, result.pattern_edges);
+    download(estimator_.answers().depth_edges, pixels, result.depth_edges);
+    download(edges.position, n, result.edges.position);
+    download(edges.depth_probability, n, result.edges.depth_probability);
+    download(edges.radius, n, result.edges.radius);
+    download(edges.radius_std, n, result.edges.radius_std);
+    download(edges.radius_probability, n, result.edges.radius_probability);
+    download(edges.bin_probabilities, options.bin_probabilities ? n * bins_ : 0, result.edges.bin_probabilities);
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
     result.stage_ms = estimator_.clock().stage_ms();
     for (int y = 0; y < height_ && !rows; ++y)
@@ -235,25 +236,44 @@ class Plugin : public Device {
       check(cudaMemcpyAsync(to.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync");
   }
 
-  /// Allocated when first wanted: 23 values per edge that few want.
+  /// Allocated when first wanted, which is seldom.
   float* bin_probabilities() {
-    if (!level_memory_) {
-      level_memory_.emplace();
-      level_memory_->reserve(bin_probabilities_, std::size_t(estimator_.edges().capacity) * levels_);
-      level_memory_->allocate();
+    if (!bin_memory_) {
+      bin_memory_.emplace();
+      bin_memory_->reserve(bin_probabilities_, estimator_.bin_rows() * bins_);
+      bin_memory_->allocate();
     }
     return bin_probabilities_;
   }
 
+  /// The last frame's `n` edges. Only frames from host memory need them listed, and when their number is known: there
+  /// is memory for the most that there were so far.
+  const EdgeArrays& collect_edges(const DeviceFrame& frame, std::size_t n) {
+    if (n > edge_capacity_ || (frame.bin_probabilities && !edge_arrays_.bin_probabilities)) {
+      edge_capacity_ = std::max(n + n / 4, edge_capacity_);
+      edge_memory_.emplace();
+      edge_memory_->reserve(edge_arrays_.position, edge_capacity_);
+      for (float** values : {&edge_arrays_.depth_probability, &edge_arrays_.radius, &edge_arrays_.radius_std,
+                             &edge_arrays_.radius_probability})
+        edge_memory_->reserve(*values, edge_capacity_);
+      if (bin_memory_) edge_memory_->reserve(edge_arrays_.bin_probabilities, edge_capacity_ * bins_);
+      edge_memory_->allocate();
+    }
+    estimator_.collect_edges(frame, edge_arrays_, stream);
+    return edge_arrays_;
+  }
+
   const int gpu_, height_, width_;
-  const std::size_t levels_;
+  const std::size_t bins_;
   Estimator estimator_;
   FrameGraphs graphs_;
   Arena buffers_;  // of frames from host memory
   std::byte* image_ = nullptr;
   std::uint8_t* edges_ = nullptr;
   float *map_ = nullptr, *error_ = nullptr, *bin_probabilities_ = nullptr;
-  std::optional<Arena> level_memory_;
+  std::optional<Arena> bin_memory_, edge_memory_;
+  std::size_t edge_capacity_ = 0;
+  EdgeArrays edge_arrays_;
   std::vector<std::byte> packed_;
   std::vector<float> host_map_;
 };
@@ -277,7 +297,8 @@ __attribute__((visibility("default"))) defocus_fast::Device* defocus_fast::defoc
     throw BackendUnavailable(
         "device: TensorRT is missing: this library was built without DEFOCUS_FAST_TENSORRT, and `networks` is not "
         "given");
-  complete.options.networks->prepare(setup.model->folder.string(), setup.shapes, {compute_capability, cuda::gpu_name()});
+  complete.options.networks->prepare(setup.model->folder.string(), setup.shapes,
+                                     {compute_capability, cuda::gpu_name()});
   try {
     return new cuda::Plugin(complete);
   } catch (const cuda::CudaError& error) {

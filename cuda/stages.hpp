@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The stages of a frame on the device, in the order in which they run, under the names of cpp/src/stages.hpp.
+// The stages of a frame on the device, in the order in which Estimator::run (estimator.cu) calls them: the table of
+// contents of this folder. cpp/src/stages.hpp has the same for the CPU, under the same names.
 //
 // Every function enqueues on one stream and returns: no allocation, no synchronisation, no copy to the host, so a
 // frame can be captured into a CUDA graph. All pointers and views are device memory. Arguments are valid: they were
@@ -11,6 +12,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../cpp/src/formulas.hpp"
 #include "../cpp/src/model.hpp"
 #include "arena.hpp"
 #include "defocus_fast/estimator.hpp"
@@ -18,14 +20,16 @@
 
 namespace defocus_fast::cuda {
 
-/// Edge pixels in row-major order.
+// ---- detect_edges: canny.cu
+
+/// Edge pixels in row-major order. The host does not know how many: kernels are launched for the capacity and read the
+/// length here.
 struct EdgeList {
   std::int32_t capacity = 0;
-  std::int32_t* edges = nullptr;  // (capacity, 2) row and column
-  EdgeCount* count = nullptr;     // kernels are launched for the capacity and read the length here
+  Pixel* position = nullptr;    // (capacity); null: edges are counted only
+  EdgeCount* count = nullptr;   // kept is at most the capacity
+  int* before_block = nullptr;  // edges before each block of pixels, see compaction.hpp
 };
-
-// ---- canny.cu
 
 /// Throws CudaError if this build has no kernels for the current GPU.
 void find_kernels();
@@ -34,7 +38,7 @@ void find_kernels();
 class EdgeDetector {
  public:
   /// `options.smoothing` must hold the weights of the smoothing kernel.
-  EdgeDetector(int height, int width, const CannyOptions& options, std::int32_t edge_capacity, Arena& arena);
+  EdgeDetector(int height, int width, const CannyOptions& options, Arena& arena);
   EdgeDetector(const EdgeDetector&) = delete;
   EdgeDetector& operator=(const EdgeDetector&) = delete;
 
@@ -44,9 +48,6 @@ class EdgeDetector {
   void copy_edges(const MaskView& edges, std::uint8_t* mask, Stream stream);
   /// Keeps the edges whose row and column are multiples of `stride`.
   void keep_grid(int stride, std::uint8_t* mask, Stream stream);
-  /// Lists the pixels where mask is not 0.
-  void list_edges(const std::uint8_t* mask, Stream stream);
-  const EdgeList& edges() const { return edges_; }
 
  private:
   template <class T>
@@ -57,60 +58,108 @@ class EdgeDetector {
   const double low_, high_;
   double* values_ = nullptr;   // (height, width) of T, then the same smoothed
   double* columns_ = nullptr;  // (height, width) of T smoothed along y, then (1 + height * width) int of hysteresis
-  int* counts_ = nullptr;
-  EdgeList edges_;
 };
 
-// ---- patches.cu: between the image, the networks' inputs and outputs, and the edges
-
-/// What the networks say about the edges; arrays over edges have the list's capacity.
+/// What the networks say about a frame's edges. They are asked questions: tip22 about every edge by itself, cells about
+/// every cell, whose edges share the answer. The answers lie where the image has these pixels or cells.
 struct Answers {
-  float* depth_probability = nullptr;     // in [0, 1]
-  float* radii = nullptr;                 // px, by Labels; at depth edges that of the nearer side
-  float* radius_std = nullptr;            // px, standard deviation of the radius
-  float* radius_probability = nullptr;    // of the most probable bin
-  float* bin_probabilities = nullptr;     // (capacity, bins), may be null
-  std::uint8_t* pattern_edges = nullptr;  // (height, width)
+  int height = 0, width = 0;              // px
+  int side = 1;                           // px of a question's square: 1, or that of a cell
+  std::uint8_t* pattern_edges = nullptr;  // (height, width); until the edges are classified, all of them
   std::uint8_t* depth_edges = nullptr;    // (height, width)
+  // (down, across)
+  float* depth_probability = nullptr;   // in [0, 1]
+  float* radius = nullptr;              // px, by Labels; at depth edges that of the nearer side
+  float* radius_std = nullptr;          // px, standard deviation of the radius
+  float* radius_probability = nullptr;  // of the most probable bin
+
+  DEFOCUS_FAST_HOST_DEVICE int down() const { return (height + side - 1) / side; }
+  DEFOCUS_FAST_HOST_DEVICE int across() const { return (width + side - 1) / side; }
+  DEFOCUS_FAST_HOST_DEVICE std::ptrdiff_t pixel(int y, int x) const { return std::ptrdiff_t(y) * width + x; }
+  /// The question of the edge at this pixel.
+  DEFOCUS_FAST_HOST_DEVICE std::ptrdiff_t question(int y, int x) const {
+    return std::ptrdiff_t(y / side) * across() + x / side;
+  }
 };
 
-/// Until the edges are classified, all of them stand in the mask of pattern edges; none has a depth probability.
-void clear_answers(int height, int width, const EdgeList& edges, const Answers& answers, Stream stream);
+/// Counts the edges, and lists them if there is a list. Those for which it has no room are no edges any more.
+void list_edges(const Answers& answers, const EdgeList& edges, Stream stream);
+
+// ---- extract_features, and the inputs of the heads: patches.cu
 
 /// Pixels [y0, y0 + height) x [x0, x0 + width), which may lie outside the image -> (3, height, width).
 void extract_tile(const ImageView& image, int y0, int x0, int height, int width, TensorType type, void* out,
                   Stream stream);
 
-/// The three crops around edges [first, first + batch) -> (batch, 3, n, n) for n of crop_sizes. Rows beyond the last
-/// edge are left as they are.
-void extract_patches(const ImageView& image, int crop_offset, const EdgeList& edges, int first, int batch,
-                     TensorType type, const std::array<std::byte*, 3>& crops, Stream stream);
+/// Edges [first, first + size) of the list: a network is asked about them at a time.
+struct Batch {
+  EdgeList edges;
+  int first, size;
 
-/// The trunk's outputs for a head: (tiles, channels, rows, columns) of every tile of the image.
-/// tip22: U and V, with 6 px around the tile. cells: u has a tile's cells.
-struct Features {
-  const void* u = nullptr;
-  const void* v = nullptr;
-  int tiles_across = 0, tile_height = 0, tile_width = 0;  // px
-  int channels = 0, rows = 0, columns = 0;
-  std::ptrdiff_t tile_pitch = 0;  // elements from tile to tile
+  /// Whether there is a k-th.
+  DEFOCUS_FAST_HOST_DEVICE bool has(std::int64_t k) const { return k < size && first + k < edges.count->kept; }
+  DEFOCUS_FAST_HOST_DEVICE Pixel edge(std::int64_t k) const { return edges.position[first + k]; }
 };
 
-/// Input of a head for edges [first, first + batch). tip22: relu(U[c + 3p] + V[c + p]) -> (batch, channels, 5, 5);
-/// cells: the edge's cell -> (batch, channels). Rows beyond the last edge are left as they are.
-void gather(Architecture architecture, const Features& features, const EdgeList& edges, int first, int batch,
-            TensorType type, void* out, Stream stream);
+/// The three crops around the edges of a batch -> (size, 3, n, n) for n of crop_sizes. Rows beyond the last edge are
+/// left as they are.
+void extract_patches(const ImageView& image, int crop_offset, const Batch& batch, TensorType type,
+                     const std::array<std::byte*, 3>& crops, Stream stream);
 
-/// E-NET's (batch, 2) probabilities of edges [first, first + batch) -> probability of a depth edge, and the two masks.
-void classify(const void* probabilities, TensorType type, int width, double depth_threshold, const EdgeList& edges,
-              int first, int batch, const Answers& answers, Stream stream);
-/// B-NET's (batch, bins) probabilities -> radius, its deviation, the best bin's probability.
-/// At most `most_bins` bins; `bins` is host memory.
-inline constexpr std::size_t most_bins = 64;
-void estimate(const void* probabilities, TensorType type, const std::vector<float>& bins, Labels labels,
-              const EdgeList& edges, int first, int batch, const Answers& answers, Stream stream);
+/// Features of tip22's trunk for a head, with 6 px around each tile.
+struct Features {
+  const void *u = nullptr, *v = nullptr;                  // (tiles, channels, rows, columns) of all of the image
+  int tiles_across = 0, tile_height = 0, tile_width = 0;  // px
+  int channels = 0, rows = 0, columns = 0;
+  std::size_t tile_pitch = 0;  // elements from tile to tile
+};
 
-// ---- domain_transform.cu
+/// Input of a head of tip22 for the edges of a batch: relu(U[c + 3p] + V[c + p]) -> (size, channels, 5, 5). Rows beyond
+/// the last edge are left as they are.
+void gather(const Features& features, const Batch& batch, TensorType type, void* out, Stream stream);
+
+// ---- classify_edges, estimate_radii: answers.cu
+
+/// Cells of a tile in row-major order. The last tiles have cells that the image has not.
+struct CellTile {
+  int y, x;           // of the first cell
+  int rows, columns;  // cells
+};
+
+// What was asked about, and `asked` below, is a Batch or a CellTile.
+/// E-NET's (size, 2) probabilities -> depth probability.
+template <class Asked>
+void read_depth(const void* probabilities, TensorType type, const Asked& asked, const Answers& answers, Stream stream);
+/// The depth edges leave the mask of pattern edges for their own.
+void split_edges(double depth_threshold, const Answers& answers, Stream stream);
+
+/// In host memory.
+struct RadiusBins {
+  static constexpr std::size_t most = 64;
+  explicit RadiusBins(const std::vector<float>& bins);
+  int count;
+  float radii[most];  // px
+};
+
+/// B-NET's (size, bins) probabilities -> radius, its deviation, the best bin's probability. All of them are kept in
+/// `bin_probabilities` (edges of the list, or cells; bins), unless it is null.
+template <class Asked>
+void read_radii(const void* probabilities, TensorType type, const RadiusBins& bins, Labels labels, const Asked& asked,
+                const Answers& answers, float* bin_probabilities, Stream stream);
+
+/// As BlurMap::edges.
+struct EdgeArrays {
+  Pixel* position = nullptr;
+  float *depth_probability = nullptr, *radius = nullptr, *radius_std = nullptr, *radius_probability = nullptr;
+  float* bin_probabilities = nullptr;
+};
+
+/// The answers edge by edge; `to` has room for all edges that were counted, and `bins` probabilities of each if
+/// `bin_probabilities` is not null.
+void collect_edges(const Answers& answers, const EdgeList& edges, const float* bin_probabilities, int bins,
+                   const EdgeArrays& to, Stream stream);
+
+// ---- propagate: domain_transform.cu
 
 /// BlurMap::expected_error, if out.data is not null.
 struct ExpectedError {
@@ -119,14 +168,9 @@ struct ExpectedError {
   float unknown = 0;           // px, deviation of a map without any edge
 };
 
-/// Of all edges, for pixels that none reaches.
-struct Fallback {
-  float mean, deviation;
-};
-
-/// Over the edges of one block of a kernel.
+/// Of the pixels of one block of a kernel.
 struct SeedSums {
-  double radii, weights, squares;
+  double weight, radius, square;
 };
 inline constexpr int seed_blocks = 256;
 
@@ -147,28 +191,22 @@ class DomainTransform {
   /// Filters the first `count` (1 to 3) signals in place.
   void filter(int count, int iterations, Stream stream);
 
-  /// Section III-C: makes the guide from the image and sets the coefficients of the final filter. Then the caller
-  /// calls seed() and spread().
-  void guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options, Stream stream);
-  /// Weights of the edges into signal 1, these times radius into signal 0 and, for the expected error, times the mean
-  /// square of the radius into signal 2; the means for spread().
-  void seed(const EdgeList& edges, const Answers& answers, Labels labels, const ExpectedError& error, Stream stream);
-  /// out = F(weighted radii) / F(weights) and the expected error from the deviation sqrt(F(squares) / F(weights) -
-  /// out^2); the means where F(weights) is below the smallest normal float.
-  void spread(const PropagationOptions& options, const MapView& out, const ExpectedError& error, Stream stream);
+  /// Section III-C: out = F(radii) / F(weights) of the edges' seeds, F with the coefficients of the guide and of the
+  /// depth edges, and the expected error from the deviation of the mixture. Pixels that no edge reaches get those of
+  /// all edges; 0 and `error.unknown` without any.
+  void propagate(const ImageView& image, const Propagation& options, const Answers& answers, Labels labels,
+                 const MapView& out, const ExpectedError& error, Stream stream);
 
  private:
+  void guide(const ImageView& image, const std::uint8_t* depth, const Propagation& options, Stream stream);
+  /// Radii into signal 0, weights into signal 1, squares, if they are wanted, into signal 2.
+  void seed(const Answers& answers, Labels labels, const ExpectedError& error, Stream stream);
+
   const int height_, width_;
   float *vx_ = nullptr, *vy_ = nullptr;
   SeedSums* seed_sums_ = nullptr;
-  Fallback* fallback_ = nullptr;
+  Mixture* of_all_ = nullptr;
   std::array<float*, 3> signals_{};
 };
-
-/// Blur map from the edges' radii. Where no edge is in reach: their mean radius and deviation; 0 and `unknown` if there
-/// is none at all.
-void propagate(DomainTransform& transform, const ImageView& image, const PropagationOptions& options,
-               const EdgeList& edges, const Answers& answers, Labels labels, const MapView& out,
-               const ExpectedError& error, Stream stream);
 
 }  // namespace defocus_fast::cuda

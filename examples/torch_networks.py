@@ -9,6 +9,7 @@ memory, than an engine does.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,8 @@ def _slice(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor) -> Tensor:
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Concat": lambda *parts, axis: torch.cat(parts, axis),
     "Conv": _convolution,
-    "Flatten": lambda x: x.flatten(1),
-    "Gemm": lambda x, weight, bias: torch.addmm(bias, x, weight),
+    "Flatten": lambda x, axis=1: x.reshape(math.prod(x.shape[:axis]), -1),
+    "Gemm": lambda x, weight, bias, transA=0: torch.addmm(bias, x.T if transA else x, weight),
     "MaxPool": lambda x, kernel_shape, strides: F.max_pool2d(x, kernel_shape, strides),
     "Relu": torch.relu_,
     "Slice": _slice,

@@ -31,10 +31,9 @@ def expected(folder: str, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(session.run(None, {name: value})[0])
 
     image = mirrored.transpose(2, 0, 1)[None].astype(np.float32) / 255
-    features = run("trunk", "image", image)[0].transpose(1, 2, 0)
-    assert features.shape[:2] == (rows, columns)
-    flat = features.reshape(rows * columns, -1, 1, 1)
-    blur, edge = (run(f"{head}_head", "features", flat) for head in ("blur", "edge"))
+    features = run("trunk", "image", image)[0]
+    assert features.shape[1:] == (rows, columns)
+    blur, edge = (run(f"{head}_head", "features", features[None]) for head in ("blur", "edge"))
     return blur.reshape(rows, columns, -1), edge.reshape(rows, columns, 2)
 
 
@@ -106,8 +105,7 @@ def in_integers(folder: str, picture: np.ndarray) -> np.ndarray:
             assert x.max() > RANGES[name]
             x = np.clip(np.rint(x / step), 0, 255)
     session = onnxruntime.InferenceSession(f"{folder}/blur_head.onnx", providers=["CPUExecutionProvider"])
-    flat = x.transpose(1, 2, 0).reshape(-1, x.shape[0], 1, 1).astype(np.float32)
-    return np.asarray(session.run(None, {"features": flat})[0]).reshape(*x.shape[1:], -1)
+    return np.asarray(session.run(None, {"features": x[None].astype(np.float32)})[0]).reshape(*x.shape[1:], -1)
 
 
 def test_int8(random_cells: str, tmp_path: Path) -> None:
@@ -129,7 +127,7 @@ def test_int8(random_cells: str, tmp_path: Path) -> None:
 
 
 def test_there_are_no_patch_networks(random_cells: str) -> None:
-    with pytest.raises(ValueError, match='evaluation: model "cells" has no patch networks; accepted: auto, shared'):
+    with pytest.raises(ValueError, match='evaluation: model "cells" has no patch networks; accepted: shared'):
         defocus_fast.Estimator(20, 20, model=random_cells, evaluation="patch")
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import json
 import os
 import shutil
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import defocus_fast
-from defocus_fast import _images, benchmark, cli, model_io
+from defocus_fast import _files, _images, benchmark, cli, model_io
 
 Estimate = Callable[..., Result]
 
@@ -76,7 +78,7 @@ def test_everything_is_written_for_a_photograph(estimate: Estimate, random_model
 
 def test_png_holds_thousandths_of_a_pixel_and_says_so(folder: Path) -> None:
     radii = np.array([[0, 0.5, 1.2344], [1.2346, 6, 70]], np.float32)
-    _images.write_whole(folder / "m.png", lambda file: _images.write_png(file, radii))
+    _files.write_whole(folder / "m.png", lambda file: _images.write_png(file, radii))
     with Image.open("m.png") as image:
         assert image.mode.startswith("I")
         assert image.text["blur_units_per_px"] == "1000"
@@ -177,6 +179,36 @@ def test_one_bad_file_does_not_stop_the_others(
     assert "Traceback" not in result.output
 
 
+def test_what_is_no_file_does_not_stop_the_others(estimate: Estimate, folder: Path) -> None:
+    """Nor is it waited for."""
+    save("a.png")
+    os.symlink("loop.png", "loop.png")
+    os.mkfifo("pipe.png")
+    bad = {
+        "loop.png": "too many",
+        "pipe.png": "not a regular",
+        "/dev/zero": "not a regular",
+        "x" * 300: "file name too",
+    }
+    result = estimate(*bad, "", "a.png", "--save", "npy")
+    assert result.exit_code == 1
+    for name, reason in bad.items():
+        assert f"{name}: {reason}" in result.stderr
+    assert "5 of 6 failed" in result.stderr, "an empty name is not the current folder"
+    assert "a.blur.npy" in names(folder)
+
+
+def test_a_folder_may_hold_anything(estimate: Estimate, folder: Path) -> None:
+    Path("in/folder.png").mkdir(parents=True)
+    save("in/a.png")
+    os.mkfifo("in/pipe.png")
+    for name, target in (("loop.png", "loop.png"), ("nowhere.png", "nowhere"), ("long.png", "x" * 300)):
+        os.symlink(target, f"in/{name}")
+    result = estimate("in", "--save", "npy", "-o", "out")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert names(folder / "out") == {"a.blur.npy"}
+
+
 def test_16_bit_out_of_range_is_refused(estimate: Estimate, folder: Path) -> None:
     Image.fromarray(np.full((20, 20), 70000, np.int32)).save("wide.tif")
     Image.fromarray(np.full((20, 20), 3.5, np.float32)).save("bright.tif")
@@ -240,7 +272,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(folder: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _images.write_whole(path, fail)
+        _files.write_whole(path, fail)
     assert path.read_bytes() == b"old"
     assert names(folder) == {"map.npy"}
 
@@ -253,6 +285,13 @@ def test_a_result_that_cannot_be_written_is_reported(estimate: Estimate, folder:
     assert result.exit_code == 1
     assert "a.png: is a directory" in result.stderr
     assert names(folder) == {"a.png", "b.png", "a.blur.npy", "b.blur.npy"}
+
+
+def test_names_as_long_as_they_may_be(estimate: Estimate, folder: Path) -> None:
+    name = "\N{FILM FRAMES}" * 59 + ".png"  # 4 bytes each; file systems take 255
+    save(name)
+    assert estimate(name, "--save", "npy").exit_code == 0
+    assert len(names(folder)) == 2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9000), (3000, 20), (48, 64), (64, 48), (1500, 2900)])
@@ -336,6 +375,10 @@ def test_odd_names_are_shown_harmlessly(estimate: Estimate, folder: Path) -> Non
     result = estimate("[red]x[bold] \x1b[2J.png", "gone\x1b[31m.png", "--save", "npy")
     assert result.exit_code == 1
     assert "[red]x[bold]" in result.stdout
+    assert "\x1b" not in result.output
+    command = ["estimate", "[red]x[bold] \x1b[2J.png", "--model", "gone\x1b[31m"]
+    result = CliRunner().invoke(cli.main, command, color=True)  # without, click takes escape sequences out
+    assert result.exit_code == 2
     assert "\x1b" not in result.output
 
 
@@ -439,36 +482,179 @@ def script() -> str:
     return str(Path(sys.executable).with_name("defocus-fast"))
 
 
+def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    # Where these tests run in a shell's background, SIGINT is ignored, which programs inherit.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    process: subprocess.Popen[str] = subprocess.Popen([script(), *arguments], **output)
+    signal.signal(signal.SIGINT, before)
+    return process
+
+
 def test_the_installed_command(folder: Path) -> None:
-    result = subprocess.run([script(), "--version"], capture_output=True, text=True, check=True)
-    assert result.stdout.split()[-1] == defocus_fast.__version__
+    for command in ([script()], [sys.executable, "-m", "defocus_fast"]):
+        result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert result.stdout.split()[-1] == defocus_fast.__version__
 
 
-def test_the_library_leaves_the_command_lines_packages_alone() -> None:
-    program = "import sys, defocus_fast; print({'click', 'rich', 'PIL', 'cmap', 'onnx'} & set(sys.modules))"
+@pytest.mark.parametrize(
+    ("module", "packages"),
+    [
+        ("defocus_fast; defocus_fast.Estimator", "click, rich, PIL, cmap, onnx"),
+        ("defocus_fast.cli", "numpy, rich, PIL"),
+    ],
+)
+def test_what_is_not_needed_is_not_loaded(module: str, packages: str) -> None:
+    """The library does without the command line's packages, and help without the library's."""
+    program = f"import sys, {module}; print(set({packages.split(', ')}) & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_all_names_of_the_library_are_there() -> None:
+    program = "import defocus_fast; print({'__version__', *defocus_fast.__all__} - set(dir(defocus_fast)));"
+    program += "from defocus_fast import *; print(Estimator(8, 8).height, defocus_fast.__version__)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["set()", "8", defocus_fast.__version__]
+    with pytest.raises(AttributeError, match="module 'defocus_fast' has no attribute 'nonsense'"):
+        defocus_fast.nonsense  # noqa: B018
+
+
+def without_privileges() -> None:
+    """Have files' modes hold for root, too, who could read and write all of them."""
+    PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="privileges of root are dropped as on Linux")
+def test_what_may_not_be_read_or_written(random_model: str, folder: Path) -> None:
+    for name in ("a.png", "unreadable.png", "closed/b.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        save(name)
+    os.symlink("closed/b.png", "link.png")
+    Path("full").mkdir()
+    modes = {"unreadable.png": 0o000, "closed": 0o600, "full": 0o500}
+    for name, mode in modes.items():
+        Path(name).chmod(mode)
+    options = ["--model", random_model, "-o"]
+    process = start("estimate", "unreadable.png", "closed", ".", *options, "out", preexec_fn=without_privileges)
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert sorted(stderr.split("\n")) == [
+        "",
+        "3 of 4 failed",
+        "closed/b.png: permission denied",
+        "link.png: permission denied",
+        "unreadable.png: permission denied",
+    ]
+    process = start("estimate", "a.png", *options, "full", preexec_fn=without_privileges)
+    assert "-o: cannot write into the folder full" in process.communicate()[1]
+    assert process.returncode == 2
+    process = start("evaluate", ".", "--json", "closed/out.json", preexec_fn=without_privileges)
+    assert "cannot write closed/out.json" in process.communicate()[1]
+    assert process.returncode == 2
+    Path("closed").chmod(0o700)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs limits of Unix")
+@pytest.mark.parametrize("kind", ["npy", "png", "overlay", "error"])
+def test_a_full_disk_is_told_as_that(random_model: str, folder: Path, kind: str) -> None:
+    import resource
+
+    save("a.png", np.random.default_rng(0).integers(0, 256, (60, 60), np.uint8))
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (2000, 2000))
+    process = start("estimate", "a.png", "--model", random_model, "--save", kind, "-o", "out", preexec_fn=limit)
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert "a.png: file too large" in stderr
+    assert names(folder / "out") == set()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", ["info", "--help"])
+def test_output_that_cannot_be_written(command: str) -> None:
+    with open("/dev/full", "w") as full:
+        process = start(command, stdout=full)
+        assert process.communicate()[1] == "Error: [Errno 28] No space left on device\n"
+    assert process.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs descriptors of Unix")
+def test_output_that_is_closed() -> None:
+    process = start("info", stdout=None, preexec_fn=functools.partial(os.close, 1))
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
+
+
+def test_names_that_the_terminal_cannot_show(random_model: str, folder: Path) -> None:
+    save("\N{CAMERA}.png")
+    command = ["estimate", "\N{CAMERA}.png", "gone \N{CAMERA}.png", "--model", random_model]
+    process = start(*command, env=os.environ | {"PYTHONIOENCODING": "latin-1"})
+    stdout, stderr = process.communicate()
+    assert "gone ?.png: no such file" in stderr
+    assert " ?.png " in stdout
+    assert "\N{CAMERA}.blur.npy" in names(folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the folder")
+def test_a_current_folder_that_is_gone(folder: Path) -> None:
+    Path("gone").mkdir()
+    process = start("estimate", "a.png", cwd="gone", preexec_fn=functools.partial(os.rmdir, "../gone"))
+    assert process.communicate()[1] == "Error: [Errno 2] No such file or directory\n"
+    assert process.returncode == 1
+
+
+def wait_for(found: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+@pytest.mark.parametrize("module", ["click", "numpy", "rich"])
+def test_signals_while_modules_are_loaded(folder: Path, module: str, number: signal.Signals, status: int) -> None:
+    Path(f"{module}.py").write_text("import os, time; os.mkdir('loading'); time.sleep(60)")
+    save("a.png")
+    with start("estimate", "a.png", env=os.environ | {"PYTHONPATH": "."}) as process:
+        wait_for(Path("loading").exists)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (status, "")
+    assert stderr.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_signals_leave_no_part_of_a_file(random_model: str, folder: Path, number: signal.Signals, status: int) -> None:
+    Image.new("L", (5000, 4000)).save("a.png")
+    with start("estimate", "a.png", "--model", random_model, "--save", "png", "-o", "out") as process:
+        wait_for(lambda: list(Path().glob("out/.*.part")))
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert stderr == "0 of 1 done\ninterrupted\n"
+    assert names(folder / "out") == set()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of terminals differ on Windows")
 def test_ctrl_c_stops_at_once_and_keeps_what_is_done(random_model: str, folder: Path) -> None:
     save("a.png")
     save("b.png", np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8), compress_level=0)
-    command = [script(), "estimate", "a.png", "b.png", "--model", random_model, "--threads", "1", "-o", "out"]
-    command += ["--device", "cpu"]
-    # Where these tests run in a shell's background, SIGINT is ignored, which programs inherit.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, before)
-    with process:
-        deadline = time.monotonic() + 30
-        while not Path("out/a.overlay.jpg").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+    command = ["estimate", "a.png", "b.png", "--model", random_model, "--threads", "1", "-o", "out", "--device", "cpu"]
+    with start(*command) as process:
+        wait_for(Path("out/a.overlay.jpg").exists)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        start = time.monotonic()
+        sent = time.monotonic()
         stdout, stderr = process.communicate(timeout=60)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - sent < 3
     assert process.returncode == 130
     assert "1 of 2 done" in stderr
     assert "Traceback" not in stderr
@@ -521,3 +707,9 @@ def test_bench_refuses_sizes(size: str) -> None:
     result = CliRunner().invoke(cli.main, ["bench", "--size", size])
     assert result.exit_code == 2
     assert "expected WIDTHxHEIGHT in pixels" in result.output
+
+
+def test_bench_refuses_seconds_that_are_no_number() -> None:
+    result = CliRunner().invoke(cli.main, ["bench", "--seconds", "nan"])
+    assert result.exit_code == 2
+    assert "expected a number, got nan" in result.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,14 @@ import defocus_fast
 from defocus_fast import _core
 
 SIZES = [(1, 1), (1, 50), (50, 1), (7, 5), (63, 65)]
+STAGES = ["detect_edges", "extract_features", "classify_edges", "estimate_radii", "propagate"]
 
 
 def pair(model: str, height: int, width: int, **options: Any) -> tuple[defocus_fast.Estimator, defocus_fast.Estimator]:
     """The same estimator on the CPU and on the device."""
-    evaluation = options.pop("evaluation", "shared")
-    device = device_options(model, height, width, options.pop("max_edges", height * width), evaluation)
-    cpu = defocus_fast.Estimator(
-        height, width, model=model, device="cpu", precision="float32", evaluation=evaluation, **options
-    )
+    max_edges, evaluation = options.pop("max_edges", height * width), options.pop("evaluation", "shared")
+    device = device_options(model, height, width, max_edges, evaluation)
+    cpu = defocus_fast.Estimator(height, width, model=model, device="cpu", precision="float32", **options)
     return cpu, defocus_fast.Estimator(height, width, model=model, **device, **options)
 
 
@@ -108,7 +108,6 @@ def test_the_whole_networks_on_patches(random_model: str, labels: str) -> None:
 @pytest.mark.parametrize(
     ("evaluation", "graphs"),
     [
-        ("auto", {"trunk", "edge_head", "blur_head"}),
         ("shared", {"trunk", "edge_head", "blur_head"}),
         ("patch", {"edge_patch", "blur_patch"}),
     ],
@@ -125,33 +124,63 @@ def test_each_form_asks_its_own_networks(random_model: str, evaluation: str, gra
     result = estimator.estimate(texture(9, 9), edges=np.ones((9, 9), bool))
     assert set(asked) == graphs
     assert set(asked) == set(_core.network_shapes(random_model, 9, 9, 81, evaluation))
-    assert list(result.stage_ms) == ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
+    assert list(result.stage_ms) == STAGES
 
 
-def test_patches_take_no_memory_for_features(random_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """U and V of both networks are 4 planes of 8 channels; what else an estimator has is the same in both forms."""
-    size, edges = (200, 300), 500
-    bytes_asked_for = {}
-    monkeypatch.setenv("EMULATION_DEVICE", "9.0, no memory")
-    for evaluation in ("shared", "patch"):
-        options = device_options(random_model, *size, edges, evaluation)
+@pytest.fixture
+def bytes_asked_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Of device memory for an estimator, without what frames from host memory need."""
+    if "emulated" not in defocus_fast.build_config()["cuda"]:
+        pytest.skip("the CUDA part is not built with DEFOCUS_FAST_CUDA_EMULATION")
+
+    def of(height: int, width: int, **options: Any) -> int:
+        monkeypatch.setenv("EMULATION_DEVICE", "9.0, no memory")
         with pytest.raises(defocus_fast.BackendUnavailable, match="out of memory") as error:
-            defocus_fast.Estimator(*size, model=random_model, **options)
+            defocus_fast.Estimator(height, width, device="cuda", networks=lambda *_: None, **options)
         found = re.search(r"cudaMalloc of (\d+) bytes", str(error.value))
         assert found
-        bytes_asked_for[evaluation] = int(found[1])
+        return int(found[1])
+
+    return of
+
+
+def test_patches_take_no_memory_for_features(random_model: str, bytes_asked_for: Callable[..., int]) -> None:
+    """U and V of both networks are 4 planes of 8 channels; what else an estimator has is the same in both forms."""
+    shared, patch = (
+        bytes_asked_for(200, 300, model=random_model, max_edges=500, evaluation=evaluation)
+        for evaluation in ("shared", "patch")
+    )
     image, features = 3 * 240 * 340, 4 * 8 * 212 * 312
     inputs = {"shared": 500 * 8 * 25, "patch": 256 * 3 * (41**2 + 27**2 + 15**2)}
     probabilities = {"shared": 500 * 23, "patch": 256 * 23}
     expected = image + features + inputs["shared"] - inputs["patch"] + probabilities["shared"] - probabilities["patch"]
-    difference = bytes_asked_for["shared"] - bytes_asked_for["patch"]
-    assert abs(difference - 4 * expected) <= 12 * 256  # of alignment
+    assert abs(shared - patch - 4 * expected) <= 12 * 256  # of alignment
+
+
+@pytest.mark.parametrize(
+    ("options", "bytes_per_pixel"),
+    [
+        ({"model": "fast"}, 104),
+        ({"model": "fast", "precision": "float16"}, 84),
+        ({"model": "tip22"}, 1220),
+        ({"model": "tip22", "precision": "float16"}, 650),
+        ({"model": "tip22", "evaluation": "patch"}, 84),
+    ],
+)
+def test_memory_is_what_the_readme_says(
+    options: dict[str, Any], bytes_per_pixel: int, bytes_asked_for: Callable[..., int]
+) -> None:
+    """With what frames from host memory need: image, mask of edges, both maps, and 24 bytes for every eighth pixel,
+    which is an edge."""
+    height, width = 1080, 1920
+    found = bytes_asked_for(height, width, **options) / (height * width) + 12 + 1 + 4 + 4 + 24 / 8
+    assert abs(found / bytes_per_pixel - 1) < 0.01
 
 
 @pytest.mark.parametrize("device", ["cuda", "auto", "cpu"])
 def test_there_are_no_patch_networks(random_cells: str, device: str) -> None:
     options = device_options(random_cells, 9, 9) | {"device": device, "evaluation": "patch"}
-    message = 'evaluation: model "cells" has no patch networks; accepted: auto, shared'
+    message = 'evaluation: model "cells" has no patch networks; accepted: shared'
     with pytest.raises(ValueError, match=message):
         defocus_fast.Estimator(9, 9, model=random_cells, **options)
     with pytest.raises(ValueError, match=message):
@@ -161,21 +190,30 @@ def test_there_are_no_patch_networks(random_cells: str, device: str) -> None:
 @pytest.mark.parametrize("stride", [2, 3])
 def test_edge_stride(random_cells: str, stride: int) -> None:
     picture = texture(31, 40, seed=6)
-    cpu, device = pair(random_cells, 31, 40, edge_stride=stride, depth_threshold=1)
+    cpu, device = pair(random_cells, 31, 40, depth_threshold=1)
     for edges in (None, np.ones((31, 40), bool)):
-        expected = cpu.estimate(picture, edges=edges, bin_probabilities=True)
+        expected = cpu.estimate(picture, edges=edges, edge_stride=stride, bin_probabilities=True)
         assert len(expected.edges) > 0
-        check(expected, device.estimate(picture, edges=edges, bin_probabilities=True))
+        check(expected, device.estimate(picture, edges=edges, edge_stride=stride, bin_probabilities=True))
 
 
-def test_more_edges_than_there_is_memory_for(random_cells: str) -> None:
+def test_more_edges_than_there_is_memory_for(random_model: str) -> None:
     picture = texture(20, 30, seed=1)
-    estimator = defocus_fast.Estimator(20, 30, model=random_cells, **device_options(random_cells, 20, 30, 100))
+    estimator = defocus_fast.Estimator(20, 30, model=random_model, **device_options(random_model, 20, 30, 100))
     with pytest.raises(defocus_fast.Error, match="edges: found 600, but there is memory for 100: set max_edges"):
         estimator.estimate(picture, edges=np.ones((20, 30), bool))
     edges = np.zeros((20, 30), bool)
     edges[3, :] = True
     assert len(estimator.estimate(picture, edges=edges).radii) == 30
+
+
+def test_cells_have_memory_for_all_edges(random_cells: str) -> None:
+    """The bottom of an image full of edges is not lost, whatever max_edges is."""
+    picture, edges = texture(20, 30, seed=1), np.ones((20, 30), bool)
+    cpu, device = pair(random_cells, 20, 30, max_edges=1, depth_threshold=1)
+    expected = cpu.estimate(picture, edges=edges, bin_probabilities=True)
+    assert len(expected.edges) == 600
+    check(expected, device.estimate(picture, edges=edges, bin_probabilities=True))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +251,8 @@ def test_auto_takes_a_device_for_patches(random_model: str, monkeypatch: pytest.
     options = device_options(random_model, 9, 9, evaluation="patch") | {"device": "auto"}
     assert defocus_fast.Estimator(9, 9, model=random_model, **options).device == "cuda"
     monkeypatch.setenv("EMULATION_DEVICE", "no device")
-    assert defocus_fast.Estimator(9, 9, model=random_model, **options).device == "cpu"
+    with pytest.raises(ValueError, match="evaluation: patch needs device cuda; accepted on the CPU: shared"):
+        defocus_fast.Estimator(9, 9, model=random_model, **options)
 
 
 def test_options_that_only_the_other_device_has(random_model: str) -> None:
@@ -221,9 +260,6 @@ def test_options_that_only_the_other_device_has(random_model: str) -> None:
         defocus_fast.Estimator(9, 9, model=random_model, device="cpu", precision="float16")
     with pytest.raises(defocus_fast.BackendUnavailable, match="precision: bfloat16 needs device cpu"):
         defocus_fast.Estimator(9, 9, model=random_model, device="cuda", precision="bfloat16")
-    for wrong in (0, -1):
-        with pytest.raises(ValueError, match="max_edges: expected at least 1"):
-            defocus_fast.Estimator(9, 9, model=random_model, max_edges=wrong)
 
 
 @pytest.mark.parametrize(
@@ -236,19 +272,7 @@ def test_a_model_whose_weights_are_of_other_sizes(random_cells: str, tmp_path: P
     assert entry in text
     (folder / "model.txt").write_text(text.replace(entry, wrong), encoding="utf-8")
     options = device_options(random_cells, 9, 9)
-    with pytest.raises(defocus_fast.ModelError, match="of the wrong size|expected 22 answers"):
-        defocus_fast.Estimator(9, 9, model=folder, **options)
-
-
-@pytest.mark.parametrize("device", ["cuda", "cpu"])
-def test_patch_networks_that_answer_with_other_levels(random_model: str, tmp_path: Path, device: str) -> None:
-    folder = tmp_path / "random"
-    shutil.copytree(random_model, folder)
-    text = (folder / "model.txt").read_text(encoding="utf-8")
-    (folder / "model.txt").write_text(text.replace("radius_bins: 0.5 0.75", "radius_bins: 0.5"), encoding="utf-8")
-    options = device_options(random_model, 9, 9, evaluation="patch") | {"device": device}
-    message = r"blur_patch.onnx: expected answers of shape \[16,22\], got \[16,23\]"
-    with pytest.raises(defocus_fast.ModelError, match=message):
+    with pytest.raises(defocus_fast.ModelError, match="tensor .*: expected shape"):
         defocus_fast.Estimator(9, 9, model=folder, **options)
 
 

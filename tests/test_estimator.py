@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import ast
 import gc
-import inspect
-import re
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import reference
 from images import SIZES, texture
@@ -81,19 +80,14 @@ def test_result_is_consistent(estimator: Estimator, picture: np.ndarray) -> None
     error = np.hypot(0.25, 2 * spread)  # the fixture's a and b
     # The variance is a difference of numbers up to 36, each to PROPAGATED times 6.
     np.testing.assert_allclose(result.expected_error[reached] ** 2, error**2, rtol=0, atol=4 * 12 * PROPAGATED)
-    assert list(result.stage_ms) == ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
+    assert list(result.stage_ms) == [
+        "detect_edges",
+        "extract_features",
+        "classify_edges",
+        "estimate_radii",
+        "propagate",
+    ]
     assert all(ms > 0 for ms in result.stage_ms.values())
-
-
-def test_result_says_what_it_holds() -> None:
-    """The docstrings of the compiled class are those of the stub, which editors show."""
-    stub = ast.parse(Path(defocus_fast.__file__).with_name("_core.pyi").read_text())
-    (documented,) = [node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "BlurMap"]
-    assert inspect.getdoc(defocus_fast.BlurMap) == ast.get_docstring(documented)
-    members = {node.name: ast.get_docstring(node) for node in documented.body if isinstance(node, ast.FunctionDef)}
-    assert len(members) == 11
-    for name, text in members.items():
-        assert inspect.getdoc(getattr(defocus_fast.BlurMap, name)) == text
 
 
 def test_hard_labels_are_the_most_probable_levels(random_model: str, picture: np.ndarray) -> None:
@@ -109,22 +103,28 @@ def test_hard_labels_are_the_most_probable_levels(random_model: str, picture: np
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_shared_and_patch_evaluation_agree_on_every_size(random_model: str, size: tuple[int, int]) -> None:
+def test_features_that_edges_share_give_what_their_patches_give(random_model: str, size: tuple[int, int]) -> None:
     """Small images are reflected several times over in a 41 px patch; edges at borders and corners too."""
     image = texture(*size, seed=5)
     edges = np.random.default_rng(1).random(size) < min(1.0, 60 / (size[0] * size[1]))
     edges[0, 0] = edges[-1, -1] = edges[0, -1] = edges[-1, 0] = True
-    shared, patch, automatic = (
-        make(random_model, *size, evaluation=evaluation, depth_threshold=1).estimate(
-            image, edges=edges, bin_probabilities=True
+    found = make(random_model, *size).estimate(image, edges=edges, bin_probabilities=True)
+    assert len(found.edges) == edges.sum()
+    assert np.isfinite(found.map).all()
+
+    extended = np.pad(image / np.float32(255), ((20, 20), (20, 20), (0, 0)), "symmetric").transpose(2, 0, 1)
+    crops = [np.stack([extended[:, y : y + 41, x : x + 41] for y, x in found.edges])]
+    crops += [crops[0][..., margin:-margin, margin:-margin] for margin in (7, 13)]
+    for network, answers in (
+        ("blur", found.bin_probabilities),
+        ("edge", np.stack([1 - found.depth_probability, found.depth_probability], axis=1)),
+    ):
+        session = onnxruntime.InferenceSession(
+            f"{random_model}/{network}_patch.onnx", providers=["CPUExecutionProvider"]
         )
-        for evaluation in ("shared", "patch", "auto")
-    )
-    assert len(shared.edges) == edges.sum()
-    np.testing.assert_allclose(shared.bin_probabilities, patch.bin_probabilities, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(shared.map, patch.map, rtol=0, atol=1e-3)
-    np.testing.assert_allclose(automatic.map, patch.map, rtol=0, atol=1e-3)
-    assert np.isfinite(shared.map).all()
+        inputs = {value.name: crop for value, crop in zip(session.get_inputs(), crops, strict=True)}
+        (expected,) = session.run(None, inputs)
+        np.testing.assert_allclose(answers, expected.reshape(answers.shape), rtol=0, atol=1e-5)
 
 
 def test_patch_network_sees_the_picture_reflected(random_model: str) -> None:
@@ -141,13 +141,12 @@ def test_patch_network_sees_the_picture_reflected(random_model: str) -> None:
     np.testing.assert_allclose(found.bin_probabilities, expected.bin_probabilities, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("evaluation", ["shared", "patch"])
-def test_signals_arrive_whatever_estimators_came_and_went(random_model: str, evaluation: str) -> None:
-    """In a process of its own: OpenVINO's plugin changes the stack that signals are handled on."""
+def test_signals_arrive_whatever_estimators_came_and_went(random_model: str) -> None:
+    """In a process of its own."""
     program = f"""
 import os, signal
 from defocus_fast import Estimator
-first, second = (Estimator(size, size, model={random_model!r}, evaluation={evaluation!r}) for size in (40, 50))
+first, second = (Estimator(size, size, model={random_model!r}) for size in (40, 50))
 del first
 del second
 signal.signal(signal.SIGINT, lambda *_: print("handled"))
@@ -391,82 +390,24 @@ def test_unfit_out(estimator: Estimator, picture: np.ndarray, out: Any, error: t
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"precision": "int4"}, 'precision: expected one of auto, float32, bfloat16, float16, int8, got "int4"'),
-        ({"evaluation": "fast"}, 'evaluation: expected one of auto, shared, patch, got "fast"'),
-        ({"labels": "soft"}, 'labels: expected one of posterior, hard, got "soft"'),
-        ({"device": "tpu"}, 'device: expected auto, cpu or cuda, got "tpu"'),
-        ({"num_threads": 0}, "num_threads: expected at least 1"),
-        ({"num_threads": 100_000}, "num_threads: expected"),
-        ({"psi": -1.0}, "psi: expected a finite number >= 0"),
-        ({"psi": float("nan")}, "psi"),
-        ({"sigma_s": 0.0}, "sigma_s: expected > 0, or None"),
-        ({"sigma_r": 0.0}, "sigma_r: expected > 0, or None"),
-        ({"guide_sigma_s": -1.0}, "^guide_sigma_s: expected a finite number > 0, got -1"),
-        ({"iterations": 0}, "^iterations: expected at least 1, or None for the default, got 0"),
-        ({"iterations": 17}, "^iterations: expected 1 to 16, got 17"),
-        ({"edge_stride": 0}, "edge_stride: expected 1 to 16, got 0"),
-        ({"edge_stride": 17}, "edge_stride: expected 1 to 16, got 17"),
-        ({"depth_threshold": 1.5}, r"depth_threshold: expected \[0, 1\]"),
-        ({"canny_low": 0.5}, "0 <= low <= high"),
-        ({"canny_sigma": -1.0}, "sigma"),
-    ],
-)
-def test_options_out_of_range(random_model: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make(random_model, 20, 20, **options)
-
-
-@pytest.mark.parametrize(
-    "name", ["canny_sigma", "canny_low", "depth_threshold", "psi", "sigma_s", "sigma_r", "guide_sigma_s"]
-)
-@pytest.mark.parametrize("value", ["a", True, [1.0], 1j])
-def test_numbers_are_real(random_model: str, name: str, value: Any) -> None:
-    with pytest.raises(TypeError, match=f"{name}: expected a number, got {re.escape(repr(value))}"):
-        make(random_model, 20, 20, **{name: value})
-
-
-def test_a_number_that_no_float_holds(random_model: str) -> None:
-    with pytest.raises(ValueError, match="psi: expected a number that a float can hold, got 1000"):
-        make(random_model, 20, 20, psi=10**309)
-
-
-@pytest.mark.parametrize(
     ("arguments", "name"),
     [((10.5, 10), "height"), ((10, "a"), "width"), ((True, 10), "height")],
 )
 def test_sizes_are_integers(random_model: str, arguments: tuple[Any, Any], name: str) -> None:
     with pytest.raises(TypeError, match=f"{name}: expected an integer, got"):
         make(random_model, *arguments)
-    for key in ("num_threads", "iterations"):
-        with pytest.raises(TypeError, match=f"{key}: expected an integer, got 2.5"):
-            make(random_model, 10, 10, **{key: 2.5})
     with pytest.raises(ValueError, match="height: expected at most 2147483647"):
         make(random_model, 2**40, 10)
 
 
-@pytest.mark.parametrize("name", ["device", "precision", "evaluation", "kernels", "labels"])
-@pytest.mark.parametrize("value", [None, 0, b"cpu"])
-def test_names_are_texts(random_model: str, name: str, value: Any) -> None:
-    with pytest.raises(TypeError, match=f"{name}: expected a text, got {value!r}"):
-        make(random_model, 10, 10, **{name: value})
-
-
-@pytest.mark.parametrize("model", [None, 3, b"fast"])
-def test_model_is_a_text_or_a_path(model: Any) -> None:
-    with pytest.raises(TypeError, match=f"model: expected a text or a path object, got {model!r}"):
-        Estimator(10, 10, model=model)
-
-
 def test_result_shows_its_size(estimator: Estimator) -> None:
     assert repr(estimator.estimate(np.zeros((90, 130), np.uint8))) == "BlurMap(90 x 130, 0 edges)"
-    assert defocus_fast.ModelError.__module__ == defocus_fast.BlurMap.__module__ == "defocus_fast"
+    assert defocus_fast.ModelError.__module__ == "defocus_fast"
 
 
-@pytest.mark.parametrize("size", [(0, 5), (5, -1), (50_000, 50_000)])
+@pytest.mark.parametrize("size", [(0, 5), (5, -1), (50_000, 50_000), (1, 2**30 + 1), (2**31 - 1, 1)])
 def test_sizes_out_of_range(random_model: str, size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="size: expected 1 to 2147483647 pixels, got height x width"):
+    with pytest.raises(ValueError, match="size: expected 1 to 2147483647 pixels and sides of at most 1073741824, got"):
         make(random_model, *size)
 
 
@@ -492,7 +433,7 @@ def test_int8_needs_its_instructions_ranges_and_shared_features(random_model: st
         make("tip22", 20, 20, precision="int8")
     except defocus_fast.BackendUnavailable as error:
         pytest.skip(str(error))
-    with pytest.raises(ValueError, match="evaluation: patch has no precision int8; accepted: auto, shared"):
+    with pytest.raises(ValueError, match="evaluation: patch needs device cuda; accepted on the CPU: shared"):
         make("tip22", 20, 20, precision="int8", evaluation="patch")
 
 
@@ -521,30 +462,31 @@ def test_missing_and_broken_models(tmp_path: Any, random_model: str) -> None:
         defocus_fast.ModelError, match='"tip23" is neither a shipped model .*tip22.* nor a model folder'
     ):
         Estimator(20, 20, model="tip23")
+    (tmp_path / "weights.bin").write_bytes(b"")
     (tmp_path / "model.txt").write_text("format: 99\n")
-    with pytest.raises(defocus_fast.ModelError, match="expected format 2, got 99"):
+    with pytest.raises(defocus_fast.ModelError, match=r"model.txt: format: expected .*3.*, got \"99\""):
         Estimator(20, 20, model=str(tmp_path))
-    text = (Path(random_model) / "model.txt").read_text()
-    (tmp_path / "model.txt").write_text(text)
-    with pytest.raises(defocus_fast.ModelError, match="OpenVINO cannot (use|read) this model"):
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(defocus_fast.ModelError, match="weights.bin: expected a file, got No such file"):
         Estimator(20, 20, model=str(tmp_path))
 
 
-@pytest.mark.parametrize("evaluation", ["shared", "patch"])
-def test_weights_that_are_not_finite(tmp_path: Path, random_model: str, evaluation: str) -> None:
+def test_weights_that_are_not_finite(tmp_path: Path, random_model: str) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(random_model, folder)
     weights = np.fromfile(folder / "weights.bin", np.float32)
     weights[-1] = np.nan
     weights.tofile(folder / "weights.bin")
     with pytest.raises(defocus_fast.ModelError, match="expected finite weights, got others in "):
-        Estimator(20, 20, model=folder, evaluation=evaluation)
+        Estimator(20, 20, model=folder)
 
 
 def test_model_folders_by_path_and_by_text(random_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(random_model)
     monkeypatch.chdir(folder.parent)
-    for model in (folder, Path(folder.name), f"./{folder.name}"):
+    odd = Path(os.fsdecode(b"no utf-8 \xff"))
+    odd.symlink_to(folder)
+    for model in (folder, Path(folder.name), f"./{folder.name}", odd, f"./{odd}"):
         assert Estimator(20, 20, model=model).model == "random"
     with pytest.raises(defocus_fast.ModelError, match="a path with a '/'"):
         Estimator(20, 20, model=folder.name)
@@ -591,12 +533,14 @@ def test_edge_stride_leaves_out_the_edges_beside_its_grid(
     edges = defocus_fast.detect_edges(picture)
     on_grid = np.zeros_like(edges)
     on_grid[::stride, ::stride] = edges[::stride, ::stride]
-    strided = make(random_model, 90, 130, edge_stride=stride)
-    for found in (strided.estimate(picture), strided.estimate(picture, edges=edges)):
+    out = np.empty((90, 130), np.float32)
+    for given in ({}, {"edges": edges}):
+        found = estimator.estimate(picture, edge_stride=stride, **given)
         expected = estimator.estimate(picture, edges=on_grid)
         assert 0 < len(found.edges) < edges.sum()
         np.testing.assert_array_equal(found.edges, expected.edges)
         np.testing.assert_array_equal(found.map, expected.map)
+        np.testing.assert_array_equal(estimator.estimate_into(picture, out, edge_stride=stride, **given), found.map)
 
 
 # ---- memory, threads, repetition

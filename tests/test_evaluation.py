@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ from images import texture
 from PIL import Image
 from scipy.io import savemat
 
-from defocus_fast import Estimator, cli, evaluation
+from defocus_fast import Estimator, _images, cli, evaluation
+from defocus_fast.cli.evaluate import VARIANTS
 
 
 def test_truth_is_read_from_every_format(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_radius_scores() -> None:
     )
     scores = evaluation.radius_scores("x", result, truth, bins)
     assert scores.mae == pytest.approx(1.0)
-    assert scores.relative == pytest.approx((1 + 1 / 3) / 2)
+    assert scores.relative == pytest.approx(1 / 3)
     assert scores.expected_error == pytest.approx([0.25] * 5 + [2.0] * 5)
     assert scores.actual_error == pytest.approx([0.5] * 5 + [1.5] * 5)
     assert scores.edge_mae == pytest.approx((0.25 + 1.0) / 2)
@@ -133,6 +135,22 @@ def test_mask_scores() -> None:
 def test_mask_scores_where_nothing_is_out_of_focus() -> None:
     scores = evaluation.mask_scores("x", np.array([[0.0, 1.0]]), np.zeros((1, 2), bool))
     assert np.isnan([*scores.precision, *scores.recall, scores.adaptive_f]).all()
+    assert scores.accuracy == [0.0] + 255 * [0.5]
+
+
+def test_one_alpha_for_all_images() -> None:
+    """The first image alone is all right with alpha in (0, 0.2], the second with (0.6, 1], where the mean is best."""
+    first, second = np.array([[0.0, 2, 10, 10]]), np.array([[0.0, 6, 6, 10, 10]])
+    scores = [evaluation.mask_scores("x", radii, radii >= least) for radii, least in ((first, 2), (second, 10))]
+    means = evaluation.mask_means(scores)
+    assert means["best_alpha"] == 154 / 255  # at 153 / 255 the threshold is 6, which is found
+    assert means["best_accuracy"] == (3 / 4 + 1) / 2
+    assert means["best_f"] == pytest.approx(1.3 * (2 / 3 + 1) / 2 / (0.3 + (2 / 3 + 1) / 2))
+    assert means["adaptive_precision"] == (1 + 2 / 4) / 2
+    # Where nothing is out of focus, nothing is found, but something is told right.
+    scores.append(evaluation.mask_scores("z", first, first > 10))
+    assert evaluation.mask_means(scores)["best_accuracy"] == pytest.approx((3 / 4 + 1 + 2 / 4) / 3)
+    assert evaluation.mask_means(scores)["best_f"] == means["best_f"]
 
 
 def test_mask_scores_of_a_map_that_is_the_same_everywhere() -> None:
@@ -164,16 +182,16 @@ def test_command(folder: Path, random_model: str) -> None:
     assert result.exit_code == 0, result.output
     assert "2 images, 1 more without ground truth" in result.output
     rows = json.loads((folder / "out.json").read_text())["results"]
-    assert [row["variant"] for row in rows] == list(cli.VARIANTS)
+    assert [row["variant"] for row in rows] == list(VARIANTS)
     options: dict[str, Any]
-    ablations = ({"psi": 0.0}, {"depth_threshold": 1.0}, {"labels": "hard"}, {"edge_stride": 2}, {"edge_stride": 3})
-    for row, options in zip(rows, ({}, *ablations), strict=True):
+    ablations = ({"psi": 0.0}, {"depth_threshold": 1.0}, {"labels": "hard"}, {}, {})
+    for row, options, stride in zip(rows, ({}, *ablations), (1, 1, 1, 1, 2, 3), strict=True):
         for i, (picture, size) in enumerate(zip(row["images"], [(60, 70), (50, 40)], strict=True)):
             estimator = Estimator(*size, model=random_model, precision="float32", **options)
-            radii = estimator.estimate(texture(*size, seed=i)).map
+            radii = estimator.estimate(texture(*size, seed=i), edge_stride=stride).map
             assert picture["mae"] == pytest.approx(float(np.abs(radii - (2.0 + i)).mean()), rel=1e-6)
     assert len({row["images"][0]["mae"] for row in rows}) == 6  # every ablation changes something
-    assert f"{np.mean([picture['mae'] for picture in rows[0]['pictures']]):.3f}" in result.output
+    assert f"{np.mean([picture['mae'] for picture in rows[0]['images']]):.3f}" in result.output
 
 
 @pytest.mark.filterwarnings("error")
@@ -209,6 +227,9 @@ def test_command_with_masks(folder: Path, random_model: str) -> None:
         result = run(folder, "--truth", truth, "--mask", meaning, "--model", random_model, "--json", file)
         assert result.exit_code == 0, result.output
         assert "best F" in result.output
+        means = json.loads(file.read_text())["results"][0]["means"]
+        numbers = " +".join(f"{means[key]:.3f}" for key in ("best_f", "best_accuracy", "best_alpha"))
+        assert re.search(numbers, result.output)
         outputs[meaning] = json.loads(file.read_text())["results"][0]["images"][0]
     # At the lowest threshold everything is found: precision is the share of the mask.
     assert outputs["sharp"]["precision"][0] == outputs["blurred"]["precision"][0] == 0.5
@@ -249,6 +270,32 @@ def test_command_leaves_out_its_own_results(folder: Path, random_model: str) -> 
     assert CliRunner().invoke(cli.main, ["estimate", str(folder), "-o", str(folder)]).exit_code == 0
     (folder / ".hidden.png").write_bytes((folder / "0.png").read_bytes())
     assert "2 images, 1 more without ground truth" in run(folder, "--model", random_model).output
+
+
+@pytest.mark.parametrize(("kept_bytes", "reads"), [(2**20, 2), (60 * 70 * 11, 3), (0, 4)])
+def test_images_that_are_kept_are_read_once(
+    folder: Path, random_model: str, monkeypatch: pytest.MonkeyPatch, kept_bytes: int, reads: int
+) -> None:
+    """All, the first, or none; they are 11 bytes a pixel with their ground truth, the first of 60x70."""
+    read = []
+    original = _images.read_photo
+    monkeypatch.setattr(_images, "read_photo", lambda path: read.append(path) or original(path))
+    monkeypatch.setattr("defocus_fast.cli.evaluate.KEPT_BYTES", kept_bytes)
+    result = run(folder, "--model", random_model)
+    assert result.exit_code == 0, result.output
+    assert len(read) == reads
+
+
+def test_a_model_of_any_name_in_a_terminal(folder: Path, random_model: str) -> None:
+    """Progress is shown there, and takes no name for markup."""
+    shutil.copytree(random_model, folder / "[" / "x]")
+    ours, its = os.openpty()
+    command = [Path(sys.executable).with_name("defocus-fast"), "evaluate", folder, "--model", "[/x]"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=its, cwd=folder, env=os.environ | {"TERM": "xterm"})
+    os.close(its)
+    os.close(ours)
+    assert result.returncode == 0
+    assert b"[/x]" in result.stdout
 
 
 def test_table_in_a_narrow_terminal(folder: Path, random_model: str) -> None:

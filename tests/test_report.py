@@ -38,7 +38,7 @@ RESULTS: dict[str, Any] = {
     "cases": [
         frame("frames", 30),
         frame("frames", 29, height=1080, width=1920),
-        frame("other frames", 9, picture="calm"),
+        frame("other frames", 9, image="calm"),
         {
             "name": "test_given_edges",
             "group": "peers",

@@ -22,15 +22,23 @@ std::int32_t max_edges(int height, int width, const Options& options) {
 }
 
 cuda::NetworkShapes network_shapes(const Model& model, int height, int width, const Options& options) {
-  const auto type = options.precision == Precision::float16 ? cuda::TensorType::float16 : cuda::TensorType::float32;
-  const std::int32_t edges = max_edges(height, width, options);
+  cuda::NetworkShapes shapes{
+      .type = options.precision == Precision::float16 ? cuda::TensorType::float16 : cuda::TensorType::float32,
+      .evaluation = options.evaluation};
   // Larger tiles compute fewer features twice, larger batches launch less often, and both cost more memory (tip22's
   // first layer has 390 kB a patch).
-  if (options.evaluation == Evaluation::patch) return {type, 0, 0, std::min(edges, 256), Evaluation::patch};
-  const bool cells = model.architecture == Architecture::cells;
-  const int most = cells ? 1536 : 512, most_edges = cells ? 65536 : 16384, margin = network_margin(model);
-  return {type, tile_side(model, height, most) + 2 * margin, tile_side(model, width, most) + 2 * margin,
-          std::min(edges, most_edges), Evaluation::shared};
+  const bool cells = model.architecture == Architecture::cells, patch = options.evaluation == Evaluation::patch;
+  if (!cells) shapes.head_batch = std::min(max_edges(height, width, options), patch ? 256 : 16384);
+  if (patch) return shapes;
+  const int most = cells ? 1536 : 512, margin = network_margin(model);
+  const int tile_height = tile_side(model, height, most), tile_width = tile_side(model, width, most);
+  shapes.image_height = tile_height + 2 * margin;
+  shapes.image_width = tile_width + 2 * margin;
+  if (cells) {
+    shapes.cell_rows = tile_height / cell;
+    shapes.cell_columns = tile_width / cell;
+  }
+  return shapes;
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ struct DeviceFrame {
   int edge_stride = 1;
   MapView out;                         // px
   MapView expected_error = {};         // px, if its data is not null
-  float* bin_probabilities = nullptr;  // (max_edges, bins), may be null
+  float* bin_probabilities = nullptr;  // (max_edges or, of the architecture "cells", cells; bins), may be null
 
   bool operator==(const DeviceFrame&) const = default;
 };
@@ -31,7 +31,7 @@ struct DeviceSetup {
   std::shared_ptr<const Model> model;
   double depth_threshold;
   Propagation propagation;
-  std::int32_t max_edges;
+  std::int32_t max_edges;  // not of the architecture "cells"
   cuda::NetworkShapes shapes;
 };
 

@@ -89,8 +89,9 @@ DEFOCUS_FAST_HOST_DEVICE inline Mixture mixture_of_all(double weight, double rad
   return {float(mean), float(std::sqrt(variance > 0 ? variance : 0.0))};
 }
 
+inline constexpr float smallest_normal = std::numeric_limits<float>::min();
 /// Whether edges reach a pixel whose filtered weight this is: what is smaller has lost its precision.
-DEFOCUS_FAST_HOST_DEVICE inline bool is_reached(float weight) { return weight >= std::numeric_limits<float>::min(); }
+DEFOCUS_FAST_HOST_DEVICE inline bool is_reached(float weight) { return weight >= smallest_normal; }
 
 DEFOCUS_FAST_HOST_DEVICE inline float mixture_deviation(const Seed& filtered, float mean) {
   const float variance = filtered.square / filtered.weight - mean * mean;

@@ -17,9 +17,9 @@ inline float exp_nonpositive(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  std::int32_t bits, scale;
+  std::uint32_t bits, scale;
   __builtin_memcpy(&bits, &shifted, sizeof bits);
-  scale = (bits - 0x4b400000 + 127) << 23;
+  scale = (bits - 0x4b400000u + 127u) << 23;
   float power;
   __builtin_memcpy(&power, &scale, sizeof power);
   return x < -87.0f ? 0.0f : p * power;

@@ -2,6 +2,7 @@
 // What arguments may be. Each check throws InvalidArgument, which says what was got and what is accepted.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "defocus_fast/options.hpp"
@@ -14,7 +15,7 @@ void check(const CannyOptions& options);
 void check(const FilterOptions& options);
 void check(const GuideOptions& guide, const PropagationOptions& propagation);
 void check(const FrameOptions& frame, int height, int width);
-void check_threads(int num_threads);
+void check_threads(const std::optional<int>& num_threads);
 
 void check_size(const void* data, int got_height, int got_width, const char* name, int height, int width);
 template <class View>

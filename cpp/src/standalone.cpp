@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <tuple>
 
 #include "defocus_fast/error.hpp"
@@ -29,9 +30,10 @@ class Workspace {
       : key_(key), workers(num_threads), stage(height, width, settings..., kernels, workers) {}
 
   /// The last call's, if it fits.
-  static std::unique_ptr<Workspace> take(int height, int width, const std::string& kernels, int num_threads,
-                                         const Settings&... settings) {
-    if (num_threads != 0) check_threads(num_threads);
+  static std::unique_ptr<Workspace> take(int height, int width, const std::string& kernels,
+                                         const std::optional<int>& threads, const Settings&... settings) {
+    check_threads(threads);
+    const int num_threads = threads.value_or(0);
     const Kernels& selected = select_kernels(kernels.c_str());
     const Key key{height, width, &selected, num_threads, forks(), settings...};
     std::unique_ptr<Workspace> last(kept.exchange(nullptr));
@@ -56,8 +58,8 @@ class Workspace {
 
 }  // namespace
 
-void detect_edges(const ImageView& image, const CannyOptions& options, std::uint8_t* mask, int num_threads,
-                  const std::string& kernels) {
+void detect_edges(const ImageView& image, const CannyOptions& options, std::uint8_t* mask,
+                  std::optional<int> num_threads, const std::string& kernels) {
   cpu::check_layout(image, "image");
   check(options);
   if (mask == nullptr) throw InvalidArgument("mask: expected a pointer to pixels, got null");
@@ -69,7 +71,7 @@ void detect_edges(const ImageView& image, const CannyOptions& options, std::uint
 }
 
 void domain_transform_filter(const ImageView& image, const ImageView& guide, const FilterOptions& options, float* out,
-                             int num_threads, const std::string& kernels) {
+                             std::optional<int> num_threads, const std::string& kernels) {
   cpu::check_layout(image, "image");
   cpu::check_layout(guide, "guide");
   check_size(guide, "guide", image.height, image.width);
@@ -96,8 +98,8 @@ void domain_transform_filter(const ImageView& image, const ImageView& guide, con
 }
 
 void propagate(const ImageView& image, const RadiiView& radii, const MaskView& pattern, const MaskView& depth,
-               const GuideOptions& guide, const PropagationOptions& options, const MapView& out, int num_threads,
-               const std::string& kernels) {
+               const GuideOptions& guide, const PropagationOptions& options, const MapView& out,
+               std::optional<int> num_threads, const std::string& kernels) {
   cpu::check_layout(image, "image");
   check(guide, options);
   check_size(radii, "radii", image.height, image.width);

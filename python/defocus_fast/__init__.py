@@ -13,13 +13,37 @@ are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR f
 
 from __future__ import annotations
 
-from importlib.metadata import version
-from pathlib import Path
+# Little is loaded here: the command line answers --help and signals before NumPy and the core are there.
+TYPE_CHECKING = False  # as of `typing`
+if TYPE_CHECKING:
+    from ._core import BackendUnavailable, Error, ModelError, available_kernels, build_config
+    from ._device import DeviceArray
+    from ._estimator import Estimator, estimate_blur
+    from ._results import BlurMap, DeviceBlurMap
+    from ._stages import detect_edges, domain_transform_filter, propagate
 
-from ._core import BackendUnavailable, BlurMap, Error, ModelError, available_kernels, build_config
-from ._device import DeviceArray, DeviceBlurMap
-from ._estimator import Estimator, detect_edges, domain_transform_filter, estimate_blur, propagate
-from .model_io import shipped_folder
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> object:
+        """Load what is asked for."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("defocus_fast")
+        elif name in __all__:
+            from . import _core, _estimator, _results, _stages
+
+            modules = _estimator, _stages, _results, _core
+            value = next(vars(module)[name] for module in modules if name in vars(module))
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return [*globals(), *__all__, "__version__"]
+
 
 __all__ = [
     "BackendUnavailable",
@@ -39,14 +63,16 @@ __all__ = [
     "shipped_models",
 ]
 
-__version__ = version("defocus_fast")
-
 
 def get_cmake_path() -> str:
     """Return the folder for ``-Ddefocus_fast_DIR=`` with which CMake's find_package finds the C++ library."""
+    from pathlib import Path
+
     return str(Path(__file__).parent / "lib" / "cmake" / "defocus_fast")
 
 
 def shipped_models() -> list[str]:
     """Return the names that ``Estimator(model=...)`` accepts beside model folders."""
+    from .model_io import shipped_folder
+
     return sorted(path.parent.name for path in shipped_folder().glob("*/model.txt"))

@@ -186,13 +186,3 @@ class DeviceArray:
 
     def __repr__(self) -> str:
         return f"DeviceArray({self.shape[0]} x {self.shape[1]}, GPU {self._map.gpu})"
-
-
-@dataclass(frozen=True)
-class DeviceBlurMap:
-    """One image's answer in device memory."""
-
-    map: DeviceArray
-    """(H, W) radius in px of the disk that blurred each pixel."""
-    expected_error: DeviceArray | None
-    """(H, W) expected absolute error of the map in px, see :class:`BlurMap`; None if not wanted."""

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import os
+import io
+import stat
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,10 +39,12 @@ def read_photo(path: Path) -> NDArray[Any]:
     Transparent parts are laid on white. 16-bit greyscale becomes float32; 16-bit colour is read with 8 bits (Pillow).
 
     Raises:
-        OSError, ValueError: there is no such file, or none of these images in it, or it is cut off, or it has more
-            than 178 million pixels (Pillow's guard against decompression bombs).
+        OSError, ValueError: there is no such file, or it is a device or a pipe, or holds none of these images, or one
+            that is cut off or has more than 178 million pixels (Pillow's guard against decompression bombs).
         Any other error that Pillow's decoders raise on broken files.
     """
+    if not stat.S_ISREG(path.stat().st_mode):  # from a pipe there may never come anything
+        raise ValueError("not a regular file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pixel counts up to the error's limit, odd metadata: the pixels are fine
         with Image.open(path, formats=FORMATS) as file:
@@ -75,21 +77,11 @@ def _as_array(image: Image.Image) -> NDArray[Any]:
     return np.asarray(image.convert("L" if grey else "RGB"))
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Have `write` fill a file that appears under its name only when it is complete, in place of an earlier one."""
-    part = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            write(file)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def write_npy(file: IO[bytes], radii: NDArray[np.float32]) -> None:
     """Write a blur map, (H, W) float32 in px, as .npy."""
-    np.save(file, radii, allow_pickle=False)
+    # Not np.save, which does not say why a file cannot be written.
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(radii))
+    file.write(radii.data)
 
 
 def write_png(file: IO[bytes], radii: NDArray[np.float32]) -> None:
@@ -112,7 +104,10 @@ def write_overlay(file: IO[bytes], photo: NDArray[Any], radii: NDArray[np.float3
         radii: (H, W) float32, px; what exceeds `top` gets the last colour.
         top: end of the colour bar, px.
     """
-    draw_overlay(photo, radii, top).save(file, "JPEG", quality=90, subsampling=0)
+    # Pillow writes a JPEG past Python to files, and takes no notice where a full disk cuts off its end.
+    content = io.BytesIO()
+    draw_overlay(photo, radii, top).save(content, "JPEG", quality=90, subsampling=0)
+    file.write(content.getbuffer())
 
 
 _LONG_SIDE = 2048  # px, of the drawing

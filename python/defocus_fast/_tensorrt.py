@@ -18,7 +18,6 @@ import importlib
 import logging
 import os
 import re
-import tempfile
 import time
 import zlib
 from collections import deque
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from ._core import BackendUnavailable, Error, ModelError
+from ._files import write_whole
 
 PACKAGES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 INSTALL = 'pip install "defocus_fast[cuda]"'
@@ -273,15 +273,7 @@ def write(path: Path, engine: Engine) -> None:
     tensors = " ".join(f"{name}:{'x'.join(str(size) for size in shape)}" for name, shape in engine.tensors.items())
     content = f"{path.name}\n{tensors}\n".encode() + engine.plan
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may be writing the same one.
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        try:
-            file.write(b"%08x\n" % zlib.crc32(content) + content)
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_whole(path, lambda file: file.write(b"%08x\n" % zlib.crc32(content) + content))
 
 
 def is_rtx(trt: Any) -> bool:

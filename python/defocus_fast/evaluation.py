@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ._core import BlurMap
+from ._files import photos_in
+from ._results import BlurMap
 
 Floats = NDArray[np.floating[Any]]
 TRUTH_SUFFIXES = (".npy", ".mat", ".png")
 JUMP_PX = 1.0  # of the true radius within 2 px: an edge there is a depth edge
 SAME_PX = 0.25  # an edge where the true radius varies less is a pattern edge; edges in between count as neither
-ADAPTIVE_SHARE = 0.3  # threshold = share * maximum + (1 - share) * minimum of the map (paper, equation 5)
+# Thresholds of a map are alpha * maximum + (1 - alpha) * minimum (paper, equation 5).
+ADAPTIVE_ALPHA = 0.3
+ALPHAS = np.linspace(0, 1, 256)
 F_BETA_SQUARED = 0.3
 BINS = 10  # of the expected error
 
@@ -70,15 +73,13 @@ def read_truth(path: Path, scale: float = 1.0, mask: bool = False) -> NDArray[np
     return scaled
 
 
-def pairs(pictures: Path, truth: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
+def pairs(images: Path, truth: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
     """Return the images in a folder with their ground truth of the same stem in the folder `truth`, and those
     without any."""
-    from .cli import photos_in
-
     truths = [path for path in sorted(truth.iterdir()) if path.suffix.lower() in TRUTH_SUFFIXES and path.is_file()]
     truths.sort(key=lambda path: TRUTH_SUFFIXES.index(path.suffix.lower()), reverse=True)
     known = {path.stem: path for path in truths}  # the first of TRUTH_SUFFIXES where a stem has several
-    files = photos_in(pictures)
+    files = photos_in(images)
     found = [(path, known[path.stem]) for path in files if path.stem in known and not known[path.stem].samefile(path)]
     stems = {path.stem for path, _ in found}
     return found, [path for path in files if path.stem not in stems]
@@ -90,7 +91,7 @@ class RadiusScores:
 
     name: str
     mae: float  # mean |map - truth|, the paper's raw MAE
-    relative: float  # mean |map - truth| / truth over pixels with truth > 0
+    relative: float  # the same of radii rescaled to [0, 1] by the largest bin, no unit; the paper's relative MAE
     expected_error: list[float]  # means over BINS equal shares of the pixels, the surest first
     actual_error: list[float]  # mean |map - truth| in these shares
     # Of edges; not a number where there are none of the kind.
@@ -111,7 +112,6 @@ def radius_scores(name: str, result: BlurMap, truth: Floats, bins: list[float]) 
         bins: of the estimator.
     """
     error = np.abs(result.map - truth)
-    positive = truth > 0
     shares = np.array_split(np.argsort(result.expected_error, axis=None, kind="stable"), BINS)
     y, x = result.edges.T
     jump = _range_nearby(truth)[y, x]
@@ -123,7 +123,7 @@ def radius_scores(name: str, result: BlurMap, truth: Floats, bins: list[float]) 
     return RadiusScores(
         name,
         mae=float(error.mean()),
-        relative=_mean(error[positive] / truth[positive]),
+        relative=float(error.mean() / max(bins)),
         expected_error=[_mean(result.expected_error.flat[share]) for share in shares],
         actual_error=[_mean(error.flat[share]) for share in shares],
         edge_mae=_mean(np.abs(result.radii[pattern] - at_pattern)),
@@ -151,9 +151,10 @@ class MaskScores:
     """How well the map, cut at a threshold, finds what is out of focus in one image."""
 
     name: str
-    precision: list[float] = field(repr=False)  # at 256 thresholds from the map's minimum to its maximum
+    precision: list[float] = field(repr=False)  # at ALPHAS
     recall: list[float] = field(repr=False)
-    adaptive_precision: float  # at the paper's adaptive threshold, equation 5
+    accuracy: list[float] = field(repr=False)  # share of the pixels that are told right
+    adaptive_precision: float  # at ADAPTIVE_ALPHA
     adaptive_recall: float
     adaptive_f: float  # F-measure with beta^2 = 0.3
 
@@ -161,23 +162,67 @@ class MaskScores:
 def mask_scores(name: str, radii: Floats, blurred: NDArray[np.bool_]) -> MaskScores:
     """Score one image by its (H, W) map and the (H, W) mask of what is out of focus.
 
-    Where nothing is, there is nothing to find: all scores are not a number.
+    Where nothing is, there is nothing to find: all scores but the accuracy are not a number.
     """
     low, high = float(radii.min()), float(radii.max())
 
-    def at(threshold: float) -> tuple[float, float]:
+    def at(threshold: float) -> tuple[float, float, float]:
         found = radii >= threshold
         hits, all_found, all_blurred = (int(np.count_nonzero(mask)) for mask in (found & blurred, found, blurred))
-        return (hits / max(all_found, 1), hits / all_blurred) if all_blurred else (float("nan"), float("nan"))
+        accuracy = 1 - (all_found + all_blurred - 2 * hits) / radii.size
+        if not all_blurred:
+            return float("nan"), float("nan"), accuracy
+        return hits / max(all_found, 1), hits / all_blurred, accuracy
 
-    curve = [at(threshold) for threshold in np.linspace(low, high, 256)]
-    precision, recall = at(low + ADAPTIVE_SHARE * (high - low))
-    both = F_BETA_SQUARED * precision + recall
+    curve = [at(threshold) for threshold in np.linspace(low, high, len(ALPHAS))]
+    precision, recall, _ = at(low + ADAPTIVE_ALPHA * (high - low))
     return MaskScores(
         name,
-        [p for p, _ in curve],
-        [r for _, r in curve],
+        [p for p, _, _ in curve],
+        [r for _, r, _ in curve],
+        [a for _, _, a in curve],
         precision,
         recall,
-        (1 + F_BETA_SQUARED) * precision * recall / both if both else 0.0,
+        float(_f_measure(precision, recall)),
     )
+
+
+def _f_measure(precision: Any, recall: Any) -> Any:
+    both = F_BETA_SQUARED * precision + recall
+    return (1 + F_BETA_SQUARED) * precision * recall / np.maximum(both, 1e-12)
+
+
+def mean(scores: list[Any], measure: str) -> float:
+    """Return the mean over the images that have what the measure is about."""
+    values = np.array([getattr(each, measure) for each in scores], float)
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def radius_means(scores: list[RadiusScores]) -> dict[str, float]:
+    """Return means of the measures over the images, the raw MAE's standard deviation and the median time."""
+    measures = ("mae", "relative", "edge_mae", "edge_accuracy", "pattern_recall", "depth_recall", "expected_error")
+    means = {measure: mean(scores, measure) for measure in measures}
+    means["balanced"] = (means["pattern_recall"] + means["depth_recall"]) / 2
+    return means | {
+        "mae_std": float(np.std([each.mae for each in scores])),
+        "ms": float(np.median([each.ms for each in scores])),
+    }
+
+
+def mask_means(scores: list[MaskScores]) -> dict[str, float]:
+    """Return means of the adaptive measures over the images, and the best that one alpha gives for all of them.
+
+    These are the largest F-measure of the mean precision and recall; and the largest mean accuracy, with its alpha
+    (the paper's figure 9).
+    """
+    means = {measure: mean(scores, measure) for measure in ("adaptive_precision", "adaptive_recall", "adaptive_f")}
+    counted = [each for each in scores if not np.isnan(each.recall).any()] or scores
+    precision, recall = (
+        np.mean([getattr(each, curve) for each in counted], axis=0) for curve in ("precision", "recall")
+    )
+    accuracy = np.mean([each.accuracy for each in scores], axis=0)
+    return means | {
+        "best_f": float(np.max(_f_measure(precision, recall))),
+        "best_accuracy": float(accuracy.max()),
+        "best_alpha": float(ALPHAS[accuracy.argmax()]),
+    }

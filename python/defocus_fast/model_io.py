@@ -20,7 +20,8 @@ One of the architecture "cells" holds
 
 - ``trunk.onnx``: image (1, 3, H, W) -> ``features`` (1, C, H', W'), one entry per cell of 3x3 px. The first belongs
   to the cell whose corner is the pixel (3 (d + 1), 3 (d + 1)), d being the depth.
-- ``blur_head.onnx``, ``edge_head.onnx``: features of a cell (N, C, 1, 1) -> the probabilities for all edges in it.
+- ``blur_head.onnx``, ``edge_head.onnx``: features (1, C, rows, columns) as the trunk gives them -> the probabilities
+  for all edges in each cell, (rows * columns, bins) and (rows * columns, 2), cells in row-major order.
 - ``weights.bin`` and ``model.txt``.
 
 Source: Karaali, Harte and Jung, IEEE TIP 2022, Fig. 4 and section III; every convolution is VALID and has no bias. The
@@ -159,13 +160,17 @@ class _Graph:
         """The layers after the first fusion convolution, down to the probabilities."""
         for i in (2, 3, 4):
             x = self.conv(x, f"{name}.conv{i}")
-        self.dense(x, name, 3)
+        self.dense(self.op("Flatten", x), name, 3)
 
-    def dense(self, x: str, name: str, layers: int) -> None:
-        """Dense layers with ReLU between them, down to the probabilities."""
-        x = self.op("Flatten", x)
+    def head_of_cells(self, x: str, name: str) -> None:
+        """The same layers for every cell: convolutions of 1 x 1, as products with the plane of each channel."""
+        self.dense(self.op("Flatten", x, axis=2), name, 2, transA=1)
+
+    def dense(self, x: str, name: str, layers: int, **of_first: int) -> None:
+        """Dense layers with ReLU between them, down to the probabilities; `of_first` are attributes of the first."""
         for i in range(1, layers + 1):
-            x = self.op("Gemm", x, self.weight(f"{name}.dense{i}.weight"), self.weight(f"{name}.dense{i}.bias"))
+            parameters = [self.weight(f"{name}.dense{i}.{kind}") for kind in ("weight", "bias")]
+            x = self.op("Gemm", x, *parameters, **of_first if i == 1 else {})
             x = self.op("Relu", x) if i < layers else self.op("Softmax", x, axis=1, output="probability")
 
     def save(self, folder: Path, inputs: Mapping[str, list[Any]], outputs: Mapping[str, list[Any]]) -> None:
@@ -298,8 +303,8 @@ def _save_cells(folder: Path, weights: Weights, width: int, bins: int) -> dict[s
     trunk.save(folder, {"image": [1, 3, "H", "W"]}, {"features": [1, width, "rows", "columns"]})
     for head, count in (("blur", bins), ("edge", 2)):
         graph = _Graph(f"{head}_head", tensors)
-        graph.dense("features", head, 2)
-        graph.save(folder, {"features": ["N", width, 1, 1]}, {"probability": ["N", count]})
+        graph.head_of_cells("features", head)
+        graph.save(folder, {"features": [1, width, "rows", "columns"]}, {"probability": ["rows * columns", count]})
     return tensors
 
 

@@ -228,16 +228,25 @@ void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph
   const bool by_patch = shapes.evaluation == Evaluation::patch;
   if (tensors.size() != (by_patch ? 4 : 2)) throw Error("a network was not given a tensor for each input and output");
   const std::string head = std::string(cuda::graph_names[std::size_t(graph)]).substr(0, 4);  // edge or blur
-  const int side = model.architecture == Architecture::tip22 ? 5 : 1;
+  T* out = static_cast<T*>(tensors.back());
+  const auto answer = [&](const Volume& features) {
+    for (const float p : predict(model, head, features)) *out++ = T(p);
+  };
+  if (model.architecture == Architecture::cells) {
+    Volume cells = read(in, Volume(model.width, shapes.cell_rows, shapes.cell_columns));
+    for (int y = 0; y < cells.height; ++y)
+      for (int x = 0; x < cells.width; ++x) {
+        Volume of_cell(model.width, 1, 1);
+        for (int c = 0; c < model.width; ++c) of_cell.at(c, 0, 0) = cells.at(c, y, x);
+        answer(of_cell);
+      }
+    return;
+  }
   std::array<const T*, 3> crops{};
   for (std::size_t i = 0; by_patch && i < 3; ++i) crops[i] = static_cast<const T*>(tensors[i]);
   const auto read_crop = [&](std::size_t i) { return read(crops[i], {3, crop_sizes[i], crop_sizes[i]}); };
-  T* out = static_cast<T*>(tensors.back());
   for (int k = 0; k < shapes.head_batch; ++k)
-    for (const float p : predict(
-             model, head,
-             by_patch ? fuse(model, {read_crop(0), read_crop(1), read_crop(2)}, head) : read(in, {width, side, side})))
-      *out++ = T(p);
+    answer(by_patch ? fuse(model, {read_crop(0), read_crop(1), read_crop(2)}, head) : read(in, {model.width, 5, 5}));
 }
 
 }  // namespace
@@ -252,16 +261,4 @@ void test::HostNetworks::enqueue(cuda::Graph graph, std::span<void* const> tenso
     evaluate<_Float16>(*model_, shapes_, graph, tensors);
 }
 
-// In place of patch_networks.cpp, which needs OpenVINO.
-
-namespace cpu {
-
-struct PatchNetworks::Impl {};
-PatchNetworks::PatchNetworks(const Model&, Precision, int) { throw Error("no patch networks here"); }
-PatchNetworks::~PatchNetworks() = default;
-void PatchNetworks::check(const Model&) {}
-std::array<float*, 3> PatchNetworks::crops(Head) { return {}; }
-const float* PatchNetworks::predict(Head) { return nullptr; }
-
-}  // namespace cpu
 }  // namespace defocus_fast

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table of the kernels: lines that ran in the emulation, registers over the architectures, spills.
 
-Exits with 1 if a kernel spills or uses a stack, if an architecture is missing, if less than 95 % of the lines, or of
+Exits with 1 if a kernel spills or uses a stack, if an architecture is missing, if less than 97 % of the lines, or of
 those of a kernel, ran, or if a multiply-add is contracted where the CPU rounds twice.
 """
 
@@ -14,8 +14,8 @@ from collections import defaultdict
 from pathlib import Path
 
 ARCHITECTURES = {"75", "80", "86", "89", "90", "100", "120"}
-EXACT = ["canny.cu", "patches.cu"]
-LEAST_COVERAGE = 0.95
+EXACT = ["answers.cu", "canny.cu"]
+LEAST_COVERAGE = 0.97
 
 root = Path(__file__).resolve().parents[2]
 sources = sorted([*(root / "cuda").glob("*.cu"), *(root / "cuda").glob("*.hpp")])

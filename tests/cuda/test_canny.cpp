@@ -12,8 +12,7 @@ using namespace defocus_fast::test;
 namespace {
 
 struct Device {
-  Device(int height, int width, const CannyOptions& options, int capacity)
-      : detector(height, width, options, capacity, arena) {
+  Device(int height, int width, const CannyOptions& options) : detector(height, width, options, arena) {
     arena.allocate();
   }
   cuda::Arena arena;
@@ -36,7 +35,7 @@ int check_edges(const ImageView& image, const CannyOptions& options) {
   std::vector<std::uint8_t> expected(pixels, 9), mask(pixels, 9);
   cpu::EdgeDetector(image.height, image.width, options, select_kernels("portable"), workers)
       .detect_edges(image, expected.data());
-  Device device(image.height, image.width, options, 1);
+  Device device(image.height, image.width, options);
   for (int run = 0; run < 2; ++run) {  // the second finds what the first left in memory
     device.detector.detect_edges(image, mask.data(), nullptr);
     CHECK(mask == expected);
@@ -103,45 +102,4 @@ TEST_CASE("hysteresis follows a chain through the whole image") {
     CHECK(edges(0.3f) == 0);
     CHECK(edges(1.0f) > 2 * bands * (n - 20));
   }
-}
-
-TEST_CASE("edges are listed in row-major order and those beyond the capacity are dropped and counted") {
-  for (const auto& [height, width] :
-       std::vector<std::pair<int, int>>{{1, 1}, {1, 700}, {700, 1}, {31, 33}, {70, 600}}) {
-    if (small_pictures && height * width > 2000) continue;
-    for (const int percent : {0, 3, 50, 100}) {
-      const std::size_t pixels = std::size_t(height) * std::size_t(width);
-      std::vector<std::uint8_t> mask(pixels);
-      std::vector<std::int32_t> expected;
-      for (int i = 0; i < height * width; ++i)
-        if (random_int(0, 99) < percent) {
-          mask[std::size_t(i)] = std::uint8_t(random_int(1, 255));
-          expected.insert(expected.end(), {i / width, i % width});
-        }
-      const int found = int(expected.size() / 2);
-      for (const int capacity : {1, found / 2 + 1, height * width}) {
-        CAPTURE(height);
-        CAPTURE(percent);
-        CAPTURE(capacity);
-        Device device(height, width, options_of(1, 0, 0), capacity);
-        const int before = emulation::allocations();
-        device.detector.list_edges(mask.data(), nullptr);
-        CHECK(emulation::allocations() == before);
-        const cuda::EdgeList& list = device.detector.edges();
-        const int kept = std::min(found, capacity);
-        CHECK(list.count->found == found);
-        CHECK(list.count->kept == kept);
-        CHECK(std::equal(list.edges, list.edges + 2 * kept, expected.begin()));
-      }
-    }
-  }
-}
-
-TEST_CASE("a list of more blocks than the sum takes at a time") {
-  const int width = 300'001;  // 1172 blocks
-  std::vector<std::uint8_t> mask(std::size_t(width), 1);
-  Device device(1, width, options_of(1, 0, 0), width);
-  device.detector.list_edges(mask.data(), nullptr);
-  CHECK(device.detector.edges().count->kept == width);
-  for (int i = 0; i < width; i += 97) CHECK(device.detector.edges().edges[2 * i + 1] == i);
 }

@@ -4,9 +4,8 @@
 #include <limits>
 
 #include "../../cpp/src/stages.hpp"
-#include "../../cuda/stages.hpp"
+#include "edges.hpp"
 #include "emulation.hpp"
-#include "images.hpp"
 
 using namespace defocus_fast;
 using namespace defocus_fast::test;
@@ -60,45 +59,34 @@ void check_filter(const ImageView& image, const ImageView& guide, const FilterOp
     CHECK(largest_difference(expected, device.transform, c, height, width) <= filter_tolerance);
 }
 
-/// Edges with answers, on the device and as the estimator's seed of the CPU stage.
-struct Seeds {
-  Seeds(int height, int width, int percent) : detector(height, width, {}, height * width, arena) {
-    arena.allocate();
-    pattern.resize(std::size_t(height * width));
-    depth_edges.resize(pattern.size());
-    std::vector<std::uint8_t> mask(pattern.size());
-    for (auto& value : mask) value = random_int(0, 99) < percent;
-    detector.list_edges(mask.data(), nullptr);
-    for (int i = 0; i < detector.edges().count->kept; ++i) {
-      const std::int32_t* edge = detector.edges().edges + 2 * i;
-      const bool depth = random_int(0, 9) < 3;
-      depth_probability.push_back(depth ? 0.9f : random_float(0, 0.5f));
-      radii.push_back(random_float(0.5f, 6));
-      deviation.push_back(random_float(0, 2));
-      (depth ? depth_edges : pattern)[std::size_t(edge[0] * width + edge[1])] = 1;
+/// Edges with answers, by pixel or by cell.
+struct Seeds : DeviceEdges {
+  Seeds(int height, int width, int side, int percent) : DeviceEdges(height, width, side, 0) {
+    scatter(percent);
+    for (int i = 0; i < questions(); ++i) {
+      answers.depth_probability[i] = random_int(0, 9) < 3 ? 0.9f : random_float(0, 0.5f);
+      answers.radius[i] = random_float(0.5f, 6);
+      answers.radius_std[i] = random_float(0, 2);
     }
-  }
-  const cuda::EdgeList& edges() const { return detector.edges(); }
-  cuda::Answers answers() {
-    cuda::Answers result;
-    result.depth_probability = depth_probability.data();
-    result.radii = radii.data();
-    result.radius_std = deviation.data();
-    result.depth_edges = depth_edges.data();
-    return result;
-  }
-  float weight(Labels labels, std::size_t i) const {
-    const float certainty = 0.15f / (0.15f + deviation[i]);
-    const bool depth = depth_probability[i] > 0.5f;
-    if (labels == Labels::hard) return depth ? 0.0f : 1.0f;
-    return (depth ? 0.02f : 1.0f - depth_probability[i]) * certainty * certainty;
+    cuda::split_edges(0.5, answers, nullptr);
   }
 
-  cuda::Arena arena;
-  cuda::EdgeDetector detector;
-  std::vector<float> depth_probability, radii, deviation;
-  std::vector<std::uint8_t> pattern, depth_edges;
+  /// As the estimator's of the CPU stage.
+  void write(Labels labels, int y, const cpu::SeedRows& rows) const {
+    for (int x = 0; x < answers.width; ++x) {
+      const std::ptrdiff_t at = answers.pixel(y, x), question = answers.question(y, x);
+      const bool depth = answers.depth_edges[at] != 0;
+      if (!depth && !answers.pattern_edges[at]) continue;
+      const float deviation = answers.radius_std[question];
+      const float weight = edge_weight(labels, depth, answers.depth_probability[question], deviation);
+      if (weight > 0) rows.set(x, make_seed(weight, answers.radius[question], deviation));
+    }
+  }
 };
+
+Propagation propagation(int height, int width, const PropagationOptions& options) {
+  return resolve({}, options, 3.75, 5, height, width);
+}
 
 struct Map {
   Map(int height, int width, std::ptrdiff_t stride, std::ptrdiff_t pitch)
@@ -108,30 +96,21 @@ struct Map {
   MapView view;
 };
 
-void check_propagation(const ImageView& image, Seeds& seeds, Labels labels, const PropagationOptions& options,
-                       bool with_error) {
+void check_propagation(const ImageView& image, const Seeds& seeds, Labels labels, bool with_error) {
   const int height = image.height, width = image.width;
+  const Propagation options = propagation(height, width, {});
   Workers workers(1);
   cpu::DomainTransform transform(height, width, select_kernels("portable"), workers);
   Map expected(height, width, 1, width), got(height, width, 2, 2 * width + 3), error(height, width, 3, 3 * width);
   std::vector<float> deviations(std::size_t(height * width));
-  cpu::propagate(
-      transform, image, seeds.depth_edges.data(), options,
-      [&](int y, const cpu::SeedRows& rows) {
-        for (int i = 0; i < seeds.edges().count->kept; ++i) {
-          const std::int32_t* edge = seeds.edges().edges + 2 * i;
-          const float radius = seeds.radii[std::size_t(i)], deviation = seeds.deviation[std::size_t(i)];
-          if (edge[0] != y) continue;
-          rows.weights[edge[1]] = seeds.weight(labels, std::size_t(i));
-          rows.radii[edge[1]] = rows.weights[edge[1]] * radius;
-          if (rows.squares) rows.squares[edge[1]] = rows.weights[edge[1]] * (radius * radius + deviation * deviation);
-        }
-      },
-      expected.view, with_error ? deviations.data() : nullptr, 6);
+  transform.propagate(
+      image, seeds.answers.depth_edges, options,
+      [&](int y, const cpu::SeedRows& rows) { seeds.write(labels, y, rows); }, expected.view,
+      with_error ? deviations.data() : nullptr, 6);
   Device device(height, width);
   const int before = emulation::allocations();
-  cuda::propagate(device.transform, image, options, seeds.edges(), seeds.answers(), labels, got.view,
-                  {with_error ? error.view : MapView{}, 0.25f, 2, 6}, nullptr);
+  device.transform.propagate(image, options, seeds.answers, labels, got.view,
+                             {with_error ? error.view : MapView{}, 0.25f, 2, 6}, nullptr);
   CHECK(emulation::allocations() == before);
   float largest = 0;
   for (int y = 0; y < height; ++y)
@@ -220,11 +199,13 @@ TEST_CASE("radii are spread as on the CPU") {
         CAPTURE(width);
         const PixelType type = channels == 1 ? PixelType::float32 : PixelType::uint8;
         const Picture image = scene(type, height, width, channels, Layout::odd_pitch);
-        for (const int percent : {0, 15, 100}) {
-          CAPTURE(percent);
-          Seeds seeds(height, width, percent);
-          check_propagation(image.view, seeds, labels, {}, percent != 15 || labels == Labels::posterior);
-        }
+        for (const int percent : {0, 15, 100})
+          for (const int side : {1, cell}) {
+            CAPTURE(percent);
+            CAPTURE(side);
+            const Seeds seeds(height, width, side, percent);
+            check_propagation(image.view, seeds, labels, percent != 15 || labels == Labels::posterior);
+          }
       }
 }
 
@@ -233,20 +214,15 @@ TEST_CASE("where no pattern edge is in reach the map is the mean radius") {
   const Picture image = picture(PixelType::uint8, height, width, 1, Layout::packed, [](int, int x, int) {
     return x % 2 == 0 ? 0.0f : 1.0f;  // no coefficient lets anything through
   });
-  Seeds seeds(height, width, 0);
-  std::vector<std::uint8_t> mask(seeds.pattern.size());
-  mask[std::size_t(3 * width)] = 1;
-  seeds.detector.list_edges(mask.data(), nullptr);
-  seeds.radii = {2.75f};
-  seeds.deviation = {0.2f};
-  seeds.depth_probability = {0.0f};
-  PropagationOptions options;
-  options.sigma_s = 1;
-  options.sigma_r = 0.01;
+  DeviceEdges seeds(height, width, 1, 0);
+  const int edge = 3 * width;
+  seeds.answers.pattern_edges[edge] = 1;
+  seeds.answers.radius[edge] = 2.75f;
+  seeds.answers.radius_std[edge] = 0.2f;
   Device device(height, width);
   Map out(height, width, 1, width), error(height, width, 1, width);
-  cuda::propagate(device.transform, image.view, options, seeds.edges(), seeds.answers(), Labels::hard, out.view,
-                  {error.view, 0.3f, 2, 6}, nullptr);
+  device.transform.propagate(image.view, propagation(height, width, {.sigma_s = 1, .sigma_r = 0.01, .iterations = 5}),
+                             seeds.answers, Labels::hard, out.view, {error.view, 0.3f, 2, 6}, nullptr);
   for (const float value : out.values) CHECK(value == doctest::Approx(2.75).epsilon(1e-6));
   CHECK(error.values.back() == doctest::Approx(std::hypot(0.3, 2 * 0.2)).epsilon(1e-5));
   float weight = 0;

@@ -32,7 +32,9 @@ struct Folder {
   ~Folder() { std::filesystem::remove_all(path); }
 };
 
-constexpr NetworkShapes shared{TensorType::float32, 40, 50, 9}, patch{TensorType::float16, 0, 0, 7, Evaluation::patch};
+constexpr NetworkShapes shared{.image_height = 40, .image_width = 50, .head_batch = 9},
+    cells{.image_height = 40, .image_width = 50, .cell_rows = 7, .cell_columns = 11},
+    patch{.type = TensorType::float16, .head_batch = 7, .evaluation = Evaluation::patch};
 
 }  // namespace
 
@@ -45,6 +47,8 @@ TEST_CASE("an engine's file names all that makes two engines differ") {
         "trunk-40x50-float32-cbf43926-00000000-sm89-NVIDIA_L4-tensorrt-10.1.engine1");
   CHECK(name(Graph::blur_head, shared, {90, "../H 100-\xc2\xb5"}, "tensorrt-10.1") ==
         "blur_head-9-float32-cbf43926-00000000-sm90-___H_100___-tensorrt-10.1.engine1");
+  CHECK(name(Graph::edge_head, cells, {89, "NVIDIA L4"}, "tensorrt_rtx-1.2") ==
+        "edge_head-7x11-float32-cbf43926-00000000-sm89-tensorrt_rtx-1.2.engine1");
   CHECK(name(Graph::edge_patch, patch, {89, "NVIDIA L4"}, "tensorrt_rtx-1.2") ==
         "edge_patch-7-float16-cbf43926-00000000-sm89-tensorrt_rtx-1.2.engine1");
   CHECK_THROWS_AS(engine_file_name(folder.path / "none", Graph::trunk, shared, {}, ""), ModelError);

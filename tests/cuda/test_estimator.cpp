@@ -59,6 +59,21 @@ struct Answer {
   BlurMap expected, got;
 };
 
+/// As Estimator::Cuda's.
+DeviceSetup make_setup(int height, int width, const Options& options) {
+  const auto model = load_model(options.model);
+  const bool hard = options.labels == Labels::hard;
+  return {.height = height,
+          .width = width,
+          .options = options,
+          .model = model,
+          .depth_threshold = options.depth_threshold.value_or(model->depth_threshold),
+          .propagation = resolve(options.guide, options.propagation, hard ? 3.75 : model->sigma_r,
+                                 hard ? 5 : model->iterations, height, width),
+          .max_edges = options.max_edges.value_or(height * width),
+          .shapes = cuda::network_shapes(height, width, options)};
+}
+
 Answer run(const Case& c) {
   const Picture image = scene(c.type, c.height, c.width, c.channels, c.layout);
   const std::size_t pixels = std::size_t(c.height) * std::size_t(c.width);
@@ -70,44 +85,47 @@ Answer run(const Case& c) {
   options.model = c.model;
   options.device = "cpu";
   options.precision = Precision::float32;
-  options.evaluation = Evaluation::shared;
   options.num_threads = 1;
   options.kernels = "portable";
   options.canny.smoothing = smoothing(options.canny.sigma);
   options.labels = c.labels;
-  options.edge_stride = c.edge_stride;
-  options.propagation.sigma_r = 0.5;
-  options.propagation.iterations = 3;
   options.max_edges = c.max_edges == 0 ? int(pixels) : c.max_edges;
+  const FrameOptions frame{
+      .edges = edges, .edge_stride = c.edge_stride, .expected_error = true, .bin_probabilities = true};
   Answer answer;
-  Estimator(c.height, c.width, options).estimate(image.view, answer.expected, edges);
-  options.depth_threshold = threshold_between(answer.expected.depth_probability);
-  Estimator(c.height, c.width, options).estimate(image.view, answer.expected, edges, {true, true});
+  Estimator(c.height, c.width, options).estimate(image.view, answer.expected, frame);
+  options.depth_threshold = threshold_between(answer.expected.edges.depth_probability);
+  Estimator(c.height, c.width, options).estimate(image.view, answer.expected, frame);
 
   const auto model = load_model(c.model);
   options.precision = c.precision;
   options.evaluation = c.evaluation;
-  DeviceSetup setup{
-      c.height, c.width, options, model, *options.depth_threshold, network_shapes(*model, c.height, c.width, options)};
+  DeviceSetup setup = make_setup(c.height, c.width, options);
   // Smaller ones than the library's, so that small images have several of both.
   if (c.evaluation == Evaluation::shared) {
-    setup.shapes.image_height = tile_side(*model, c.height, c.tile) + 2 * network_margin(*model);
-    setup.shapes.image_width = tile_side(*model, c.width, c.tile) + 2 * network_margin(*model);
+    const int height = tile_side(*model, c.height, c.tile), width = tile_side(*model, c.width, c.tile);
+    setup.shapes.image_height = height + 2 * network_margin(*model);
+    setup.shapes.image_width = width + 2 * network_margin(*model);
+    if (setup.shapes.cell_rows > 0) {
+      setup.shapes.cell_rows = height / cell;
+      setup.shapes.cell_columns = width / cell;
+    }
   }
-  setup.shapes.head_batch = c.batch;
+  if (setup.shapes.head_batch > 0) setup.shapes.head_batch = c.batch;
   setup.options.networks = std::make_shared<HostNetworks>(model, setup.shapes);
   const std::unique_ptr<Device> device(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup));
   answer.got.map.resize(pixels);
   const MapView out{answer.got.map.data(), c.height, c.width, c.width * 4};
-  device->estimate(image.view, edges, out, answer.got, {true, true});
+  device->estimate(image.view, out, answer.got, frame);
 
   // In device memory, without allocation, with what the first frame left.
   std::vector<float> map(2 * pixels, -7.0f), error(pixels);
   const int before = emulation::allocations();
-  device->enqueue({image.view,
-                   edges,
-                   {map.data(), c.height, c.width, 8 * c.width, 8},
-                   {error.data(), c.height, c.width, 4 * c.width}},
+  device->enqueue({.image = image.view,
+                   .edges = edges,
+                   .edge_stride = c.edge_stride,
+                   .out = {map.data(), c.height, c.width, 8 * c.width, 8},
+                   .expected_error = {error.data(), c.height, c.width, 4 * c.width}},
                   nullptr);
   CHECK(emulation::allocations() == before);
   CHECK(error == answer.got.expected_error);
@@ -115,7 +133,7 @@ Answer run(const Case& c) {
   for (std::size_t i = 0; i < pixels; ++i) equal &= map[2 * i] == answer.got.map[i] && map[2 * i + 1] == -7.0f;
   CHECK(equal);
   const EdgeCount count = device->edge_count(nullptr);
-  CHECK(std::size_t(count.found) == answer.expected.radii.size());
+  CHECK(std::size_t(count.found) == answer.expected.edges.size());
   CHECK(count.kept == count.found);
   return answer;
 }
@@ -126,28 +144,25 @@ void check(const Case& c) {
   CAPTURE(c.width);
   CAPTURE(c.percent);
   const auto [expected, got] = run(c);
-  CHECK(got.edges == expected.edges);
+  CHECK(got.edges.position == expected.edges.position);
   CHECK(got.pattern_edges == expected.pattern_edges);
   CHECK(got.depth_edges == expected.depth_edges);
-  CHECK(largest_difference(got.depth_probability, expected.depth_probability) <= probability_tolerance);
-  CHECK(largest_difference(got.bin_probabilities, expected.bin_probabilities) <= probability_tolerance);
-  CHECK(largest_difference(got.radius_probability, expected.radius_probability) <= probability_tolerance);
-  CHECK(largest_difference(got.radii, expected.radii) <= radius_tolerance);
-  CHECK(largest_difference(got.radius_std, expected.radius_std) <= deviation_tolerance);
+  CHECK(largest_difference(got.edges.depth_probability, expected.edges.depth_probability) <= probability_tolerance);
+  CHECK(largest_difference(got.edges.bin_probabilities, expected.edges.bin_probabilities) <= probability_tolerance);
+  CHECK(largest_difference(got.edges.radius_probability, expected.edges.radius_probability) <= probability_tolerance);
+  CHECK(largest_difference(got.edges.radius, expected.edges.radius) <= radius_tolerance);
+  CHECK(largest_difference(got.edges.radius_std, expected.edges.radius_std) <= deviation_tolerance);
   CHECK(largest_difference(got.map, expected.map) <= radius_tolerance);
   CHECK(largest_difference(got.expected_error, expected.expected_error) <= error_tolerance);
 }
 
-std::unique_ptr<Device> make_cells(int height, int width, int max_edges) {
+std::unique_ptr<Device> make(const char* model, int height, int width, int max_edges) {
   Options options;
-  options.model = "cells";
+  options.model = model;
   options.canny.smoothing = smoothing(options.canny.sigma);
-  options.propagation.sigma_r = 0.5;
-  options.propagation.iterations = 3;
   options.max_edges = max_edges;
-  const auto model = load_model(options.model);
-  DeviceSetup setup{height, width, options, model, 0.5, network_shapes(*model, height, width, options)};
-  setup.options.networks = std::make_shared<HostNetworks>(model, setup.shapes);
+  DeviceSetup setup = make_setup(height, width, options);
+  setup.options.networks = std::make_shared<HostNetworks>(setup.model, setup.shapes);
   return std::unique_ptr<Device>(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup));
 }
 
@@ -183,7 +198,7 @@ TEST_CASE("the whole networks on patches give what shared features give") {
 
 TEST_CASE("edges on a grid") {
   for (const int stride : {2, 3}) {
-    Case c{"cells", PixelType::uint8, 19, 22, 3, Layout::packed, 60};
+    Case c{stride == 2 ? "cells" : "tip22", PixelType::uint8, 19, 22, 3, Layout::packed, 60};
     c.edge_stride = stride;
     check(c);
   }
@@ -195,37 +210,88 @@ TEST_CASE("networks in half precision agree to what half precision holds") {
     c.precision = Precision::float16;
     const auto [expected, got] = run(c);
     // 11 bits: features and probabilities are off by 5e-4 of themselves, which the layers between multiply.
-    CHECK(largest_difference(got.bin_probabilities, expected.bin_probabilities) <= 2e-2f);
-    CHECK(largest_difference(got.bin_probabilities, expected.bin_probabilities) > 0);
+    CHECK(largest_difference(got.edges.bin_probabilities, expected.edges.bin_probabilities) <= 2e-2f);
+    CHECK(largest_difference(got.edges.bin_probabilities, expected.edges.bin_probabilities) > 0);
   }
 }
 
 TEST_CASE("more edges than there is memory for are an error from host memory and counted on the device") {
   const int height = 9, width = 11;
   const Picture image = scene(PixelType::uint8, height, width, 1);
-  const std::unique_ptr<Device> device = make_cells(height, width, 10);
+  const std::unique_ptr<Device> device = make("tip22", height, width, 10);
   const std::vector<std::uint8_t> all(height * width, 1);
   std::vector<float> map(height * width);
   const MaskView edges{all.data(), height, width, width};
   const MapView out{map.data(), height, width, width * 4};
   BlurMap result;
-  CHECK_THROWS_WITH_AS(device->estimate(image.view, edges, out, result, {}),
+  CHECK_THROWS_WITH_AS(device->estimate(image.view, out, result, {.edges = edges}),
                        "edges: found 99, but there is memory for 10: set max_edges", Error);
-  device->enqueue({image.view, edges, out}, nullptr);
+  device->enqueue({.image = image.view, .edges = edges, .out = out}, nullptr);
   const EdgeCount count = device->edge_count(nullptr);
   CHECK(count.found == 99);
   CHECK(count.kept == 10);
   CHECK(std::all_of(map.begin(), map.end(), [](float radius) { return radius >= 0 && radius <= 6.001f; }));
 }
 
+TEST_CASE("where cells answer no edge is lost, whatever max_edges is") {
+  const int height = 9, width = 11, n = height * width;
+  const Picture image = scene(PixelType::uint8, height, width, 1);
+  const std::vector<std::uint8_t> all(std::size_t(n), 1);
+  std::vector<float> map(n), expected(n);
+  const auto view = [&](std::vector<float>& values) { return MapView{values.data(), height, width, width * 4}; };
+  const FrameOptions frame{.edges = {all.data(), height, width, width}};
+  BlurMap few, many;
+  const std::unique_ptr<Device> device = make("cells", height, width, 1);
+  device->estimate(image.view, view(map), few, frame);
+  make("cells", height, width, n)->estimate(image.view, view(expected), many, frame);
+  CHECK(map == expected);
+  CHECK(few.edges.position.size() == std::size_t(n));
+  CHECK(few.edges.radius == many.edges.radius);
+  CHECK(device->edge_count(nullptr).found == n);
+  CHECK(device->edge_count(nullptr).kept == n);
+}
+
+TEST_CASE("lists of edges that get longer from frame to frame") {
+  const int height = 9, width = 11;
+  const Picture image = scene(PixelType::uint8, height, width, 1);
+  std::vector<std::uint8_t> mask(height * width);
+  std::vector<float> map(height * width);
+  const MapView out{map.data(), height, width, width * 4};
+  for (const char* model : {"tip22", "cells"}) {
+    const std::unique_ptr<Device> device = make(model, height, width, height * width);
+    for (const int n : {0, 1, 20, 99, 3}) {
+      for (int i = 0; i < height * width; ++i) mask[std::size_t(i)] = i < n;
+      for (const bool bins : {false, true}) {
+        BlurMap result;
+        device->estimate(image.view, out, result,
+                         {.edges = {mask.data(), height, width, width}, .bin_probabilities = bins});
+        CHECK(result.edges.position.size() == std::size_t(n));
+        CHECK(result.edges.radius.size() == std::size_t(n));
+        CHECK(result.edges.bin_probabilities.size() == (bins ? std::size_t(4 * n) : 0));
+      }
+    }
+  }
+}
+
+TEST_CASE("frames that differ in any argument are not replayed for each other") {
+  const Picture image = scene(PixelType::uint8, 3, 3, 1);
+  const DeviceFrame frame{.image = image.view, .edges = {}, .out = {}};
+  DeviceFrame grid = frame, error = frame;
+  CHECK(grid == frame);
+  grid.edge_stride = 2;
+  CHECK_FALSE(grid == frame);
+  error.expected_error.pitch_bytes = 4;
+  CHECK_FALSE(error == frame);
+}
+
 TEST_CASE("maps in device memory") {
   const int height = 9, width = 11;
   const Picture image = scene(PixelType::uint8, height, width, 3);
-  std::unique_ptr<Device> device = make_cells(height, width, height * width);
+  std::unique_ptr<Device> device = make("cells", height, width, 1);
   std::vector<float> expected(height * width);
-  device->enqueue({image.view, {}, {expected.data(), height, width, width * 4}}, nullptr);
+  device->enqueue({.image = image.view, .edges = {}, .out = {expected.data(), height, width, width * 4}}, nullptr);
   const std::shared_ptr<float> map = device->make_map();
-  const DeviceFrame frame{image.view, {}, {map.get(), height, width, width * 4}};
+  const DeviceFrame frame{.image = image.view, .edges = {}, .out = {map.get(), height, width, width * 4}};
   device->order(nullptr, reinterpret_cast<cuda::Stream>(1));
   device->enqueue(frame, nullptr);
   CHECK(device->gpu() == 0);
@@ -245,8 +311,9 @@ TEST_CASE("maps in device memory") {
 }
 
 TEST_CASE("a CUDA part of another version, or without networks, is refused") {
-  const auto model = load_model("cells");
-  const DeviceSetup setup{1, 1, {}, model, 0.5, {}};
+  Options options;
+  options.model = "cells";
+  const DeviceSetup setup = make_setup(1, 1, options);
   CHECK_THROWS_AS(defocus_fast_make_device("0.0.0", setup), BackendUnavailable);
   CHECK_THROWS_AS(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup), BackendUnavailable);
 }

@@ -2,31 +2,13 @@
 #include <doctest/doctest.h>
 
 #include "../../cpp/src/stages.hpp"
-#include "../../cuda/stages.hpp"
+#include "edges.hpp"
 #include "emulation.hpp"
-#include "images.hpp"
 
 using namespace defocus_fast;
 using namespace defocus_fast::test;
 
 namespace {
-
-/// A list of edges with room for three more.
-struct Edges {
-  Edges(int height, int width, int percent) : detector(height, width, {}, height * width + 3, arena) {
-    arena.allocate();
-    std::vector<std::uint8_t> mask(std::size_t(height) * std::size_t(width));
-    for (auto& value : mask) value = random_int(0, 99) < percent;
-    detector.list_edges(mask.data(), nullptr);
-  }
-  const cuda::EdgeList& list() const { return detector.edges(); }
-  int count() const { return list().count->kept; }
-  int y(int i) const { return list().edges[2 * i]; }
-  int x(int i) const { return list().edges[2 * i + 1]; }
-
-  cuda::Arena arena;
-  cuda::EdgeDetector detector;
-};
 
 template <class T>
 constexpr cuda::TensorType type_of = std::is_same_v<T, float> ? cuda::TensorType::float32 : cuda::TensorType::float16;
@@ -51,63 +33,61 @@ void check_tiles(const ImageView& image) {
 /// Batches of 7, the last of which reaches beyond the end of the list.
 template <class T>
 void check_patches(const ImageView& image, int percent, int crop_offset) {
-  const Edges edges(image.height, image.width, percent);
-  const int batch = 7;
-  for (int first = 0; first <= edges.count(); first += batch) {
+  DeviceEdges edges(image.height, image.width, 1, image.height * image.width + 3);
+  edges.scatter(percent);
+  const int batch = 7, n = edges.list.count->kept;
+  for (int first = 0; first <= n; first += batch) {
     std::array<std::vector<T>, 3> got, expected;
-    std::array<std::vector<float>, 3> of_edge;
     std::array<std::byte*, 3> pointers{};
-    std::array<float*, 3> of_edge_pointers{};
     for (std::size_t i = 0; i < 3; ++i) {
-      of_edge[i].resize(std::size_t(3 * crop_sizes[i] * crop_sizes[i]));
-      got[i].assign(batch * of_edge[i].size(), T(-9));
-      expected[i] = got[i];
+      const int side = crop_sizes[i], plane = side * side;
+      got[i].assign(std::size_t(batch * 3 * plane), T(-9));
       pointers[i] = reinterpret_cast<std::byte*>(got[i].data());
-      of_edge_pointers[i] = of_edge[i].data();
-    }
-    for (int k = 0; k < batch && first + k < edges.count(); ++k) {
-      cpu::extract_patches(image, edges.y(first + k), edges.x(first + k), crop_offset, of_edge_pointers);
-      for (std::size_t i = 0; i < 3; ++i) {
-        const std::size_t plane = of_edge[i].size() / 3;
-        for (std::size_t at = 0; at < of_edge[i].size(); ++at)
-          expected[i][std::size_t(k) * 3 * plane + at % 3 * plane + at / 3] = T(of_edge[i][at]);
+      expected[i] = got[i];
+      std::vector<float> of_edge(std::size_t(3 * plane));
+      for (int k = 0; k < batch && first + k < n; ++k) {
+        const auto [y, x] = edges.list.position[first + k];
+        const int corner = crop_corner(i, crop_offset);
+        cpu::extract_pixels(image, y + corner, x + corner, side, side, 3, of_edge.data());
+        for (int at = 0; at < 3 * plane; ++at)
+          expected[i][std::size_t(k * 3 * plane + at % 3 * plane + at / 3)] = T(of_edge[std::size_t(at)]);
       }
     }
-    cuda::extract_patches(image, crop_offset, edges.list(), first, batch, type_of<T>, pointers, nullptr);
+    cuda::extract_patches(image, crop_offset, {edges.list, first, batch}, type_of<T>, pointers, nullptr);
     CHECK(got == expected);
   }
 }
 
 /// Of two tiles down and three across.
 template <class T>
-void check_gather(Architecture architecture) {
-  const bool cells = architecture == Architecture::cells;
+void check_gather() {
   const int tile_height = 12, tile_width = 15, height = 20, width = 40, channels = 3;
-  const int rows = cells ? 4 : tile_height + 12, columns = cells ? 5 : tile_width + 12;
-  const Edges edges(height, width, 30);
-  const int pitch = channels * rows * columns + 7;
+  const int rows = tile_height + 12, columns = tile_width + 12;
+  DeviceEdges edges(height, width, 1, height * width + 3);
+  edges.scatter(30);
+  const int pitch = channels * rows * columns + 7, n = edges.list.count->kept;
   std::vector<T> u(std::size_t(6 * pitch)), v(u.size());
   for (auto* values : {&u, &v})
     for (T& value : *values) value = T(random_float(-1, 1));
-  const cuda::Features features{u.data(), v.data(), 3, tile_height, tile_width, channels, rows, columns, pitch};
-  const int positions = cells ? 1 : 25, batch = 50, row = channels * positions;
-  for (int first = 0; first < edges.count(); first += batch) {
+  const cuda::Features features{u.data(), v.data(), 3,       tile_height,       tile_width,
+                                channels, rows,     columns, std::size_t(pitch)};
+  const int batch = 50, row = channels * 25;
+  for (int first = 0; first < n; first += batch) {
     std::vector<T> out(std::size_t(batch * row), T(-9)), expected = out;
-    for (int k = 0; k < batch && first + k < edges.count(); ++k) {
-      const int y = edges.y(first + k), x = edges.x(first + k);
+    for (int k = 0; k < batch && first + k < n; ++k) {
+      const auto [y, x] = edges.list.position[first + k];
+      const int tile = y / tile_height * 3 + x / tile_width;
       const auto at = [&](const std::vector<T>& values, int c, int dy, int dx) {
-        const int tile = y / tile_height * 3 + x / tile_width, inner_y = y % tile_height, inner_x = x % tile_width;
-        const int i = cells ? inner_y / 3 : inner_y + 6 + dy, j = cells ? inner_x / 3 : inner_x + 6 + dx;
-        return values[std::size_t(tile * pitch + (c * rows + i) * columns + j)];
+        const int i = y % tile_height + 6 + dy, j = x % tile_width + 6 + dx;
+        return float(values[std::size_t(tile * pitch + (c * rows + i) * columns + j)]);
       };
       for (int c = 0; c < channels; ++c)
-        for (int p = 0; p < positions; ++p) {
+        for (int p = 0; p < 25; ++p) {
           const int dy = p / 5 - 2, dx = p % 5 - 2;
-          T& value = expected[std::size_t(k * row + c * positions + p)];
-          value = cells ? at(u, c, 0, 0) : T(std::max(0.0f, float(at(u, c, 3 * dy, 3 * dx)) + float(at(v, c, dy, dx))));
+          expected[std::size_t(k * row + c * 25 + p)] = T(std::max(0.0f, at(u, c, 3 * dy, 3 * dx) + at(v, c, dy, dx)));
         }
     }
-    cuda::gather(architecture, features, edges.list(), first, batch, type_of<T>, out.data(), nullptr);
+    cuda::gather(features, {edges.list, first, batch}, type_of<T>, out.data(), nullptr);
     CHECK(out == expected);
   }
 }
@@ -136,22 +116,6 @@ TEST_CASE("patches equal the CPU's, rounded in half precision") {
 }
 
 TEST_CASE("heads get the features around their edges, of the right tile") {
-  for (const Architecture architecture : {Architecture::tip22, Architecture::cells}) {
-    check_gather<float>(architecture);
-    check_gather<_Float16>(architecture);
-  }
-}
-
-TEST_CASE("of equally probable bins the lowest is the most probable") {
-  const Edges edges(1, 1, 100);
-  const std::vector<float> probabilities{0.1f, 0.4f, 0.4f, 0.1f}, bins{1, 2, 3, 4};
-  float radius = 0, deviation = 0, probability = 0;
-  cuda::Answers answers;
-  answers.radii = &radius;
-  answers.radius_std = &deviation;
-  answers.radius_probability = &probability;
-  cuda::estimate(probabilities.data(), cuda::TensorType::float32, bins, Labels::hard, edges.list(), 0, 1, answers,
-                 nullptr);
-  CHECK(radius == 2.0f);
-  CHECK(probability == 0.4f);
+  check_gather<float>();
+  check_gather<_Float16>();
 }

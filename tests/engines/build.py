@@ -39,9 +39,10 @@ def expected_tensors(model: str, request: _tensorrt.Request) -> dict[str, list[i
     metadata = dict(line.split(": ", 1) for line in (MODELS / model / "model.txt").read_text().splitlines())
     channels = int(metadata["width"])
     if request.graph != "trunk":
-        batch = request.sizes["N"]
-        side = 5 if model == "tip22" else 1
-        inputs = {"features": [batch, channels, side, side]}
+        batch = request.sizes.get("N") or request.sizes["rows"] * request.sizes["columns"]
+        inputs = {"features": [batch, channels, 5, 5]}
+        if model != "tip22":
+            inputs = {"features": [1, channels, request.sizes["rows"], request.sizes["columns"]]}
         if request.graph.endswith("_patch"):
             inputs = {f"crop{side}": [batch, 3, side, side] for side in (41, 27, 15)}
         outputs = 2 if request.graph.startswith("edge_") else len(metadata["radius_bins"].split())
@@ -114,7 +115,7 @@ def errors(folder: Path) -> None:
         prepare,
         str(MODELS / "fast"),
         "float32",
-        _core.network_shapes("fast", 60, 60, 9, "shared"),
+        _core.network_shapes("fast", 60, 60, None, "shared"),
         86,
         GPU,
     )
@@ -135,8 +136,8 @@ def without_a_gpu() -> None:
 def from_cpp(folder: Path, model: str, graphs: dict[str, dict[str, int]], tensorrt: str) -> str:
     """What the C++ adapter says of the engines in a folder, read_engines.cpp."""
     image = graphs.get("trunk", {"H": 0, "W": 0})
-    batch = graphs["edge_head" if "trunk" in graphs else "edge_patch"]["N"]
-    sizes = [str(size) for size in (image["H"], image["W"], batch)]
+    head = graphs["edge_head" if "trunk" in graphs else "edge_patch"]
+    sizes = [str(size) for size in (*image.values(), *(head.get(name, 0) for name in ("N", "rows", "columns")))]
     command = [sys.argv[1], str(MODELS / model), *sizes, "89", GPU, tensorrt]
     environment = os.environ | {"DEFOCUS_FAST_CACHE": str(folder)}
     return subprocess.run(command, env=environment, check=True, text=True, stdout=subprocess.PIPE).stdout
@@ -147,7 +148,7 @@ def command_line(folder: Path) -> None:
     for model, evaluation in (("tip22", "patch"), ("fast", "shared")):
         size = ["--height", "50", "--width", "70", "--compute-capability", "8.9", "-o", str(folder)]
         cli.main(["build-engines", "--model", model, "--evaluation", evaluation, *size], standalone_mode=False)
-        graphs = _core.network_shapes(model, 50, 70, 0, evaluation)
+        graphs = _core.network_shapes(model, 50, 70, None, evaluation)
         said = from_cpp(folder, model, graphs, f"tensorrt_rtx-{trt.__version__}")
         requests = _tensorrt.requests(MODELS / model, "float32", graphs, 89)
         for request in requests:
@@ -181,7 +182,7 @@ def main() -> None:
         table.add_column(title, justify="right" if title in ("bytes", "seconds") else "left")
     rows = defaultdict[tuple[str, str], list[tuple[int, float]]](list)
     for model, evaluation in (("fast", "shared"), ("tip22", "shared"), ("tip22", "patch")):
-        graphs = _core.network_shapes(str(MODELS / model), HEIGHT, WIDTH, 0, evaluation)
+        graphs = _core.network_shapes(str(MODELS / model), HEIGHT, WIDTH, None, evaluation)
         for precision in ("float32", "float16"):
             for target in TARGETS[precision]:
                 for request in _tensorrt.requests(MODELS / model, precision, graphs, target):

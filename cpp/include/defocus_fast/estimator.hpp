@@ -128,20 +128,21 @@ DEFOCUS_FAST_API std::vector<std::string> available_kernels();
 /// `name: value` facts about the build: version, compiler, CUDA, kernels.
 DEFOCUS_FAST_API std::vector<std::pair<std::string, std::string>> build_config();
 
-/// The stages on their own. `num_threads` 0 means all cores. Each throws InvalidArgument.
+/// The stages on their own; `num_threads` and `kernels` as in Options. Each throws InvalidArgument.
 /// Edge mask of `image`, equal to skimage.feature.canny on max(R, G, B); `mask` is (height, width) without gaps.
 DEFOCUS_FAST_API void detect_edges(const ImageView& image, const CannyOptions& options, std::uint8_t* mask,
-                                   int num_threads = 0, const std::string& kernels = "auto");
+                                   std::optional<int> num_threads = {}, const std::string& kernels = "auto");
 
 /// `image` (1 or 3 channels) filtered along the lines of `guide`; both float32, `out` is (height, width, channels)
 /// without gaps. Both may have any finite values.
 DEFOCUS_FAST_API void domain_transform_filter(const ImageView& image, const ImageView& guide,
-                                              const FilterOptions& options, float* out, int num_threads = 0,
-                                              const std::string& kernels = "auto");
+                                              const FilterOptions& options, float* out,
+                                              std::optional<int> num_threads = {}, const std::string& kernels = "auto");
 
 /// Dense map from the radii at `pattern` pixels; see Estimator. `radii` is read at pattern pixels only.
 DEFOCUS_FAST_API void propagate(const ImageView& image, const RadiiView& radii, const MaskView& pattern,
                                 const MaskView& depth, const GuideOptions& guide, const PropagationOptions& options,
-                                const MapView& out, int num_threads = 0, const std::string& kernels = "auto");
+                                const MapView& out, std::optional<int> num_threads = {},
+                                const std::string& kernels = "auto");
 
 }  // namespace defocus_fast

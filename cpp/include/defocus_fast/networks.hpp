@@ -19,12 +19,14 @@ inline constexpr std::array<const char*, 5> graph_names{"trunk", "edge_head", "b
 enum class TensorType : std::uint8_t { float32, float16 };
 
 /// What the graphs' free dimensions are, in every evaluation: the trunk's image is (1, 3, image_height, image_width),
-/// a head's features and a patch graph's crops are (head_batch, ...). What a last batch does not fill is evaluated too
+/// a head's features and a patch graph's crops are (head_batch, ...), and of the architecture "cells" a head's features
+/// are the trunk's, (1, channels, cell_rows, cell_columns). What a last batch or tile does not fill is evaluated too
 /// and never read.
 struct NetworkShapes {
   TensorType type = TensorType::float32;
-  int image_height = 0, image_width = 0;  // px, what the trunk reads around the tile included; patch: 0
-  int head_batch = 0;
+  int image_height = 0, image_width = 0;       // px, what the trunk reads around the tile included; patch: 0
+  int head_batch = 0;                          // edges; cells: 0
+  int cell_rows = 0, cell_columns = 0;         // cells in a tile; other architectures: 0
   Evaluation evaluation = Evaluation::shared;  // or patch
 
   /// Those that are evaluated; nobody asks for the others.

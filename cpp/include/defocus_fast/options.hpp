@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an estimator can be told.
+// What an estimator can be told. The table of options is here: below every struct are the rows that describe its
+// members. Messages, the options of Python and of the command line, and their help are made from these rows; defaults
+// are the structs'.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
+#include "defocus_fast/export.hpp"
 #include "defocus_fast/image.hpp"
 
 namespace defocus_fast {
@@ -16,88 +23,241 @@ namespace cuda {
 class Networks;
 }
 
-/// bfloat16 and int8 are for device "cpu", float16 for "cuda". int8: the layers that all edges share, in integers,
-/// their heads in bfloat16 or float32; another, slightly less accurate answer.
 enum class Precision : std::uint8_t { automatic, float32, bfloat16, float16, int8 };
+enum class Evaluation : std::uint8_t { shared, patch };
+enum class Labels : std::uint8_t { posterior, hard };
 
-/// How the networks are evaluated; both forms give the same probabilities up to rounding.
-enum class Evaluation : std::uint8_t {
-  shared,  // features once per image, heads once per edge or cell
-  patch,   // device "cuda": three crops per edge through the whole networks, as in the paper
+/// Which values an option takes.
+struct Accepted {
+  double minimum = 0, maximum = 0;          // of numbers, both included
+  std::span<const char* const> names = {};  // of an enumeration in its order, or of texts; empty: any text
+  bool path = false;                        // the text may be a path
+
+  constexpr Accepted() = default;
+  constexpr Accepted(double from, double to) : minimum(from), maximum(to) {}
+  template <std::size_t count>
+  constexpr Accepted(const std::array<const char*, count>& accepted) : names(accepted) {}
+  static constexpr Accepted paths() {
+    Accepted accepted;
+    accepted.path = true;
+    return accepted;
+  }
 };
 
-/// What the blur network's probabilities at an edge become before they are spread over the image.
-enum class Labels : std::uint8_t {
-  posterior,  // the mean radius, weighted by its certainty (cpp/src/formulas.hpp, edge_weight)
-  hard,       // the most probable radius bin with weight 1 at pattern edges, as in the paper
+/// One row of the table: a member of the struct `Group`.
+template <class Group>
+struct Option {
+  const char* name;
+  std::variant<bool Group::*, int Group::*, double Group::*, std::string Group::*, std::optional<int> Group::*,
+               std::optional<double> Group::*, Precision Group::*, Evaluation Group::*, Labels Group::*,
+               std::shared_ptr<cuda::Networks> Group::*>
+      member;
+  Accepted accepted;
+  const char* unit;  // of numbers, or ""
+  const char* text;
+  const char* nothing = "";  // what the default is, where the struct's is nothing
 };
 
-/// Canny's parameters, in the units of `skimage.feature.canny` on V = max(R, G, B) in [0, 1].
+// ---- ranges: within them nothing overflows; tests/test_options.py compares maps with those of double precision
+
+inline constexpr Accepted sigma_s_range{0.01, 1e5}, sigma_r_range{1e-4, 1e6}, iterations_range{1, 16};
+/// The gradient of values in [0, 1] has a magnitude of at most 4 sqrt(2).
+inline constexpr Accepted gradient_range{0, 6};
+
+/// Of skimage.feature.canny on V = max(R, G, B) in [0, 1].
 struct CannyOptions {
-  double sigma = 1.4142135623730951;  // px, in (0, 64]
-  double low = 0.08;                  // gradient magnitude, >= 0
-  double high = 0.20;                 // gradient magnitude, >= low
+  double sigma = 1.4142135623730951;
+  double low = 0.08;
+  double high = 0.20;
   /// Symmetric smoothing kernel of 1 to 513 weights to use in place of the Gaussian of sigma. NumPy's exp differs from
   /// the C library's in the last bit on some CPUs, and scikit-image decides ties by it: the Python package passes
   /// NumPy's kernel.
-  std::vector<double> smoothing;
+  std::vector<double> smoothing = {};
 
   bool operator==(const CannyOptions&) const = default;
 };
-
-/// The recursive domain transform's parameters (Gastal and Oliveira 2011, equations 14 and 21).
-struct FilterOptions {
-  double sigma_s = 7;    // spatial standard deviation in px, > 0
-  double sigma_r = 0.5;  // range standard deviation in units of the guide, > 0
-  int iterations = 5;    // in [1, 16]
+inline constexpr Option<CannyOptions> canny_rows[]{
+    {"sigma",
+     &CannyOptions::sigma,
+     {0.001, 64},
+     "px",
+     "Standard deviation of the edge detector's Gaussian; below 0.125 px nothing is smoothed."},
+    {"low", &CannyOptions::low, gradient_range, "",
+     "Low hysteresis threshold of the gradient magnitude (Sobel operators), at most the high one."},
+    {"high", &CannyOptions::high, gradient_range, "",
+     "High hysteresis threshold of the gradient magnitude (Sobel operators)."},
 };
 
-/// The filter that makes the guide: the image filtered by itself.
+/// Of the recursive domain transform (Gastal and Oliveira 2011, equations 14 and 21).
+struct FilterOptions {
+  double sigma_s = 7;
+  double sigma_r = 0.5;
+  int iterations = 5;
+};
+inline constexpr Option<FilterOptions> filter_rows[]{
+    {"sigma_s", &FilterOptions::sigma_s, sigma_s_range, "px", "Spatial standard deviation."},
+    {"sigma_r", &FilterOptions::sigma_r, sigma_r_range, "", "Range standard deviation, in units of the guide."},
+    {"iterations", &FilterOptions::iterations, iterations_range, "", "Of a pass along rows and one along columns."},
+};
+
+/// Of the filter that makes the guide: the image filtered by itself.
 struct GuideOptions {
-  double sigma_s = 7;    // px, > 0
-  double sigma_r = 0.5;  // in units of [0, 1], > 0
+  double sigma_s = 7;
+  double sigma_r = 0.5;
+};
+inline constexpr Option<GuideOptions> guide_rows[]{
+    {"sigma_s", &GuideOptions::sigma_s, sigma_s_range, "px",
+     "Spatial standard deviation of the filter that makes the guide."},
+    {"sigma_r", &GuideOptions::sigma_r, sigma_r_range, "",
+     "Range standard deviation of the filter that makes the guide, in units of [0, 1] summed over three channels."},
 };
 
 /// How radii are spread from edges over the image (section III-C of the paper).
 struct PropagationOptions {
-  double psi = 100.0;             // extra distance across a depth-edge pixel, >= 0 (published program: 20)
-  std::optional<double> sigma_s;  // px, > 0; nothing: min(height, width) / 8
-  /// In units of [0, 1] summed over red, green and blue, > 0. Nothing: the model's, or 3.75 as in the paper where there
-  /// is no model or its labels are hard.
-  std::optional<double> sigma_r;
-  std::optional<int> iterations;  // of both filters, in [1, 16]; nothing: the model's, or 5 as in the paper
+  double psi = 100.0;
+  std::optional<double> sigma_s = {};
+  std::optional<double> sigma_r = {};
+  std::optional<int> iterations = {};
+};
+inline constexpr Option<PropagationOptions> propagation_rows[]{
+    {"psi",
+     &PropagationOptions::psi,
+     {0, 1e6},
+     "px",
+     "Extra distance across a pixel of a depth edge: how strongly depth edges keep radii from spreading across them. "
+     "100 in the paper, 20 in the published program."},
+    {"sigma_s", &PropagationOptions::sigma_s, sigma_s_range, "px",
+     "Spatial standard deviation of the filter that spreads the radii.", "min(height, width) / 8"},
+    {"sigma_r", &PropagationOptions::sigma_r, sigma_r_range, "",
+     "Range standard deviation of the filter that spreads the radii, in units of [0, 1] summed over three channels.",
+     "the model's, or 3.75 as in the paper for hard labels or without a model"},
+    {"iterations", &PropagationOptions::iterations, iterations_range, "",
+     "Of both filters, each a pass along rows and one along columns.",
+     "the model's, or 5 as in the paper for hard labels or without a model"},
 };
 
 struct Options {
-  std::string model = "fast";                  // a shipped model's name, or a model folder if it has a '/' in it
-  std::string device = "auto";                 // "auto", "cpu" or "cuda"
-  Precision precision = Precision::automatic;  // automatic: bfloat16 where the CPU has AVX512-BF16, else float32
+  std::string model = "fast";
+  std::string device = "auto";
+  Precision precision = Precision::automatic;
   Evaluation evaluation = Evaluation::shared;
-  std::optional<int> num_threads;  // in [1, 1024]; nothing: all cores
-  std::string kernels = "auto";    // one of available_kernels(), or "auto" for the widest
+  std::optional<int> num_threads = {};
+  std::string kernels = "auto";
   Labels labels = Labels::posterior;
-  /// Edges of a higher depth probability are depth edges; 1: none is. Nothing: the model's, or 0.5 as in the paper for
-  /// hard labels.
-  std::optional<double> depth_threshold;
-  CannyOptions canny;
-  GuideOptions guide;
-  PropagationOptions propagation;
-  /// Device "cuda": edges for which there is memory; nothing: a quarter of the pixels, but at least 4096.
-  std::optional<std::int32_t> max_edges;
-  /// Device "cuda": evaluates the networks (defocus_fast/networks.hpp). Nothing: TensorRT, in builds with
-  /// DEFOCUS_FAST_TENSORRT, from engines in $DEFOCUS_FAST_CACHE or ~/.cache/defocus_fast that the Python package has
-  /// built.
-  std::shared_ptr<cuda::Networks> networks;
+  std::optional<double> depth_threshold = {};
+  CannyOptions canny = {};              // their names have the prefix canny_ where options have no groups
+  GuideOptions guide = {};              // guide_
+  PropagationOptions propagation = {};  // no prefix
+  std::optional<int> max_edges = {};
+  std::shared_ptr<cuda::Networks> networks = {};
+};
+inline constexpr std::array<const char*, 3> device_names{"auto", "cpu", "cuda"};
+inline constexpr std::array<const char*, 5> precision_names{"auto", "float32", "bfloat16", "float16", "int8"};
+inline constexpr std::array<const char*, 2> evaluation_names{"shared", "patch"};
+inline constexpr std::array<const char*, 2> labels_names{"posterior", "hard"};
+inline constexpr Option<Options> option_rows[]{
+    {"model", &Options::model, Accepted::paths(), "",
+     "Name of a shipped model, or a model folder: a path with a '/' in it."},
+    {"device", &Options::device, device_names, "",
+     "Where frames are computed. auto takes a GPU only if everything that it needs is there."},
+    {"precision", &Options::precision, precision_names, "",
+     "Of the networks. auto is bfloat16 where the CPU has AVX512-BF16, else float32. bfloat16 and int8 are for device "
+     "cpu, float16 for cuda. int8 (CPUs with AVX512-VNNI) computes the layers that all edges share in integers: faster "
+     "than float32, at a cost in accuracy that ACCURACY.md states for the shipped models."},
+    {"evaluation", &Options::evaluation, evaluation_names, "",
+     "How the networks are evaluated; the probabilities are the same up to rounding. shared: features once per image, "
+     "as all edges share them. patch: device cuda only, three crops per edge through the whole networks, as in the "
+     "paper; keeps no features; not of models of the architecture cells, such as fast."},
+    {"num_threads", &Options::num_threads, {1, 1024}, "", "Threads that compute.", "all cores"},
+    {"kernels",
+     &Options::kernels,
+     {},
+     "",
+     "Instruction set of this library's own loops, one of available_kernels(); auto is the widest."},
+    {"labels", &Options::labels, labels_names, "",
+     "What the probabilities of the radii at an edge become before they are spread. posterior: their mean, weighted by "
+     "(1 - depth probability) / (0.15 px + their standard deviation)^2, at depth edges, whose blur is that of the "
+     "nearer side, by 0.02 in place of 1 - depth probability. hard: the most probable radius with weight 1, at pattern "
+     "edges only, as in the paper."},
+    {"depth_threshold",
+     &Options::depth_threshold,
+     {0, 1},
+     "",
+     "Edges of a higher depth probability are depth edges. At 1 none is, and the edge network does not run.",
+     "the model's, or 0.5 as in the paper for hard labels"},
+    {"max_edges",
+     &Options::max_edges,
+     {1, std::numeric_limits<int>::max()},
+     "",
+     "Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with more is an "
+     "error; of images in device memory, where nobody waits for the number, the last edges, at the bottom of the "
+     "image, are left out. Photographs seldom have more than the default, noise may have a third of its pixels. Models "
+     "of the architecture cells, such as fast, have memory for all and do not heed it.",
+     "a quarter of the pixels, but at least 4096"},
+    {"networks",
+     &Options::networks,
+     {},
+     "",
+     "Device cuda only: evaluates the networks, see defocus_fast/networks.hpp.",
+     "TensorRT, from engines in $DEFOCUS_FAST_CACHE or ~/.cache/defocus_fast, which the Python package builds"},
 };
 
 /// What may differ from frame to frame.
 struct FrameOptions {
-  MaskView edges;  // replaces the edge detector if its data is not null
-  /// The networks are asked only about edges whose row and column are multiples of it, in [1, 16]; the others do not
-  /// count as edges. Less time and less accuracy (ACCURACY.md).
+  MaskView edges = {};  // replaces the edge detector if its data is not null
   int edge_stride = 1;
-  bool expected_error = true;      // to be estimated; costs a third signal to spread
-  bool bin_probabilities = false;  // to be kept
+  bool expected_error = true;
+  bool bin_probabilities = false;
 };
+inline constexpr Option<FrameOptions> frame_rows[]{
+    {"edge_stride",
+     &FrameOptions::edge_stride,
+     {1, 16},
+     "",
+     "The networks are asked only about edges whose row and column are multiples of it, and the others do not count as "
+     "edges: less time and less accuracy, see ACCURACY.md."},
+    {"expected_error",
+     &FrameOptions::expected_error,
+     {},
+     "",
+     "Also estimate the map's error at every pixel: 4 bytes a pixel, and a third signal to spread."},
+    {"bin_probabilities",
+     &FrameOptions::bin_probabilities,
+     {},
+     "",
+     "Keep the blur network's probability of every radius: 4 bytes a radius and edge."},
+};
+
+// ---- options by name, for callers of other languages
+
+/// Nothing, or a value; flags are integers.
+using OptionValue = std::variant<std::monostate, std::int64_t, double, std::string>;
+
+enum class OptionKind : std::uint8_t { flag, integer, number, name, text, path, object };
+
+/// A row for those who do not know the struct.
+struct OptionInfo {
+  std::string name;   // with the group's prefix: "canny_sigma"
+  std::string group;  // "canny", "guide", "propagation" or "": the member of Options
+  OptionKind kind;
+  bool optional;              // nothing is accepted, too
+  OptionValue default_value;  // of kind object: nothing
+  Accepted accepted;
+  std::string unit, text, nothing;
+
+  /// "a number in [0.01, 64] px", as messages say it.
+  DEFOCUS_FAST_API std::string expected() const;
+};
+
+/// Of Options (with its groups), FrameOptions, CannyOptions, GuideOptions, PropagationOptions or FilterOptions.
+template <class Group>
+DEFOCUS_FAST_API std::vector<OptionInfo> option_table();
+
+/// The same structs. Throws InvalidArgument if there is no such option, or if it does not take this value; one of kind
+/// object takes nothing only.
+template <class Group>
+DEFOCUS_FAST_API void set_option(Group& options, const std::string& name, const OptionValue& value);
+template <class Group>
+DEFOCUS_FAST_API OptionValue get_option(const Group& options, const std::string& name);
 
 }  // namespace defocus_fast

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "python_networks.hpp"
+
+#include <string>
+#include <utility>
+
+#include "defocus_fast/error.hpp"
+#include "gil.hpp"
+
+namespace defocus_fast::python {
+
+namespace {
+
+class PythonNetworks : public cuda::Networks {
+ public:
+  explicit PythonNetworks(py::object networks) : networks_(std::move(networks)) {}
+  ~PythonNetworks() override {
+    const GilAcquire acquire;
+    networks_ = {};
+  }
+  PythonNetworks(const PythonNetworks&) = delete;
+  PythonNetworks& operator=(const PythonNetworks&) = delete;
+
+  void prepare(const std::string& model_folder, const cuda::NetworkShapes& shapes, const cuda::GpuModel& gpu) override {
+    const GilAcquire acquire;
+    if (!py::hasattr(networks_, "prepare")) return;
+    try {
+      const py::object folder = py::module_::import("os").attr("fsdecode")(py::bytes(model_folder));
+      call(networks_.attr("prepare"),
+           py::make_tuple(folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
+                          free_dimensions(shapes), gpu.compute_capability, gpu.name));
+    } catch (const py::error_already_set& error) {
+      // What is absent is the core's to judge: device "auto" takes the CPU then.
+      if (!error.matches(py::module_::import("defocus_fast._core").attr("BackendUnavailable"))) throw;
+      throw BackendUnavailable(py::str(error.value()).cast<std::string>());
+    }
+  }
+
+  void enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream stream) override {
+    const GilAcquire acquire;
+    py::list pointers;
+    for (void* tensor : tensors) pointers.append(reinterpret_cast<std::uintptr_t>(tensor));
+    call(networks_,
+         py::make_tuple(cuda::graph_names[std::size_t(graph)], pointers, reinterpret_cast<std::uintptr_t>(stream)));
+  }
+
+ private:
+  /// By the C interface: Python may end while its code runs, and nothing of pybind11 must be unwound then.
+  static void call(const py::object& function, const py::tuple& arguments) {
+    PyObject* const result = call_python([&] { return PyObject_Call(function.ptr(), arguments.ptr(), nullptr); });
+    if (!result) throw py::error_already_set();
+    Py_DECREF(result);
+  }
+
+  py::object networks_;
+};
+
+}  // namespace
+
+std::shared_ptr<cuda::Networks> networks_of(py::object networks) {
+  return std::make_shared<PythonNetworks>(std::move(networks));
+}
+
+py::dict free_dimensions(const cuda::NetworkShapes& shapes) {
+  py::dict result;
+  for (const cuda::Graph graph : shapes.graphs()) {
+    py::dict sizes;
+    if (graph == cuda::Graph::trunk) {
+      sizes["H"] = shapes.image_height;
+      sizes["W"] = shapes.image_width;
+    } else if (shapes.cell_rows > 0) {
+      sizes["rows"] = shapes.cell_rows;
+      sizes["columns"] = shapes.cell_columns;
+    } else {
+      sizes["N"] = shapes.head_batch;
+    }
+    result[cuda::graph_names[std::size_t(graph)]] = sizes;
+  }
+  return result;
+}
+
+}  // namespace defocus_fast::python

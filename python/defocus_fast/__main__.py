@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the command ``defocus-fast`` begins; ``python -m defocus_fast`` is the same."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False  # as of `typing`, which takes a while to load, in which signals come
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+class _Stopped(BaseException):
+    """A signal asks the program to end. Not KeyboardInterrupt: click has a word and a status of its own for that."""
+
+
+def main() -> None:
+    """Run the command line. A signal ends it with a word, the status that shells give, and no half-written file."""
+    try:
+        _mind_signals()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # not where it is closed
+                stream.reconfigure(errors="replace")  # names of files have characters that encodings have not
+        from . import cli
+
+        cli.main()
+    except _Stopped as stopped:
+        _end("interrupted", 128 + stopped.args[0])
+    except KeyboardInterrupt:  # before signals were minded
+        _end("interrupted", 130)
+    except OSError as error:  # of standard output: the commands answer for files themselves
+        _end(f"Error: {error}", 1)
+
+
+def _mind_signals() -> None:
+    import signal
+
+    def stop(number: int, _frame: object) -> NoReturn:
+        raise _Stopped(number)
+
+    for name in ("SIGHUP", "SIGINT", "SIGTERM"):
+        number = getattr(signal, name, None)  # not every system has all
+        if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not ignored
+            signal.signal(number, stop)
+
+
+def _end(message: str, status: int) -> NoReturn:
+    """End at once: the core may still be computing in a thread, and it cannot be stopped."""
+    try:
+        print(message, file=sys.stderr)
+        print(end="", flush=True)
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of the public calls, as the core takes them. Options are checked there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._device import on_device
+
+
+def as_array(image: Any, name: str) -> NDArray[Any]:
+    """View `image` as a NumPy array without a copy, or raise TypeError."""
+    if isinstance(image, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked one: the pixels behind a mask count")
+    if isinstance(image, np.ndarray):
+        return image
+    if on_device(image):
+        reason = "Estimator(..., device='cuda') takes it, or tells what is missing for that"
+        raise TypeError(
+            f"{name}: expected an array in host memory, got {type(image).__name__}, which is on a device: {reason}"
+        )
+    if hasattr(image, "__dlpack__"):
+        try:
+            return np.from_dlpack(image)
+        except (BufferError, RuntimeError) as error:
+            raise TypeError(f"{name}: expected an array in host memory, got {type(image).__name__}: {error}") from None
+    if hasattr(image, "__array_interface__"):
+        return np.asarray(image)
+    accepted = "a NumPy array or an object with __dlpack__ or __array_interface__"
+    raise TypeError(f"{name}: expected {accepted}, got {type(image).__name__}")
+
+
+def optional_array(image: Any, name: str) -> NDArray[Any] | None:
+    """The same, or None of None."""
+    return None if image is None else as_array(image, name)
+
+
+def integer(name: str, value: Any) -> int:
+    """Return an int or a NumPy integer as int; anything else would get pybind11's message."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if abs(int(value)) > 2**31 - 1:
+        raise ValueError(f"{name}: expected at most 2147483647, got {value}")
+    return int(value)
+
+
+def no_stream(stream: Any) -> None:
+    """Refuse a stream for an image in host memory."""
+    if stream is not None:
+        raise ValueError(
+            f"stream: expected None for an image in host memory, whose frame is waited for, got {stream!r}"
+        )

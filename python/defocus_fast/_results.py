@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an estimator answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._device import DeviceArray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BlurMap:
+    """One image's answer. Arrays over edges have one entry per edge pixel, in row-major order.
+
+    Attributes:
+        map: (H, W) radius in px of the disk that blurred each pixel.
+        expected_error: (H, W) expected absolute error of the map in px, calibrated on synthetic scenes; (0, 0) if not
+            wanted. sqrt(a**2 + (b * s)**2): s is the standard deviation of the mixture of all edges' posteriors that
+            the filter brings to the pixel (the model's largest radius where it brings none), a and b belong to the
+            model. ``labels="hard"`` leaves it uncalibrated, and it knows nothing of blur beyond the largest radius.
+        pattern_edges: (H, W) edges at which the radius was read.
+        depth_edges: (H, W) edges that the map does not cross.
+        edges: (n, 2) row and column of every edge pixel.
+        depth_probability: (n,) probability that the edge is a depth edge.
+        radii: (n,) radius in px, by the estimator's `labels`; at depth edges that of the nearer side.
+        radius_std: (n,) standard deviation in px of the blur network's probabilities.
+        radius_probability: (n,) probability of the most probable radius.
+        bin_probabilities: (n, bins) probability of every radius; (0, 0) unless asked for.
+        stage_ms: milliseconds of each stage, in the order in which they run; on a GPU by its own clock, without copies.
+    """
+
+    map: NDArray[np.float32]
+    expected_error: NDArray[np.float32]
+    pattern_edges: NDArray[np.bool_]
+    depth_edges: NDArray[np.bool_]
+    edges: NDArray[np.int32]
+    depth_probability: NDArray[np.float32]
+    radii: NDArray[np.float32]
+    radius_std: NDArray[np.float32]
+    radius_probability: NDArray[np.float32]
+    bin_probabilities: NDArray[np.float32]
+    stage_ms: dict[str, float]
+
+    def __repr__(self) -> str:
+        return f"BlurMap({self.map.shape[0]} x {self.map.shape[1]}, {len(self.edges)} edges)"
+
+
+@dataclass(frozen=True)
+class DeviceBlurMap:
+    """One image's answer in device memory.
+
+    Attributes:
+        map: (H, W) radius in px of the disk that blurred each pixel.
+        expected_error: (H, W) expected absolute error of the map in px, see :class:`BlurMap`; None if not wanted.
+    """
+
+    map: DeviceArray
+    expected_error: DeviceArray | None

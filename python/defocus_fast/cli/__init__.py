@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``defocus-fast``: a module for each of its commands; what they share is in `_options` and `_shared`.
+
+NumPy, Pillow, rich and the core are loaded by the commands that need them, when they run.
+"""
+
+from __future__ import annotations
+
+import click
+
+from . import bench, build_engines, estimate, evaluate, import_weights, info
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="defocus_fast", prog_name="defocus-fast")
+def main() -> None:
+    """How much every pixel of a photograph is out of focus: the radius in pixels of the disk that blurred it."""
+
+
+main.add_command(bench.bench)
+main.add_command(build_engines.build_engines)
+main.add_command(estimate.estimate)
+main.add_command(evaluate.evaluate)
+main.add_command(import_weights.import_weights)
+main.add_command(info.info)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of several commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .._options import ESTIMATOR
+from ._shared import shown
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Number(click.FloatRange):
+    """A number in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if number != number:  # which is in every range
+            self.fail("expected a number, got nan", param, ctx)
+        return number
+
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FOLDER_WITH_FILES = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def of_estimator(name: str, *flags: str, **changes: Any) -> Option:
+    """Return an option of Estimator as the table describes it."""
+    row = ESTIMATOR[name]
+    kinds: dict[str, Any] = {
+        "integer": click.IntRange(int(row.minimum), int(row.maximum)),
+        "number": Number(row.minimum, row.maximum),
+        "name": click.Choice(row.names),
+    }
+    attributes = {
+        "type": kinds.get(row.kind),
+        "default": row.default,
+        "show_default": row.nothing or True,
+        "metavar": {"integer": "N", "number": "X", "path": "NAME|DIR", "text": "NAME"}.get(row.kind),
+        "help": row.text,
+    }
+    return click.option(*(flags or ["--" + name.replace("_", "-")]), **attributes | changes)
+
+
+precisions = of_estimator(
+    "precision",
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=[ESTIMATOR["precision"].default],
+    help=ESTIMATOR["precision"].text + " Give it once for every one.",
+)
+threads = of_estimator("num_threads", "--threads")
+
+
+def models(default: str, *names: str) -> Option:
+    return click.option(
+        "--model",
+        "models",
+        multiple=True,
+        default=names,
+        metavar="NAME|DIR",
+        help=f"{ESTIMATOR['model'].text} Give it once for every one.  [default: {default}]",
+    )
+
+
+def output(help: str, default: Path | None = None) -> Option:
+    return click.option("-o", "--output", metavar="DIR", type=FOLDER, default=default, help=help)
+
+
+def _writable(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+    """Measurements take minutes: what they cannot be written to is told before."""
+    if file and not os.path.isdir(file.parent):
+        raise click.BadParameter(f"expected a file in an existing folder, got {shown(file)}")
+    if file and not (os.access(file, os.W_OK) if os.path.exists(file) else os.access(file.parent, os.W_OK | os.X_OK)):
+        raise click.BadParameter(f"cannot write {shown(file)}")
+    return file
+
+
+json_file = click.option(
+    "--json",
+    "json_file",
+    callback=_writable,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write all figures there.",
+)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands do: show names and reasons, print tables, make estimators, write figures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from .._estimator import Estimator
+
+
+def shown(text: object) -> str:
+    """Return text, or a path as text, that no terminal takes for a command and no encoding chokes on."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+def reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return "no such file"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not a JPEG, PNG, TIFF or WebP image"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, ModuleNotFoundError):
+        return f'the package {(error.name or "").split(".")[0]} is needed: pip install "defocus_fast[models]"'
+    return shown(" ".join(str(error).split())) or type(error).__name__
+
+
+def fail(message: str) -> NoReturn:
+    raise click.ClickException(message)
+
+
+def console(least: int = 0) -> Console:
+    """Return a console of at least so many columns: terminals break lines, where rich leaves out digits."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.file.isatty():
+        # Without a terminal rich assumes 80 columns and breaks long file names over lines, which scripts cannot read.
+        console.width = 200
+    console.width = max(console.width, least)
+    return console
+
+
+def error_console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def progress(console: Console, steps: int) -> Progress:
+    """Return a bar that is seen in terminals only, and only if there is more than one step."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=steps < 2 or not console.is_terminal,
+    )
+
+
+def model_path(name: str) -> str:
+    """Return `name` as the library wants it: shipped models win, a bare folder name gets its "./"."""
+    from .. import shipped_models
+
+    return os.path.join(".", name) if name not in shipped_models() and os.path.isdir(name) else name
+
+
+class Unusable(Exception):
+    """The options cannot work for any photograph: model missing, precision not available."""
+
+
+class Estimators:
+    """Makes estimators and keeps the last one: photographs of one camera mostly share their size."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._last: Estimator | None = None
+
+    def of_size(self, height: int, width: int) -> Estimator:
+        from .. import Error, Estimator
+
+        if self._last is None or (self._last.height, self._last.width) != (height, width):
+            self._last = None  # frees its buffers before the next one's are made
+            try:
+                self._last = Estimator(height, width, **self._options)
+            except (Error, ValueError) as error:
+                raise Unusable(reason(error)) from None
+        return self._last
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_json(file: Path, values: dict[str, Any]) -> None:
+    """Write `values`, with null for what is not a number."""
+    import json
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [plain(each) for each in value]
+        return None if value != value else value
+
+    try:
+        file.write_text(json.dumps(plain(values), indent=1), encoding="utf-8")
+    except OSError as error:
+        fail(f"{shown(file)}: {reason(error)}")

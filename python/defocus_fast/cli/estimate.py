@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``defocus-fast estimate``: blur maps of photographs in files."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeVar
+
+import click
+
+from .._files import OUTPUTS, SUFFIXES, photos_in, write_whole
+from . import _options
+from ._shared import Estimators, Unusable, console, error_console, model_path, progress, reason, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
+
+
+@click.command()
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=click.Path(readable=False))
+@_options.output("Folder for the results, made if absent.  [default: the current folder]", Path("."))
+@click.option(
+    "--save",
+    type=click.Choice(list(OUTPUTS)),
+    multiple=True,
+    help="What to write; give it more than once for several.  [default: all but error]",
+)
+@_options.of_estimator("model")
+@_options.of_estimator("precision")
+@_options.threads
+@_options.of_estimator("psi")
+@_options.of_estimator("device")
+@_options.of_estimator("max_edges")
+def estimate(
+    photos: tuple[str, ...],
+    output: Path,
+    save: tuple[str, ...],
+    model: str,
+    precision: str,
+    threads: int | None,
+    psi: float,
+    device: str,
+    max_edges: int | None,
+) -> None:
+    """Write the blur maps of photographs.
+
+    PHOTO is a JPEG, PNG, TIFF or WebP file, or a folder, which stands for the images directly in it. For every
+    NAME.jpg (or .png, ...) the output folder gets
+
+    \b
+      NAME.blur.npy     the radius in px of every pixel, float32 (H, W)
+      NAME.blur.png     the same as 16-bit greyscale: radius in px = value / 1000
+      NAME.overlay.jpg  the photograph, and the map in colour over it, with a
+                        bar from 0 to the model's largest radius in px; at
+                        most 2048 px wide and high
+      NAME.error.npy    with --save error: how far off every radius is likely
+                        to be, px, as the first
+
+    in place of results of an earlier run. If two photographs of one run have the same NAME, the later one's results
+    are called NAME-2. No photograph of the run is ever overwritten.
+
+    EXIF orientation is applied; transparent parts are laid on white; 16-bit greyscale is read as such, 16-bit colour
+    with 8 bits. A photograph that cannot be read or written is reported and does not stop the others.
+
+    Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 Ctrl-C, 143 SIGTERM.
+    """
+    out, err = console(), error_console()
+    failures = 0
+
+    def failed(path: Path, why: str) -> None:
+        nonlocal failures
+        failures += 1
+        err.print(f"{shown(path)}: {why}", style="red", markup=False)
+
+    kinds = save or ("npy", "png", "overlay")
+    jobs = _plan(list(_files_of(photos, failed)), output, {kind: OUTPUTS[kind] for kind in kinds})
+    estimators = Estimators(
+        model=model_path(model), precision=precision, num_threads=threads, psi=psi, device=device, max_edges=max_edges
+    )
+    done: list[_Summary] = []
+    if jobs:  # otherwise nothing will be written
+        try:
+            estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
+            output.mkdir(parents=True, exist_ok=True)
+        except Unusable as error:
+            raise click.UsageError(str(error)) from None
+        except OSError as error:
+            raise click.UsageError(f"-o: cannot make the folder {shown(output)}: {reason(error)}") from None
+        if not os.access(output, os.W_OK | os.X_OK):
+            raise click.UsageError(f"-o: cannot write into the folder {shown(output)}")
+    try:
+        with progress(err, len(jobs)) as bar:
+            task = bar.add_task("", total=len(jobs))
+            for job in jobs:
+                bar.update(task, description=shown(job.photo.name))
+                try:
+                    done.append(_process(job, estimators))
+                except Exception as error:
+                    failed(job.photo, reason(error))
+                bar.advance(task)
+    except BaseException:  # a signal, such as Ctrl-C
+        _print_table(out, done)
+        err.print(f"{len(done)} of {len(jobs)} done", style="red", markup=False)
+        raise
+    _print_table(out, done)
+    if done:
+        out.print(f"Results in {shown(output)}{os.sep}", markup=False, soft_wrap=True)
+        if "png" in kinds:
+            out.print("In the 16-bit PNG files, radius in px = value / 1000.", markup=False)
+    if failures:
+        err.print(f"{failures} of {len(done) + failures} failed", style="red", markup=False)
+        raise SystemExit(1)
+
+
+@dataclass
+class _Job:
+    photo: Path
+    name: str  # of the results, without the suffixes
+    outputs: dict[str, Path]  # by kind
+    problem: str = ""  # why it cannot be done at all
+
+
+@dataclass
+class _Summary:
+    name: str
+    size: str
+    edges: int
+    pattern_edges: int
+    radii: tuple[float, float, float]  # px: least, median, largest
+    ms: float
+
+
+def _files_of(photos: tuple[str, ...], failed: Callable[[Path, str], None]) -> Iterator[Path]:
+    """Yield the files meant by the arguments, folders expanded, each file once."""
+    seen = set()
+    for argument in photos:
+        files = [Path(argument)]
+        if os.path.isdir(argument):  # not Path.is_dir, which raises what reading will tell, and takes "" for "."
+            try:
+                files = photos_in(Path(argument))
+            except OSError as error:
+                failed(Path(argument), reason(error))
+                continue
+            if not files:
+                failed(Path(argument), f"no images ({', '.join(SUFFIXES)}) in this folder")
+        for path in files:
+            if (key := path.absolute()) not in seen:
+                seen.add(key)
+                yield path
+
+
+def _key(path: Path) -> str:
+    """Return the same text for paths that name one folder entry; upper and lower case are the same on some disks."""
+    return os.path.join(os.path.realpath(path.parent), path.name).casefold()
+
+
+def _plan(photos: list[Path], output: Path, suffixes: dict[str, str]) -> list[_Job]:
+    """Give every photograph names for its results: no name twice, none that is a photograph of this run."""
+    # Not Path.resolve, which raises at a loop of links.
+    inputs = {_key(path) for path in photos} | {os.path.realpath(path).casefold() for path in photos}
+    taken: set[str] = set()
+    jobs = []
+    for photo in photos:
+        count, name = 1, photo.stem
+        while name.casefold() in taken:
+            count += 1
+            name = f"{photo.stem}-{count}"
+        taken.add(name.casefold())
+        job = _Job(photo, name, {kind: output / (name + suffix) for kind, suffix in suffixes.items()})
+        for path in job.outputs.values():
+            if _key(path) in inputs:
+                job.problem = f"its result {shown(path)} would overwrite a photograph of this run; use another -o"
+        jobs.append(job)
+    return jobs
+
+
+def _process(job: _Job, estimators: Estimators) -> _Summary:
+    import numpy as np
+
+    from .. import _images
+
+    if job.problem:
+        raise ValueError(job.problem)
+    photo = _images.read_photo(job.photo)
+    height, width = photo.shape[:2]
+    estimator = estimators.of_size(height, width)
+    start = time.perf_counter()
+    result = _in_thread(lambda: estimator.estimate(photo, expected_error="error" in job.outputs))
+    ms = (time.perf_counter() - start) * 1000
+    radii = result.map
+    writers: dict[str, Callable[[IO[bytes]], None]] = {
+        "npy": lambda file: _images.write_npy(file, radii),
+        "png": lambda file: _images.write_png(file, radii),
+        "overlay": lambda file: _images.write_overlay(file, photo, radii, max(estimator.radius_bins)),
+        "error": lambda file: _images.write_npy(file, result.expected_error),
+    }
+    for kind, path in job.outputs.items():
+        write_whole(path, writers[kind])
+    return _Summary(
+        name=shown(job.photo) + (f" (as {shown(job.name)})" if job.name != job.photo.stem else ""),
+        size=f"{width} x {height}",
+        edges=len(result.edges),
+        pattern_edges=int(np.count_nonzero(result.pattern_edges)),
+        radii=(float(radii.min()), float(np.median(radii)), float(radii.max())),
+        ms=ms,
+    )
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    """Return what `work` returns or raise what it raises, letting signals through at once.
+
+    Python handles a signal when the core returns, which may take a minute for a large photograph.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)  # with a limit: on Windows a join without one cannot be interrupted
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _print_table(console: Console, done: list[_Summary]) -> None:
+    if not done:
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("photo", overflow="fold")
+    for title in ("size", "edges", "pattern edges", "min px", "median px", "max px", "ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in done:
+        radii = [f"{radius:.2f}" for radius in row.radii]
+        numbers = [row.size, f"{row.edges}", f"{row.pattern_edges}", *radii, f"{row.ms:.0f}"]
+        table.add_row(Text(row.name), *numbers)
+    console.print(table)

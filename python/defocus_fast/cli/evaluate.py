@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``defocus-fast evaluate``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .._options import StrideOptions
+from . import _options
+from ._shared import Estimators, Unusable, console, error_console, fail, model_path, progress, reason, shown, write_json
+
+VARIANTS: dict[str, tuple[dict[str, Any], StrideOptions]] = {  # options of the estimator and of its frames
+    "as shipped": ({}, {}),
+    "psi 0": ({"psi": 0.0}, {}),
+    "without E-NET": ({"depth_threshold": 1.0}, {}),
+    "the paper's form": ({"labels": "hard"}, {}),
+    "edge_stride 2": ({}, {"edge_stride": 2}),
+    "edge_stride 3": ({}, {"edge_stride": 3}),
+}
+RADIUS_COLUMNS = {
+    "raw MAE": "mae",
+    "std": "mae_std",
+    "relative\nMAE": "relative",
+    "at edges": "edge_mae",
+    "accuracy": "edge_accuracy",
+    "pattern\nrecall": "pattern_recall",
+    "depth\nrecall": "depth_recall",
+    "balanced": "balanced",
+    "expected": "expected_error",
+    "ms": "ms",
+}
+MASK_COLUMNS = {
+    "precision": "adaptive_precision",
+    "recall": "adaptive_recall",
+    "F": "adaptive_f",
+    "best F": "best_f",
+    "best\naccuracy": "best_accuracy",
+    "at\nalpha": "best_alpha",
+}
+KEPT_BYTES = 2**29  # of images and ground truth that are read once, not again for every model and variant
+
+
+@click.command(short_help="Measure accuracy against ground truth.")
+@click.argument("folder", metavar="IMAGES", type=_options.FOLDER_WITH_FILES)
+@click.option(
+    "--truth",
+    metavar="DIR",
+    type=_options.FOLDER_WITH_FILES,
+    help="Folder of the ground truth.  [default: IMAGES]",
+)
+@_options.models("fast", "fast")
+@click.option(
+    "--scale",
+    type=_options.Number(0, 1e9, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="X",
+    help="Radius in px of a value 1 of the ground truth.",
+)
+@click.option(
+    "--mask",
+    type=click.Choice(["sharp", "blurred"]),
+    help="The ground truth is masks, and this is what the values above half of the largest stand for.",
+)
+@click.option(
+    "--ablations",
+    is_flag=True,
+    help="Also with psi 0, without the edge network, in the paper's form, and of fewer edges, in the first precision.",
+)
+@_options.precisions
+@_options.json_file
+def evaluate(
+    folder: Path,
+    truth: Path | None,
+    models: tuple[str, ...],
+    scale: float,
+    mask: str | None,
+    ablations: bool,
+    precisions: tuple[str, ...],
+    json_file: Path | None,
+) -> None:
+    """Measure accuracy on images with known blur.
+
+    The ground truth of NAME.jpg (or .png, ...) is NAME.npy, NAME.mat or NAME.png: the radius in px of every pixel, or,
+    with --mask, what is in or out of focus. Several models are scored on the same images in the same run. NAME.mat
+    needs: pip install "defocus_fast[models]"
+
+    \b
+    With radii, means over the images of
+      raw MAE       mean |map - truth|, px, and its standard deviation
+      relative MAE  the same of radii rescaled to [0, 1] by the model's largest
+      at edges      mean |radius - truth| at edges that are true pattern edges, px,
+                    and the share of them with the nearest bin
+      recall        of true pattern and depth edges: those at which the true
+                    radius jumps by at most 0.25, at least 1 px within 2 px
+      balanced      the mean of both recalls
+      expected      mean of the map's expected error, px
+      ms            median time of all stages of an image
+    With masks, cutting the map at alpha * maximum + (1 - alpha) * minimum of it
+    (the paper's equation 5)
+      precision      at alpha 0.3; recall and F-measure (beta^2 = 0.3), too
+      best F         of any alpha
+      best accuracy  share of the pixels that are told right with the one alpha
+                     that is best for all images, and this alpha
+
+    An image without what a measure is about (edges, anything out of focus) does not count in its mean.
+    """
+    from .. import _images, evaluation
+
+    try:
+        found, without = evaluation.pairs(folder, truth or folder)
+    except OSError as error:
+        fail(f"{shown(error.filename)}: {reason(error)}")
+    if not found:
+        where = shown(truth or folder)
+        fail(f"no image in {shown(folder)} has ground truth (NAME.npy, NAME.mat or NAME.png) in {where}")
+    variants = {
+        name: ({"precision": precisions[0], **options}, frame)
+        for name, (options, frame) in VARIANTS.items()
+        if ablations or name == "as shipped"
+    }
+    variants |= {precision: ({"precision": precision}, {}) for precision in precisions if precision != precisions[0]}
+
+    def read(photo: Path, known: Path) -> tuple[Any, Any]:
+        """Return an image and its ground truth; a ValueError tells what of it is not fit."""
+        file = photo
+        try:
+            image = _images.read_photo(photo)
+            file = known
+            values = evaluation.read_truth(known, scale, mask=mask is not None)
+            if values.shape != image.shape[:2]:
+                raise ValueError(f"expected shape {image.shape[:2]} as of the image, got {values.shape}")
+        except Exception as error:
+            raise ValueError(f"{shown(file)}: {reason(error)}") from None
+        return image, values
+
+    unfit = []  # told before measurements that take minutes
+    kept = {}
+    room = KEPT_BYTES
+    with progress(error_console(), len(found)) as bar:
+        for pair in bar.track(found, description="reading"):
+            try:
+                arrays = read(*pair)
+            except ValueError as error:
+                unfit.append(str(error))
+                continue
+            room -= sum(array.nbytes for array in arrays)
+            if room >= 0:
+                kept[pair] = arrays
+        if unfit:
+            fail("\n".join(unfit))
+        rows: list[dict[str, Any]] = []
+        for model in dict.fromkeys(models):
+            for variant, (options, frame) in variants.items():
+                estimators = Estimators(model=model_path(model), **options)
+                scores: list[Any] = []
+                for pair in bar.track(found, description=f"{shown(model)}, {variant}"):
+                    image, values = kept.get(pair) or read(*pair)
+                    name = pair[0].name
+                    try:
+                        estimator = estimators.of_size(*values.shape)
+                        result = estimator.estimate(image, bin_probabilities=True, **frame)
+                        if mask:
+                            blurred = (values > values.max() / 2) == (mask == "blurred")
+                            scores.append(evaluation.mask_scores(name, result.map, blurred))
+                        else:
+                            scores.append(evaluation.radius_scores(name, result, values, estimator.radius_bins))
+                    except Unusable as error:
+                        raise click.UsageError(str(error)) from None
+                    except Exception as error:
+                        fail(f"{shown(pair[0])}: {reason(error)}")
+                means = evaluation.mask_means(scores) if mask else evaluation.radius_means(scores)
+                images = [dataclasses.asdict(each) for each in scores]
+                rows.append({"model": model, "variant": variant, "means": means, "images": images})
+    left_out = f", {len(without)} more without ground truth" if without else ""
+    _print_table(f"{len(found)} images{left_out}", MASK_COLUMNS if mask else RADIUS_COLUMNS, rows)
+    if json_file:
+        write_json(json_file, {"folder": str(folder), "results": rows})
+
+
+def _print_table(title: str, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title)
+    table.add_column("model", overflow="fold")
+    for column in ("variant", *columns):
+        table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True, vertical="bottom")
+    for row in rows:
+        numbers = (f"{row['means'][measure]:.{0 if measure == 'ms' else 3}f}" for measure in columns.values())
+        table.add_row(shown(row["model"]), row["variant"], *numbers)
+    console(least=120).print(table, markup=False)
