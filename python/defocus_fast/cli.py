@@ -504,7 +504,7 @@ def build_engines(
             _fail("TensorRT builds for the GPU that is there, when an estimator is made; this is for TensorRT-RTX")
         path = _model(model)
         found = Path(path) if os.sep in path else Path(__file__).parent / "models" / path
-        graphs = _core.network_shapes(path, height, width, max_edges or 0, evaluation)
+        graphs = _core.network_shapes(path, height, width, max_edges, evaluation)
         for request in _tensorrt.requests(found, precision, graphs, compute_capability):
             start = time.perf_counter()
             file, engine = folder / _tensorrt.file_name(trt, request), _tensorrt.build(trt, request)
