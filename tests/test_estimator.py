@@ -7,7 +7,6 @@ import ast
 import gc
 import inspect
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -466,7 +465,9 @@ def test_result_shows_its_size(estimator: Estimator) -> None:
 
 @pytest.mark.parametrize("size", [(0, 5), (5, -1), (50_000, 50_000)])
 def test_sizes_out_of_range(random_model: str, size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="size: expected 1 to 2147483647 pixels, got height x width"):
+    with pytest.raises(
+        ValueError, match="size: expected sides of 1 to 1073741824 px and at most 2147483647 pixels, got"
+    ):
         make(random_model, *size)
 
 
@@ -522,23 +523,9 @@ def test_missing_and_broken_models(tmp_path: Any, random_model: str) -> None:
     ):
         Estimator(20, 20, model="tip23")
     (tmp_path / "model.txt").write_text("format: 99\n")
-    with pytest.raises(defocus_fast.ModelError, match="expected format 2, got 99"):
+    (tmp_path / "weights.bin").touch()
+    with pytest.raises(defocus_fast.ModelError, match='format: expected 3, got "99"'):
         Estimator(20, 20, model=str(tmp_path))
-    text = (Path(random_model) / "model.txt").read_text()
-    (tmp_path / "model.txt").write_text(text)
-    with pytest.raises(defocus_fast.ModelError, match="OpenVINO cannot (use|read) this model"):
-        Estimator(20, 20, model=str(tmp_path))
-
-
-@pytest.mark.parametrize("evaluation", ["shared", "patch"])
-def test_weights_that_are_not_finite(tmp_path: Path, random_model: str, evaluation: str) -> None:
-    folder = tmp_path / "broken"
-    shutil.copytree(random_model, folder)
-    weights = np.fromfile(folder / "weights.bin", np.float32)
-    weights[-1] = np.nan
-    weights.tofile(folder / "weights.bin")
-    with pytest.raises(defocus_fast.ModelError, match="expected finite weights, got others in "):
-        Estimator(20, 20, model=folder, evaluation=evaluation)
 
 
 def test_model_folders_by_path_and_by_text(random_model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,19 +44,24 @@ const char* precision_name(Precision precision) {
 
 std::string size_text(int height, int width) { return std::to_string(height) + " x " + std::to_string(width); }
 
+void check_pointer(const void* data, const char* name) {
+  if (data == nullptr) throw InvalidArgument(std::string(name) + ": expected a pointer to pixels, got null");
+}
+
 template <class View>
 void check_size(const View& view, const char* name, int height, int width) {
-  if (view.data == nullptr) throw InvalidArgument(std::string(name) + ": expected a pointer to pixels, got null");
+  check_pointer(view.data, name);
   if (view.height != height || view.width != width)
     throw InvalidArgument(std::string(name) + ": expected height x width " + size_text(height, width) + ", got " +
                           size_text(view.height, view.width));
+  cpu::check_strides(name, {{height, view.pitch_bytes}, {width, view.pixel_stride_bytes}});
 }
 
 /// Throws InvalidArgument unless every pixel of `out` has memory of its own.
 void check_out(const MapView& out, const char* name, int height, int width) {
   check_size(out, name, height, width);
-  const std::int64_t size = sizeof(float), row = std::abs(std::int64_t{out.pitch_bytes}),
-                     pixel = std::abs(std::int64_t{out.pixel_stride_bytes});
+  const std::int64_t size = sizeof(float), row = height == 1 ? 0 : std::abs(std::int64_t{out.pitch_bytes}),
+                     pixel = width == 1 ? 0 : std::abs(std::int64_t{out.pixel_stride_bytes});
   const bool apart =
       (width == 1 || pixel >= size) && (height == 1 || row >= size) &&
       (width == 1 || height == 1 || row >= pixel * (width - 1) + size || pixel >= row * (height - 1) + size);
@@ -74,8 +79,11 @@ int check_threads(int num_threads) {
 
 /// The options with their defaults filled in.
 Options check(int height, int width, Options options) {
-  if (height < 1 || width < 1 || std::int64_t{height} * width > std::numeric_limits<std::int32_t>::max())
-    throw InvalidArgument("size: expected 1 to 2147483647 pixels, got height x width " + size_text(height, width));
+  if (std::min(height, width) < 1 || std::max(height, width) > cpu::most_side ||
+      std::int64_t{height} * width > std::numeric_limits<std::int32_t>::max())
+    throw InvalidArgument(
+        "size: expected sides of 1 to 1073741824 px and at most 2147483647 pixels, got height x width " +
+        size_text(height, width));
   if (options.device != "auto" && options.device != "cpu" && options.device != "cuda")
     throw InvalidArgument("device: expected auto, cpu or cuda, got \"" + options.device + '"');
   if (options.depth_threshold && !(*options.depth_threshold >= 0 && *options.depth_threshold <= 1))
@@ -537,6 +545,7 @@ void detect_edges(const ImageView& image, const CannyOptions& options, std::uint
                   const std::string& kernels) {
   Workers workers(check_threads(num_threads));
   cpu::check_layout(image, "image");
+  check_pointer(mask, "mask");
   cpu::check_range(image, "image", 0, 1, workers);
   cpu::EdgeDetector(image.height, image.width, options, select_kernels(kernels.c_str()), workers)
       .detect_edges(image, mask);
@@ -548,6 +557,7 @@ void domain_transform_filter(const ImageView& image, const ImageView& guide, con
   cpu::check_layout(image, "image");
   cpu::check_layout(guide, "guide");
   check_size(guide, "guide", image.height, image.width);
+  check_pointer(out, "out");
   cpu::check(options);
   constexpr float most = std::numeric_limits<float>::max();
   cpu::check_range(image, "image", -most, most, workers);

@@ -41,10 +41,22 @@ void check_layout(const ImageView& image, const char* name) {
     throw InvalidArgument(message.str());
   };
   if (image.data == nullptr) fail("a pointer to pixels");
-  if (image.height < 1 || image.width < 1) fail("at least one pixel");
+  if (std::min(image.height, image.width) < 1 || std::max(image.height, image.width) > most_side)
+    fail("sides of 1 to 1073741824 px");
   if (image.channels != 1 && image.channels != 3) fail("1 or 3 channels");
   if (std::int64_t{image.height} * image.width > std::numeric_limits<std::int32_t>::max())
     fail("at most 2147483647 pixels");
+  check_strides(name, {{image.height, image.pitch_bytes},
+                       {image.width, image.pixel_stride_bytes},
+                       {image.channels, image.channel_stride_bytes}});
+}
+
+void check_strides(const char* name, std::initializer_list<Axis> axes) {
+  constexpr std::ptrdiff_t most = std::ptrdiff_t{1} << 48;  // more than any memory, and sums of it do not overflow
+  for (const auto& [length, stride] : axes)
+    if (length > 1 && (stride > most / (length - 1) || stride < -most / (length - 1)))
+      throw InvalidArgument(std::string(name) + ": expected pixels within 2^48 bytes, got " + std::to_string(length) +
+                            " that are " + std::to_string(stride) + " bytes apart");
 }
 
 void check_range(const ImageView& image, const char* name, float least, float most, Workers& workers) {
@@ -118,9 +130,9 @@ template void load_value_row(const ImageView&, int, const CannyKernels<double>&,
 
 int reflect(int i, int n) {
   if (i >= 0 && i < n) return i;
-  const int period = 2 * n;  // d c b a | a b c d | d c b a
-  i = (i % period + period) % period;
-  return i < n ? i : period - 1 - i;
+  const std::int64_t period = std::int64_t{2} * n;  // d c b a | a b c d | d c b a
+  const std::int64_t k = (i % period + period) % period;
+  return int(k < n ? k : period - 1 - k);
 }
 
 }  // namespace defocus_fast::cpu

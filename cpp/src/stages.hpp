@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
@@ -38,8 +39,16 @@ namespace cpu {
 
 // ---- image.cpp: reading the caller's pixels
 
+constexpr int most_side = 1 << 30;  // px, of images
 /// Throws InvalidArgument unless `image` is a readable image of 1 or 3 channels; checks no pixel.
 void check_layout(const ImageView& image, const char* name);
+/// How many, and how many bytes apart.
+struct Axis {
+  int length;
+  std::ptrdiff_t stride;
+};
+/// Throws InvalidArgument if offsets of pixels could overflow.
+void check_strides(const char* name, std::initializer_list<Axis> axes);
 /// Throws InvalidArgument if a float image has values outside [least, most], which NaN is.
 void check_range(const ImageView& image, const char* name, float least, float most, Workers& workers);
 
