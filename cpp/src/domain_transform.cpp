@@ -157,7 +157,8 @@ void DomainTransform::filter(int count, int iterations) {
 void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const PropagationOptions& options) {
   // |I'| is summed over red, green and blue; a grey image is three equal channels.
   const double channels = image.channels == 1 ? 3 : 1;
-  const auto [guide, final] = filters(options, height_, width_);
+  const auto both = filters(options, height_, width_);
+  const auto &guide = both.first, &final = both.second;  // lambdas of Clang before 16 capture no structured binding
   // Rows are loaded where they are first filtered. The one above may have been filtered by then: it is loaded again.
   const auto prepare = [&](int begin, int end, int slot) {
     std::array<float*, 3> above{};

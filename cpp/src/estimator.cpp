@@ -10,7 +10,6 @@
 #include <mutex>
 #include <numeric>
 #include <optional>
-#include <ranges>
 #include <thread>
 #include <variant>
 
@@ -54,7 +53,9 @@ void check_size(const View& view, const char* name, int height, int width) {
   if (view.height != height || view.width != width)
     throw InvalidArgument(std::string(name) + ": expected height x width " + size_text(height, width) + ", got " +
                           size_text(view.height, view.width));
-  cpu::check_strides(name, {{height, view.pitch_bytes}, {width, view.pixel_stride_bytes}});
+  if constexpr (!std::is_same_v<View, ImageView>)
+    cpu::check_addresses(name, view.data, sizeof(*view.data),
+                         {{height, view.pitch_bytes}, {width, view.pixel_stride_bytes}});
 }
 
 /// Throws InvalidArgument unless every pixel of `out` has memory of its own.
@@ -357,10 +358,8 @@ void Estimator::Cpu::read_tile(const ImageView& image, int y0, int x0, BlurMap& 
   const auto column = [&](std::size_t edge) { return result.edges[2 * edge + 1]; };
   selection.clear();
   for (int y = y0; y < std::min(y0 + tile.height, height); ++y) {
-    const auto row = std::views::iota(row_start[std::size_t(y)], row_start[std::size_t(y) + 1]);
-    for (auto edge = std::ranges::lower_bound(row, x0, {}, column);
-         edge != row.end() && column(*edge) < x0 + tile.width; ++edge)
-      selection.push_back(std::int32_t(*edge));
+    for (std::size_t edge = row_start[std::size_t(y)]; edge < row_start[std::size_t(y) + 1]; ++edge)
+      if (column(edge) >= x0 && column(edge) < x0 + tile.width) selection.push_back(std::int32_t(edge));
   }
   if (selection.empty()) return;
 

@@ -46,17 +46,25 @@ void check_layout(const ImageView& image, const char* name) {
   if (image.channels != 1 && image.channels != 3) fail("1 or 3 channels");
   if (std::int64_t{image.height} * image.width > std::numeric_limits<std::int32_t>::max())
     fail("at most 2147483647 pixels");
-  check_strides(name, {{image.height, image.pitch_bytes},
-                       {image.width, image.pixel_stride_bytes},
-                       {image.channels, image.channel_stride_bytes}});
+  check_addresses(name, image.data, image.type == PixelType::uint8 ? 1 : sizeof(float),
+                  {{image.height, image.pitch_bytes},
+                   {image.width, image.pixel_stride_bytes},
+                   {image.channels, image.channel_stride_bytes}});
 }
 
-void check_strides(const char* name, std::initializer_list<Axis> axes) {
+void check_addresses(const char* name, const void* data, int size, std::initializer_list<Axis> axes) {
   constexpr std::ptrdiff_t most = std::ptrdiff_t{1} << 48;  // more than any memory, and sums of it do not overflow
-  for (const auto& [length, stride] : axes)
-    if (length > 1 && (stride > most / (length - 1) || stride < -most / (length - 1)))
+  bool aligned = reinterpret_cast<std::uintptr_t>(data) % std::uintptr_t(size) == 0;
+  for (const auto& [length, stride] : axes) {
+    if (length < 2) continue;
+    if (stride > most / (length - 1) || stride < -most / (length - 1))
       throw InvalidArgument(std::string(name) + ": expected pixels within 2^48 bytes, got " + std::to_string(length) +
                             " that are " + std::to_string(stride) + " bytes apart");
+    aligned &= stride % size == 0;
+  }
+  if (!aligned)
+    throw InvalidArgument(std::string(name) + ": expected an address and strides that are multiples of " +
+                          std::to_string(size) + " bytes, got others");
 }
 
 void check_range(const ImageView& image, const char* name, float least, float most, Workers& workers) {

@@ -47,8 +47,8 @@ struct Axis {
   int length;
   std::ptrdiff_t stride;
 };
-/// Throws InvalidArgument if offsets of pixels could overflow.
-void check_strides(const char* name, std::initializer_list<Axis> axes);
+/// Throws InvalidArgument if offsets of values could overflow, or values of `size` bytes are not aligned.
+void check_addresses(const char* name, const void* data, int size, std::initializer_list<Axis> axes);
 /// Throws InvalidArgument if a float image has values outside [least, most], which NaN is.
 void check_range(const ImageView& image, const char* name, float least, float most, Workers& workers);
 

@@ -43,6 +43,11 @@ TEST_CASE("views whose addresses cannot be computed are refused") {
     CHECK_THROWS_AS(cpu::check_layout(view(1, 5, 0, stride, 0), "image"), InvalidArgument);
     CHECK_THROWS_AS(cpu::check_layout(view(1, 1, 0, 0, stride), "image"), InvalidArgument);
   }
+  const std::array<float, 8> floats{};
+  const auto* bytes = reinterpret_cast<const std::byte*>(floats.data());
+  for (const auto& [offset, pitch] : {std::pair{0, 9}, {1, 8}, {2, 8}})
+    CHECK_THROWS_AS(cpu::check_layout({bytes + offset, PixelType::float32, 2, 1, 1, pitch, 4, 4}, "image"),
+                    InvalidArgument);
   for (const int side : {0, -1, cpu::most_side + 1}) {
     CHECK_THROWS_AS(cpu::check_layout(view(side, 1, 0, 0, 0), "image"), InvalidArgument);
     CHECK_THROWS_AS(cpu::check_layout(view(1, side, 0, 0, 0), "image"), InvalidArgument);
