@@ -67,6 +67,7 @@ void estimate(const std::string& folder, Precision precision, Labels labels) {
   options.model = folder;
   options.device = "cpu";
   options.num_threads = 1;
+  options.evaluation = Evaluation::shared;
   options.precision = precision;
   options.labels = labels;
   BlurMap result;
