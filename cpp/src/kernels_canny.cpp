@@ -3,6 +3,8 @@
 // ndimage, and edges must equal scikit-image's pixel for pixel.
 #include "kernels_variant.hpp"
 
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are handed over within this file only
+
 namespace defocus_fast::DEFOCUS_FAST_VARIANT {
 namespace {
 
