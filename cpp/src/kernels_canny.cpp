@@ -60,7 +60,7 @@ inline typename Vectors<T>::type load(const T* from) {
   return values;
 }
 template <class T>
-inline void store(typename Vectors<T>::type values, T* to) {
+inline void store(const typename Vectors<T>::type& values, T* to) {
   __builtin_memcpy(to, &values, sizeof values);
 }
 
