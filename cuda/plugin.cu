@@ -277,7 +277,8 @@ __attribute__((visibility("default"))) defocus_fast::Device* defocus_fast::defoc
     throw BackendUnavailable(
         "device: TensorRT is missing: this library was built without DEFOCUS_FAST_TENSORRT, and `networks` is not "
         "given");
-  complete.options.networks->prepare(setup.model->folder.string(), setup.shapes, {compute_capability, cuda::gpu_name()});
+  complete.options.networks->prepare(setup.model->folder.string(), setup.shapes,
+                                     {compute_capability, cuda::gpu_name()});
   try {
     return new cuda::Plugin(complete);
   } catch (const cuda::CudaError& error) {
