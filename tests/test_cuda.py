@@ -272,7 +272,7 @@ def test_a_model_whose_weights_are_of_other_sizes(random_cells: str, tmp_path: P
     assert entry in text
     (folder / "model.txt").write_text(text.replace(entry, wrong), encoding="utf-8")
     options = device_options(random_cells, 9, 9)
-    with pytest.raises(defocus_fast.ModelError, match="tensor .*: expected shape"):
+    with pytest.raises(defocus_fast.ModelError, match="expected shape (16|22)"):
         defocus_fast.Estimator(9, 9, model=folder, **options)
 
 

@@ -61,16 +61,33 @@ def test_weights_come_back(tmp_path: Path) -> None:
     assert read.keys() == written.keys()
     for name, array in written.items():
         np.testing.assert_array_equal(read[name], array, err_msg=name)
-    with pytest.raises(FileNotFoundError, match="expected a model folder, got no graphs"):
+    with pytest.raises(FileNotFoundError, match="absent"):
         read_weights(tmp_path / "absent")
 
 
 def test_metadata(tmp_path: Path) -> None:
-    write_model(tmp_path, weights(), name="test", crop_offset=1, trained="at random")
+    options = {"sigma_r": 0.75, "iterations": 4, "expected_error": (0.25, 2.0)}
+    write_model(tmp_path, weights(), name="test", crop_offset=1, trained="at random", **options)
     lines = dict(line.split(": ", 1) for line in (tmp_path / "model.txt").read_text().splitlines())
-    assert lines["format"] == "2"
+    assert lines["format"] == "3"
     assert lines["crop_offset"] == "1"
-    assert [float(bin) for bin in lines["bins"].split()] == list(RADIUS_BINS)
+    assert [float(bin) for bin in lines["radius_bins"].split()] == list(RADIUS_BINS)
+    assert (lines["sigma_r"], lines["iterations"]) == ("0.75", "4")
+    assert (lines["error_floor"], lines["error_slope"]) == ("0.25", "2.0")
+    assert lines["tensor branch1.conv1"] == "0 4 3 3 3"
+    assert lines["tensor branch1.conv2"] == "448 4 4 3 3"  # 4 * 108 bytes, to a multiple of 64
+
+
+def test_the_index_is_that_of_the_graphs(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    write_model(tmp_path, weights(), name="test", trained="at random")
+    lines = dict(line.split(": ", 1) for line in (tmp_path / "model.txt").read_text().splitlines())
+    index = {key.removeprefix("tensor "): value for key, value in lines.items() if key.startswith("tensor ")}
+    for graph in tmp_path.glob("*.onnx"):
+        for tensor in onnx.load(graph, load_external_data=False).graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                offset = {entry.key: entry.value for entry in tensor.external_data}["offset"]
+                assert index[tensor.name] == " ".join([offset, *map(str, tensor.dims)])
 
 
 @pytest.mark.parametrize(
@@ -93,5 +110,5 @@ def test_unfit_weights(tmp_path: Path, change: dict[str, np.ndarray | None], mes
 def test_unfit_numbers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="crop_offset: expected 0 or 1, got 2"):
         write_model(tmp_path, weights(), name="test", crop_offset=2, trained="")
-    with pytest.raises(ValueError, match="bins: expected 5 radii, got 23"):
+    with pytest.raises(ValueError, match="radius_bins: expected 5 radii, got 23"):
         write_model(tmp_path, weights(bins=5), name="test", crop_offset=0, trained="")

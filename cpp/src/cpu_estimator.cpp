@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
-#include <ranges>
 
 #include "defocus_fast/error.hpp"
 #include "estimator_impl.hpp"
@@ -150,16 +149,16 @@ void Estimator::Cpu::list_edges(BlurMap& result) {
 }
 
 void Estimator::Cpu::select_tile(int y0, int x0, const BlurMap& result) {
-  const std::vector<Pixel>& position = result.edges.position;
+  const Pixel* const edges = result.edges.position.data();
   selected.clear();
   in_tile.clear();
   for (int y = y0; y < std::min(y0 + tile.height, height); ++y) {
-    const auto row = std::views::iota(row_start[std::size_t(y)], row_start[std::size_t(y) + 1]);
-    const auto column = [&](std::size_t edge) { return position[edge].x; };
-    for (auto edge = std::ranges::lower_bound(row, x0, {}, column);
-         edge != row.end() && column(*edge) < x0 + tile.width; ++edge) {
-      selected.push_back(std::int32_t(*edge));
-      in_tile.push_back({y - y0, column(*edge) - x0});
+    const Pixel* const end = edges + row_start[std::size_t(y) + 1];
+    const auto before = [](Pixel edge, int x) { return edge.x < x; };
+    for (const Pixel* edge = std::lower_bound(edges + row_start[std::size_t(y)], end, x0, before);
+         edge != end && edge->x < x0 + tile.width; ++edge) {
+      selected.push_back(std::int32_t(edge - edges));
+      in_tile.push_back({y - y0, edge->x - x0});
     }
   }
 }

@@ -61,10 +61,30 @@ void check_layout(const ImageView& image, const char* name) {
     throw InvalidArgument(message.str());
   };
   if (image.data == nullptr) fail("a pointer to pixels");
-  if (image.height < 1 || image.width < 1) fail("at least one pixel");
+  if (std::min(image.height, image.width) < 1 || std::max(image.height, image.width) > most_side)
+    fail("sides of 1 to 1073741824 px");
   if (image.channels != 1 && image.channels != 3) fail("1 or 3 channels");
   if (std::int64_t{image.height} * image.width > std::numeric_limits<std::int32_t>::max())
     fail("at most 2147483647 pixels");
+  check_addresses(name, image.data, image.type == PixelType::uint8 ? 1 : sizeof(float),
+                  {{image.height, image.pitch_bytes},
+                   {image.width, image.pixel_stride_bytes},
+                   {image.channels, image.channel_stride_bytes}});
+}
+
+void check_addresses(const char* name, const void* data, int size, std::initializer_list<Axis> axes) {
+  constexpr std::ptrdiff_t most = std::ptrdiff_t{1} << 48;  // more than any memory, and sums of it do not overflow
+  bool aligned = reinterpret_cast<std::uintptr_t>(data) % std::uintptr_t(size) == 0;
+  for (const auto& [length, stride] : axes) {
+    if (length < 2) continue;
+    if (stride > most / (length - 1) || stride < -most / (length - 1))
+      throw InvalidArgument(std::string(name) + ": expected pixels within 2^48 bytes, got " + std::to_string(length) +
+                            " that are " + std::to_string(stride) + " bytes apart");
+    aligned &= stride % size == 0;
+  }
+  if (!aligned)
+    throw InvalidArgument(std::string(name) + ": expected an address and strides that are multiples of " +
+                          std::to_string(size) + " bytes, got others");
 }
 
 void check_range(const ImageView& image, const char* name, float least, float most, Workers& workers) {
@@ -138,9 +158,9 @@ template void load_value_row(const ImageView&, int, const CannyKernels<double>&,
 
 int reflect(int i, int n) {
   if (i >= 0 && i < n) return i;
-  const int period = 2 * n;  // d c b a | a b c d | d c b a
-  i = (i % period + period) % period;
-  return i < n ? i : period - 1 - i;
+  const std::int64_t period = std::int64_t{2} * n;  // d c b a | a b c d | d c b a
+  const std::int64_t k = (i % period + period) % period;
+  return int(k < n ? k : period - 1 - k);
 }
 
 template <class T>

@@ -2,12 +2,24 @@
 // Reading the caller's pixels.
 #pragma once
 
+#include <cstddef>
+#include <initializer_list>
+
 #include "defocus_fast/image.hpp"
 #include "kernels.hpp"
 #include "workers.hpp"
 
 namespace defocus_fast::cpu {
 
+constexpr int most_side = 1 << 30;  // px, of images
+
+/// How many, and how many bytes apart.
+struct Axis {
+  int length;
+  std::ptrdiff_t stride;
+};
+/// Throws InvalidArgument if offsets of values could overflow, or values of `size` bytes are not aligned.
+void check_addresses(const char* name, const void* data, int size, std::initializer_list<Axis> axes);
 /// Throws InvalidArgument unless `image` is a readable image of 1 or 3 channels; checks no pixel.
 void check_layout(const ImageView& image, const char* name);
 /// Throws InvalidArgument if a float image has values outside [least, most], which NaN is.

@@ -3,6 +3,8 @@
 // ndimage, and edges must equal scikit-image's pixel for pixel.
 #include "kernels_variant.hpp"
 
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are handed over within this file only
+
 namespace defocus_fast::DEFOCUS_FAST_VARIANT {
 namespace {
 
@@ -42,22 +44,24 @@ template <class T>
 struct Vectors;
 template <>
 struct Vectors<float> {
-  using type = float __attribute__((vector_size(width * 4), aligned(4), may_alias));
+  using type = float __attribute__((vector_size(width * 4)));
   using mask = std::int32_t __attribute__((vector_size(width * 4)));
 };
 template <>
 struct Vectors<double> {
-  using type = double __attribute__((vector_size(width * 8), aligned(8), may_alias));
+  using type = double __attribute__((vector_size(width * 8)));
   using mask = std::int64_t __attribute__((vector_size(width * 8)));
 };
 
 template <class T>
-inline const typename Vectors<T>::type& vector_at(const T* from) {
-  return *reinterpret_cast<const typename Vectors<T>::type*>(from);
+inline typename Vectors<T>::type load(const T* from) {
+  typename Vectors<T>::type values;
+  __builtin_memcpy(&values, from, sizeof values);
+  return values;
 }
 template <class T>
-inline typename Vectors<T>::type& vector_at(T* at) {
-  return *reinterpret_cast<typename Vectors<T>::type*>(at);
+inline void store(const typename Vectors<T>::type& values, T* to) {
+  __builtin_memcpy(to, &values, sizeof values);
 }
 
 using Doubles = Vectors<double>::type;
@@ -66,12 +70,12 @@ using Bytes = std::int8_t __attribute__((vector_size(width)));
 template <class Tap>
 inline void weigh(const Tap& tap, const double* weights, int radius, Doubles (&sum)[block / width]) {
   for (int v = 0; v < block / width; ++v)
-    sum[v] = __builtin_convertvector(vector_at(tap(radius) + v * width), Doubles) * weights[radius];
+    sum[v] = __builtin_convertvector(load(tap(radius) + v * width), Doubles) * weights[radius];
   for (int j = 0; j < radius; ++j) {
     const auto *before = tap(j), *after = tap(2 * radius - j);
     for (int v = 0; v < block / width; ++v)
-      sum[v] += (__builtin_convertvector(vector_at(before + v * width), Doubles) +
-                 __builtin_convertvector(vector_at(after + v * width), Doubles)) *
+      sum[v] += (__builtin_convertvector(load(before + v * width), Doubles) +
+                 __builtin_convertvector(load(after + v * width), Doubles)) *
                 weights[j];
   }
 }
@@ -83,7 +87,7 @@ void smooth_columns(const T* const* rows, const double* weights, int radius, int
       Doubles sum[block / width];
       weigh([&](int j) { return rows[k + j] + x; }, weights, radius, sum);
       for (int v = 0; v < block / width; ++v)
-        vector_at(out[k] + x + v * width) = __builtin_convertvector(sum[v], typename Vectors<T>::type);
+        store<T>(__builtin_convertvector(sum[v], typename Vectors<T>::type), out[k] + x + v * width);
     }
   }
 }
@@ -95,7 +99,7 @@ void smooth_row(const T* row, const double* weights, int radius, const T* bleed,
     weigh([&](int j) { return row + x + j - radius; }, weights, radius, sum);
     for (int v = 0; v < block / width; ++v) {
       const int at = x + v * width;
-      vector_at(out + at) = __builtin_convertvector(sum[v], typename Vectors<T>::type) / vector_at(bleed + at);
+      store<T>(__builtin_convertvector(sum[v], typename Vectors<T>::type) / load(bleed + at), out + at);
     }
   }
 }
@@ -130,22 +134,22 @@ void thin(const T* above, const T* magnitude, const T* below, const T* gy, const
   using Mask = typename Vectors<T>::mask;
   using DoubleMask = Vectors<double>::mask;
   for (int x = 0; x < n; x += width) {
-    const Values m = vector_at(magnitude + x);
+    const Values m = load(magnitude + x);
     const Bytes is_low = __builtin_convertvector(m >= T(low), Bytes);
     Bytes is_peak{}, is_high{};
     if (std::uint64_t any; __builtin_memcpy(&any, &is_low, width), any != 0) {
-      const Values y = vector_at(gy + x), x_gradient = vector_at(gx + x), zero{};
+      const Values y = load(gy + x), x_gradient = load(gx + x), zero{};
       const Values ay = y < zero ? -y : y, ax = x_gradient < zero ? -x_gradient : x_gradient;
       // The gradient points into one of eight octants; its two opposite neighbours are interpolated between the
       // axis neighbour and the diagonal one. Same signs: the diagonal runs down-right.
       const Mask same = ~((y > zero) ^ (x_gradient > zero));
       const Mask steep = (ay > ax) | (~same & (ay == ax));
       const Values w = (steep ? ax : ay) / (steep ? ay : ax);
-      const Values diagonal1 = same ? vector_at(below + x + 1) : vector_at(above + x + 1);
-      const Values diagonal2 = same ? vector_at(above + x - 1) : vector_at(below + x - 1);
-      const Values upper = vector_at(above + x), lower = vector_at(below + x);
-      const Values axis1 = steep ? (same ? lower : upper) : vector_at(magnitude + x + 1);
-      const Values axis2 = steep ? (same ? upper : lower) : vector_at(magnitude + x - 1);
+      const Values diagonal1 = same ? load(below + x + 1) : load(above + x + 1);
+      const Values diagonal2 = same ? load(above + x - 1) : load(below + x - 1);
+      const Values upper = load(above + x), lower = load(below + x);
+      const Values axis1 = steep ? (same ? lower : upper) : load(magnitude + x + 1);
+      const Values axis2 = steep ? (same ? upper : lower) : load(magnitude + x - 1);
       const Doubles rest = 1.0 - __builtin_convertvector(w, Doubles), most = __builtin_convertvector(m, Doubles);
       const DoubleMask peak =
           (__builtin_convertvector(diagonal1 * w, Doubles) + __builtin_convertvector(axis1, Doubles) * rest <= most) &

@@ -152,15 +152,15 @@ template <class T>
 struct Block;
 template <>
 struct Block<float> {
-  using type = float __attribute__((vector_size(feature_block * sizeof(float)), aligned(4), may_alias));
+  using type __attribute__((vector_size(feature_block * sizeof(float)), aligned(4), may_alias)) = float;
 };
 template <>
 struct Block<std::uint16_t> {
-  using type = std::uint16_t __attribute__((vector_size(feature_block * sizeof(std::uint16_t)), aligned(2), may_alias));
+  using type __attribute__((vector_size(feature_block * sizeof(std::uint16_t)), aligned(2), may_alias)) = std::uint16_t;
 };
 template <>
 struct Block<std::uint8_t> {
-  using type = std::uint8_t __attribute__((vector_size(feature_block), aligned(1), may_alias));
+  using type __attribute__((vector_size(feature_block), aligned(1), may_alias)) = std::uint8_t;
 };
 
 /// bf16 features after ReLU are not negative, and such numbers are ordered as their bits are.
@@ -185,7 +185,7 @@ inline Floats load_floats(const float* in) { return *reinterpret_cast<const Floa
 inline void store_floats(Floats values, float* out) { *reinterpret_cast<Floats*>(out) = values; }
 #ifdef __AVX512BF16__
 inline Floats load_floats(const std::uint16_t* in) {
-  using Halves = std::uint16_t __attribute__((vector_size(32), aligned(2), may_alias));
+  using Halves __attribute__((vector_size(32), aligned(2), may_alias)) = std::uint16_t;
   using Bits = std::uint32_t __attribute__((vector_size(64)));
   return Floats(__builtin_convertvector(*reinterpret_cast<const Halves*>(in), Bits) << 16);
 }

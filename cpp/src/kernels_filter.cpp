@@ -17,7 +17,7 @@ inline float exp_nonpositive(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  std::uint32_t bits, scale;
+  std::uint32_t bits, scale;  // they wrap where x is far below -87
   __builtin_memcpy(&bits, &shifted, sizeof bits);
   scale = (bits - 0x4b400000u + 127u) << 23;
   float power;
@@ -103,7 +103,7 @@ void recursive_pass(const float* v, int squarings, float* const* f, int signals,
   run(v, squarings, f, stride, n);
 }
 
-using Float8 = float __attribute__((vector_size(32), aligned(4), may_alias));
+using Float8 __attribute__((vector_size(32), aligned(4), may_alias)) = float;
 
 /// Transposes 8 x 8 values: pairs, then pairs of pairs, then halves.
 inline void transpose(Float8 (&r)[8]) {

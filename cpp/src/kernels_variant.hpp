@@ -14,7 +14,8 @@ constexpr int vector_floats = 8;
 #else
 constexpr int vector_floats = 4;
 #endif
-using Floats = float __attribute__((vector_size(vector_floats * sizeof(float)), aligned(4), may_alias));
+// Attributes before the "=": behind it, Clang ignores "aligned".
+using Floats __attribute__((vector_size(vector_floats * sizeof(float)), aligned(4), may_alias)) = float;
 
 extern const CannyKernels<float> canny_float;
 extern const CannyKernels<double> canny_double;

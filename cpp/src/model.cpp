@@ -28,6 +28,9 @@ constexpr std::size_t most_text = std::size_t{1} << 20, most_weights = std::size
 constexpr int alignment = 64;                                                                 // of tensors, in bytes
 constexpr int most_bins = 64, most_width = 1024, most_depth = 64, most_dense = 4096;
 constexpr double most_radius = 1000;  // px
+/// Of the networks' answers before the softmax. Sums of weights of sense stay far below it; float ends at 3e38, and
+/// filtering by Winograd's method passes through larger numbers than its answers.
+constexpr double most_answer = 1e25;
 
 /// As it may stand in a message, whatever it is.
 std::string quote(std::string_view text) {
@@ -71,12 +74,14 @@ class Metadata {
 
   /// The value of a key, which is then done with.
   std::string_view take(const std::string& key) {
+    known_ += (known_.empty() ? "" : ", ") + key;
     const auto found = values_.find(key);
     if (found == values_.end()) fail("expected a line \"" + key + ": ...\", got none");
     return values_.extract(found).mapped();
   }
   /// The keys that begin with `prefix`, without it, and their values.
   std::map<std::string, std::string_view> take_all(std::string_view prefix) {
+    known_ += ", " + std::string(prefix) + "<name>";
     std::map<std::string, std::string_view> taken;
     for (auto i = values_.lower_bound(prefix); i != values_.end() && i->first.starts_with(prefix); i = values_.erase(i))
       taken.emplace(i->first.substr(prefix.size()), i->second);
@@ -85,7 +90,7 @@ class Metadata {
   bool contains(std::string_view key) const { return values_.contains(key); }
   /// Fails unless all keys were taken.
   void finish() const {
-    if (!values_.empty()) fail("expected no more than is known, got " + quote(values_.begin()->first));
+    if (!values_.empty()) fail("unknown key " + quote(values_.begin()->first) + "; accepted: " + known_);
   }
 
   template <class T>
@@ -108,6 +113,7 @@ class Metadata {
  private:
   std::filesystem::path file_;
   std::map<std::string_view, std::string_view, std::less<>> values_;
+  std::string known_;
 };
 
 std::vector<float> parse_bins(Metadata& metadata) {
@@ -231,6 +237,36 @@ void allocate(const Metadata& metadata, const std::map<std::string, std::size_t>
     model.tensors[name].values = std::span(model.values).subspan(offset / sizeof(float), counts[name]);
 }
 
+/// Throws ModelError unless all weights are finite, and so small that no image can make a sum overflow: the networks
+/// would answer NaN.
+void check_weights(const Model& model) {
+  const std::string file = (model.folder / "weights.bin").string();
+  std::map<std::string, double> gains{{"blur", 1}, {"edge", 1}};  // of chains of layers
+  for (const auto& [name, tensor] : model.tensors) {
+    const bool convolution = tensor.shape.size() == 4;
+    const std::size_t outputs = std::size_t(convolution ? tensor.shape.front() : tensor.shape.back());
+    const std::size_t inputs = tensor.values.size() / outputs;
+    double gain = 0;  // an output is at most that times the largest input; biases are counted as factors, too
+    for (std::size_t o = 0; o < outputs; ++o) {
+      double sum = 0;
+      for (std::size_t i = 0; i < inputs; ++i)
+        sum += std::abs(double(tensor.values[convolution ? o * inputs + i : i * outputs + o]));
+      if (!std::isfinite(sum)) throw ModelError(file + ": expected finite weights, got others in " + name);
+      gain = std::max(gain, sum);
+    }
+    const std::string chain = name == "stem" ? "convs" : name.substr(0, name.find('.'));
+    gains.try_emplace(chain, 1).first->second *= 1 + gain;
+  }
+  double trunk = 0;
+  for (const auto& [chain, gain] : gains)
+    if (chain != "blur" && chain != "edge") trunk = std::max(trunk, gain);
+  if (const double answer = trunk * std::max(gains["blur"], gains["edge"]); !(answer <= most_answer)) {
+    std::ostringstream message;
+    message << file << ": expected weights with which no answer can exceed " << most_answer << ", got up to " << answer;
+    throw ModelError(message.str());
+  }
+}
+
 /// Where the models lie that are installed with this library.
 std::filesystem::path shipped_models() {
   if (const char* folder = std::getenv("DEFOCUS_FAST_MODELS"); folder && *folder) return folder;
@@ -268,7 +304,8 @@ std::shared_ptr<const Model> parse_model(const std::filesystem::path& folder, st
   const auto model = std::make_shared<Model>();
   model->folder = folder;
   Metadata metadata(folder / "model.txt", text);
-  metadata.take_number("format", 3, 3);
+  if (const std::string_view format = metadata.take("format"); format != "3")
+    metadata.fail("format: expected 3, got " + quote(format));
   model->name = metadata.take("name");
   if (model->name.empty() || quote(model->name) != '"' + model->name + '"')
     metadata.fail("name: expected 1 to 60 printable ASCII characters, got " + quote(model->name));
@@ -295,9 +332,7 @@ std::shared_ptr<const Model> parse_model(const std::filesystem::path& folder, st
 
   allocate(metadata, offsets, size, *model);
   read(std::as_writable_bytes(std::span(model->values)).first(size));
-  for (const auto& [name, tensor] : model->tensors)
-    if (!std::ranges::all_of(tensor.values, [](float value) { return std::isfinite(value); }))
-      throw ModelError((folder / "weights.bin").string() + ": expected finite weights, got others in " + name);
+  check_weights(*model);
   return model;
 }
 

@@ -279,8 +279,8 @@ void check_size(const void* data, int got_height, int got_width, const char* nam
 
 void check_out(const MapView& out, const char* name, int height, int width) {
   check_size(out, name, height, width);
-  const std::int64_t size = sizeof(float), row = std::abs(std::int64_t{out.pitch_bytes}),
-                     pixel = std::abs(std::int64_t{out.pixel_stride_bytes});
+  const std::int64_t size = sizeof(float), row = height == 1 ? 0 : std::abs(std::int64_t{out.pitch_bytes}),
+                     pixel = width == 1 ? 0 : std::abs(std::int64_t{out.pixel_stride_bytes});
   const bool apart =
       (width == 1 || pixel >= size) && (height == 1 || row >= size) &&
       (width == 1 || height == 1 || row >= pixel * (width - 1) + size || pixel >= row * (height - 1) + size);
@@ -311,8 +311,7 @@ void check(const GuideOptions& guide, const PropagationOptions& propagation) {
 }
 
 void check(int height, int width, const Options& options) {
-  constexpr int longest = 1 << 30;
-  if (height < 1 || width < 1 || height > longest || width > longest ||
+  if (std::min(height, width) < 1 || std::max(height, width) > cpu::most_side ||
       std::int64_t{height} * width > std::numeric_limits<std::int32_t>::max())
     throw InvalidArgument("size: expected 1 to 2147483647 pixels and sides of at most 1073741824, got height x width " +
                           size_text(height, width));

@@ -4,8 +4,10 @@
 
 #include <optional>
 #include <string>
+#include <type_traits>
 
 #include "defocus_fast/options.hpp"
+#include "image.hpp"
 
 namespace defocus_fast {
 
@@ -21,6 +23,9 @@ void check_size(const void* data, int got_height, int got_width, const char* nam
 template <class View>
 void check_size(const View& view, const char* name, int height, int width) {
   check_size(view.data, view.height, view.width, name, height, width);
+  if constexpr (!std::is_same_v<View, ImageView>)  // of which cpu::check_layout knows more
+    cpu::check_addresses(name, view.data, sizeof(*view.data),
+                         {{height, view.pitch_bytes}, {width, view.pixel_stride_bytes}});
 }
 /// Also unless every pixel of `out` has memory of its own.
 void check_out(const MapView& out, const char* name, int height, int width);

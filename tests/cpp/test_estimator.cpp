@@ -133,3 +133,23 @@ TEST_CASE("errors have one base and say what was got") {
   wrong.num_threads = 0;
   CHECK_THROWS_AS(Estimator(height, width, wrong), Error);
 }
+
+TEST_CASE("null and overflowing views are refused") {
+  const std::vector<std::uint8_t> pixels = checkerboard();
+  std::vector<float> map(std::size_t{height} * width), grey(map.size());
+  CHECK_THROWS_WITH_AS(detect_edges(view(pixels), {}, nullptr, 1), "mask: expected a pointer to pixels, got null",
+                       InvalidArgument);
+  const ImageView guide = ImageView::interleaved(grey.data(), PixelType::float32, height, width, 1, 4 * width);
+  CHECK_THROWS_WITH_AS(domain_transform_filter(guide, guide, {}, nullptr, 1),
+                       "out: expected a pointer to pixels, got null", InvalidArgument);
+  constexpr std::ptrdiff_t far = std::ptrdiff_t{1} << 62;
+  const RadiiView radii{map.data(), height, width, 4 * width};
+  const MaskView mask{pixels.data(), height, width, width};
+  const MapView out{map.data(), height, width, 4 * width};
+  CHECK_THROWS_AS(propagate(view(pixels), {map.data(), height, width, far}, mask, mask, {}, out, 1), InvalidArgument);
+  CHECK_THROWS_AS(propagate(view(pixels), radii, {pixels.data(), height, width, far}, mask, {}, out, 1),
+                  InvalidArgument);
+  CHECK_THROWS_AS(propagate(view(pixels), radii, mask, mask, {}, {map.data(), height, width, -far}, 1),
+                  InvalidArgument);
+  CHECK_THROWS_AS(Estimator(1, (1 << 30) + 1, options()), InvalidArgument);
+}

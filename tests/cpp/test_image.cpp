@@ -22,6 +22,36 @@ TEST_CASE("indices outside are reflected with the edge pixel repeated, however f
   }
 }
 
+TEST_CASE("sides whose double is no int are reflected, too") {
+  constexpr int side = cpu::most_side;
+  CHECK(cpu::reflect(side, side) == side - 1);
+  CHECK(cpu::reflect(-1, side) == 0);
+}
+
+TEST_CASE("views whose addresses cannot be computed are refused") {
+  std::uint8_t pixel = 0;
+  constexpr std::ptrdiff_t far = std::ptrdiff_t{1} << 62, least = std::numeric_limits<std::ptrdiff_t>::min();
+  const auto view = [&](int height, int width, std::ptrdiff_t pitch, std::ptrdiff_t step, std::ptrdiff_t plane) {
+    return ImageView{&pixel, PixelType::uint8, height, width, 3, pitch, step, plane};
+  };
+  CHECK_NOTHROW(cpu::check_layout(view(5, 6, -7, 0, 1), "image"));
+  CHECK_NOTHROW(cpu::check_layout(view(1, 1, far, least, 1), "image"));  // nothing is that far away
+  for (const std::ptrdiff_t stride : {far, -far, least, std::ptrdiff_t{1} << 48}) {
+    CHECK_THROWS_AS(cpu::check_layout(view(5, 1, stride, 0, 0), "image"), InvalidArgument);
+    CHECK_THROWS_AS(cpu::check_layout(view(1, 5, 0, stride, 0), "image"), InvalidArgument);
+    CHECK_THROWS_AS(cpu::check_layout(view(1, 1, 0, 0, stride), "image"), InvalidArgument);
+  }
+  const std::array<float, 8> floats{};
+  const auto* bytes = reinterpret_cast<const std::byte*>(floats.data());
+  for (const auto& [offset, pitch] : {std::pair{0, 9}, {1, 8}, {2, 8}})
+    CHECK_THROWS_AS(cpu::check_layout({bytes + offset, PixelType::float32, 2, 1, 1, pitch, 4, 4}, "image"),
+                    InvalidArgument);
+  for (const int side : {0, -1, cpu::most_side + 1}) {
+    CHECK_THROWS_AS(cpu::check_layout(view(side, 1, 0, 0, 0), "image"), InvalidArgument);
+    CHECK_THROWS_AS(cpu::check_layout(view(1, side, 0, 0, 0), "image"), InvalidArgument);
+  }
+}
+
 TEST_CASE("rows are read through any strides") {
   const std::array<std::uint8_t, 12> bgr{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};  // 2 x 2
   const ImageView flipped{bgr.data() + 8, PixelType::uint8, 2, 2, 3, -6, 3, -1};
