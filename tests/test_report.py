@@ -43,10 +43,10 @@ RESULTS: dict[str, Any] = {
             "name": "test_given_edges",
             "group": "peers",
             "task": "given edges",
-            "ms": {"tip22, bfloat16": times(250.0, 3), "OpenVINO, bfloat16": times(5000.0, 3)},
-            "ratio": {"OpenVINO, bfloat16": times(20.5, 3, q1=19.0, q3=21.0)},
-            "notes": {"OpenVINO, bfloat16": "patches in batches of 64"},
-            "goals": {"OpenVINO, bfloat16": "18x"},
+            "ms": {"tip22, bfloat16": times(250.0, 3), "ONNX Runtime, bfloat16": times(5000.0, 3)},
+            "ratio": {"ONNX Runtime, bfloat16": times(20.5, 3, q1=19.0, q3=21.0)},
+            "notes": {"ONNX Runtime, bfloat16": "patches in batches of 64"},
+            "goals": {"ONNX Runtime, bfloat16": "18x"},
             "missing": {"PyTorch, bfloat16": "could not import 'torch'"},
         },
         {
@@ -85,7 +85,7 @@ def test_frames_have_percentiles_of_enough_calls_only(lines: list[str]) -> None:
 
 def test_peers_are_named_with_their_rounds_and_the_spread_of_the_ratio(lines: list[str]) -> None:
     ours = "| given edges | tip22, bfloat16 |"
-    name = "OpenVINO, bfloat16, patches in batches of 64"
+    name = "ONNX Runtime, bfloat16, patches in batches of 64"
     assert f"{ours} {name} | 3 | 250 | 5,000 | 20.5x | 19 to 21 | 18x |" in lines
     assert f"{ours} PyTorch, bfloat16 | 0 | - | not run | - | - |  |" in lines
 

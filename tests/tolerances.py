@@ -23,9 +23,10 @@ PROPAGATED = 2e-5
 """px, radii up to 6: FILTER relative to the quotient of two filtered planes."""
 
 PROBABILITY_DEVICE = 3e-5
-"""Of the device, its networks evaluated by OpenVINO, against the CPU: another order of summation in float32. Of `fast`,
-whose logits reach 20, the CPU path is 1.2e-5 from what float64 gives and PyTorch's float32 0.7e-5; two of the former
-may differ by their sum."""
+"""Of ONNX Runtime, which evaluates the networks of the emulated device and those of whole patches, against the CPU:
+another order of summation in float32. Of `fast`, whose logits reach 20, the CPU path is 1.2e-5 from what float64 gives
+and PyTorch's float32 0.7e-5; two of the former may differ by their sum. Of patches 3e-6 was seen; crops that are one
+pixel off move probabilities by 0.04 at least."""
 
 RADIUS_DEVICE = 1e-4
 """px; the mean over 23 bins up to 6 px, each probability off by up to PROBABILITY_DEVICE."""
