@@ -15,24 +15,24 @@ import datetime
 import json
 import os
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import plots
 
 import defocus_fast
 from defocus_fast import _images
 
 ROOT = Path(__file__).parents[1]
 LOGS = ROOT / "training" / "logs"
-PICTURES = Path("docs")
+PLOTS = Path("docs")
 
 
-def mean(pictures: list[dict[str, Any]], key: str) -> float:
-    return float(np.nanmean([picture[key] for picture in pictures]))
+def mean(images: list[dict[str, Any]], key: str) -> float:
+    return float(np.nanmean([image[key] for image in images]))
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -40,8 +40,8 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def frame_ms(pictures: list[dict[str, Any]]) -> float:
-    return float(np.median([picture["ms"] for picture in pictures]))
+def frame_ms(images: list[dict[str, Any]]) -> float:
+    return float(np.median([image["ms"] for image in images]))
 
 
 def draw_front(results: list[dict[str, Any]], names: dict[str, str], file: Path) -> None:
@@ -50,21 +50,21 @@ def draw_front(results: list[dict[str, Any]], names: dict[str, str], file: Path)
     for model in dict.fromkeys(row["model"] for row in results):
         rows = [row["images"] for row in results if row["model"] == model]
         axes.plot(
-            [frame_ms(pictures) for pictures in rows],
-            [mean(pictures, "mae") for pictures in rows],
+            [frame_ms(images) for images in rows],
+            [mean(images, "mae") for images in rows],
             "o",
             label=names.get(model, model),
         )
     axes.set(xscale="log", xlabel="ms an image of 360x360", ylabel="raw MAE, px")
     axes.grid(alpha=0.3, which="both")
     axes.legend(title="each in all its variants")
-    figure.savefig(file)
+    plots.save(figure, file)
 
 
 def draw_scenes(results: list[dict[str, Any]], names: dict[str, str], scenes: Path, file: Path) -> list[str]:
     """Maps of the scenes at which the first model is best, at the quartiles and worst; return their names."""
     shipped = [row for row in results if row["variant"] == "as shipped"]
-    order = sorted(shipped[0]["images"], key=lambda picture: float(picture["mae"]))
+    order = sorted(shipped[0]["images"], key=lambda image: float(image["mae"]))
     chosen = [order[round(share * (len(order) - 1))]["name"] for share in (0, 0.25, 0.5, 0.75, 1)]
     truths = [np.load((scenes / name).with_suffix(".npy")) for name in chosen]
     estimators = [defocus_fast.Estimator(*truths[0].shape, model=row["model"]) for row in shipped]
@@ -89,20 +89,20 @@ def draw_scenes(results: list[dict[str, Any]], names: dict[str, str], scenes: Pa
 def scores(results: list[dict[str, Any]], names: dict[str, str]) -> str:
     rows = []
     for row in results:
-        pictures = row["images"]
-        recall = [mean(pictures, f"{kind}_recall") for kind in ("pattern", "depth")]
-        numbers = [mean(pictures, "mae"), float(np.std([picture["mae"] for picture in pictures]))]
-        numbers += [mean(pictures, key) for key in ("relative", "edge_mae", "edge_accuracy")]
+        images = row["images"]
+        recall = [mean(images, f"{kind}_recall") for kind in ("pattern", "depth")]
+        numbers = [mean(images, "mae"), float(np.std([image["mae"] for image in images]))]
+        numbers += [mean(images, key) for key in ("relative", "edge_mae", "edge_accuracy")]
         numbers += [*recall, sum(recall) / 2]
         rows.append([names.get(row["model"], row["model"]), row["variant"], *(f"{number:.3f}" for number in numbers)])
-        rows[-1].append(f"{frame_ms(pictures):.0f}")
+        rows[-1].append(f"{frame_ms(images):.0f}")
     head = ["model", "variant", "raw MAE px", "std", "relative MAE", "at edges px", "bin accuracy"]
     return table([*head, "pattern recall", "depth recall", "balanced", "ms"], rows)
 
 
 def agreement(results: list[dict[str, Any]], names: dict[str, str]) -> str:
     variants = ["as shipped", "the paper's form"]
-    found = {(row["model"], row["variant"]): f"{mean(row['pictures'], 'mae'):.3f}" for row in results}
+    found = {(row["model"], row["variant"]): f"{mean(row['images'], 'mae'):.3f}" for row in results}
     models = dict.fromkeys(row["model"] for row in results)
     rows = [[names.get(model, model), *(found[model, variant] for variant in variants)] for model in models]
     return table(["mean difference, px", *variants], rows)
@@ -111,11 +111,11 @@ def agreement(results: list[dict[str, Any]], names: dict[str, str]) -> str:
 def groups(results: list[dict[str, Any]], names: dict[str, str]) -> str:
     kinds = ["layered", "layered_slanted", "slanted"]
 
-    def of(pictures: list[dict[str, Any]], kind: str) -> float:
-        return mean([p for p in pictures if Path(p["name"]).stem.split("_", 1)[1] == kind], "mae")
+    def of(images: list[dict[str, Any]], kind: str) -> float:
+        return mean([p for p in images if Path(p["name"]).stem.split("_", 1)[1] == kind], "mae")
 
     shipped = [row for row in results if row["variant"] == "as shipped"]
-    rows = [[names.get(r["model"], r["model"]), *(f"{of(r['pictures'], kind):.3f}" for kind in kinds)] for r in shipped]
+    rows = [[names.get(r["model"], r["model"]), *(f"{of(r['images'], kind):.3f}" for kind in kinds)] for r in shipped]
     return table(["model", *(kind.replace("_", ", ") for kind in kinds)], rows)
 
 
@@ -124,7 +124,7 @@ def calibration(results: list[dict[str, Any]], names: dict[str, str]) -> str:
     for row in results:
         if row["variant"] == "as shipped" and names.get(row["model"], row["model"]) != "published":
             for key in ("expected_error", "actual_error"):
-                values = np.mean([picture[key] for picture in row["images"]], axis=0)
+                values = np.mean([image[key] for image in row["images"]], axis=0)
                 rows.append([f"{row['model']}, {key.split('_')[0]}", *(f"{value:.2f}" for value in values)])
     return table(["mean error, px", *(f"{10 * i + 10} %" for i in range(10))], rows)
 
@@ -157,17 +157,17 @@ def main() -> None:
     validation = json.loads(args.validation.read_text())
     names = {row["model"]: Path(row["model"]).name for row in results} | {args.published: "published"}
     matplotlib.use("agg")
-    front, maps = PICTURES / "accuracy_front.svg", PICTURES / "accuracy_maps.jpg"
-    (ROOT / PICTURES).mkdir(exist_ok=True)
+    front, maps = PLOTS / "accuracy_front.png", PLOTS / "accuracy_maps.jpg"
+    (ROOT / PLOTS).mkdir(exist_ok=True)
     chosen = draw_scenes(results, names, args.scenes, ROOT / maps)
     draw_front(results, names, ROOT / front)
     edges = sorted(round(found["edges"]) for found in validation.values())
     text = f"""# Accuracy
 
-Written by `bench/accuracy.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, OpenVINO
-{version("openvino")}, bfloat16 where the CPU has it. How to repeat it: [training/README.md](training/README.md).
+Written by `bench/accuracy.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, bfloat16
+where the CPU has it. How to repeat it: [training/README.md](training/README.md).
 
-## On {len(results[0]["pictures"])} synthetic scenes of images never trained on
+## On {len(results[0]["images"])} synthetic scenes of images never trained on
 
 Half of them layered, a quarter layered over a slanted background, a quarter slanted; half clean, half with random
 camera effects. "published" are the authors' weights, run by this library in the same run. "as shipped" spreads

@@ -19,7 +19,7 @@ import onnx
 import defocus_fast
 from defocus_fast import _core
 
-STAGES = ["detect_edges", "extract_features", "classify", "estimate", "propagate"]
+STAGES = ["detect_edges", "extract_features", "classify_edges", "estimate_radii", "propagate"]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def frame(model: str, height: int, width: int, element: int, edges: int) -> Iter
     yield from detect_edges(pixels, edges, capacity)
     yield Work("extract_features", (3 + 3 * element) * image_height * image_width, launches=tiles)  # copy_tile
     yield from trunk.work("extract_features", element, tiles)
-    for stage, name in (("classify", "edge_head"), ("estimate", "blur_head")):
+    for stage, name in (("classify_edges", "edge_head"), ("estimate_radii", "blur_head")):
         head = Network(folder / f"{name}.onnx", [batch, channels, *([1, 1] if cells else [5, 5])])
         inputs, outputs = math.prod(head.shapes["features"][1:]), head.outputs[0][1]
         of_edges = edges / batches  # per batch; those beyond the last edge are evaluated but neither made nor read
