@@ -32,7 +32,8 @@ PLOTS = Path("docs")
 
 
 def mean(images: list[dict[str, Any]], key: str) -> float:
-    return float(np.nanmean([image[key] for image in images]))
+    """Of the images that have it."""
+    return float(np.nanmean(np.array([image[key] for image in images], float)))  # null becomes NaN
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -14,7 +14,9 @@ import defocus_fast
 from defocus_fast import _core
 
 
-def device_options(model: str, height: int, width: int, max_edges: int = 0, evaluation: str = "auto") -> dict[str, Any]:
+def device_options(
+    model: str, height: int, width: int, max_edges: int = 0, evaluation: str = "shared"
+) -> dict[str, Any]:
     """Options of an estimator on the emulated device, its networks evaluated from the ONNX files by ONNX Runtime."""
     if "emulated" not in defocus_fast.build_config()["cuda"]:
         pytest.skip("the CUDA part is not built with DEFOCUS_FAST_CUDA_EMULATION")
