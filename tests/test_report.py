@@ -123,11 +123,3 @@ def test_what_the_benchmarks_write_is_what_the_report_reads(tmp_path: Path) -> N
     text = report.benchmark_md(results, {})
     assert re.findall(r"^\| (photograph|calm) \|.*\| 1 \| [\d.]+ \|$", text, re.MULTILINE) == ["photograph", "calm"]
     assert "| edges of 1920x1080, 1 channel | detect_edges, uint8 | OpenCV GaussianBlur, Canny, uint8 | 1 |" in text
-
-
-def test_accuracy_is_the_mean_of_the_images_that_have_a_measure() -> None:
-    """`defocus-fast evaluate` writes null where there is none, as the depth recall of a scene without depth edges."""
-    pytest.importorskip("matplotlib")
-    import accuracy
-
-    assert accuracy.mean([{"depth_recall": 0.5}, {"depth_recall": None}], "depth_recall") == 0.5
