@@ -21,6 +21,7 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import plots
 
 import defocus_fast
 from defocus_fast import _images
@@ -44,7 +45,7 @@ def draw_front(results: list[dict[str, Any]], names: dict[str, str], file: Path)
     axes.set(xscale="log", xlabel="ms an image of 360x360", ylabel="raw MAE, px")
     axes.grid(alpha=0.3, which="both")
     axes.legend(title="each in all its variants")
-    figure.savefig(file)
+    plots.save(figure, file)
 
 
 def draw_scenes(results: list[dict[str, Any]], names: dict[str, str], scenes: Path, file: Path) -> list[str]:
@@ -140,7 +141,7 @@ def main() -> None:
     validation = json.loads(args.validation.read_text())
     names = {row["model"]: Path(row["model"]).name for row in results} | {args.published: "published"}
     matplotlib.use("agg")
-    front, maps = FIGURES / "accuracy_front.svg", FIGURES / "accuracy_maps.jpg"
+    front, maps = FIGURES / "accuracy_front.png", FIGURES / "accuracy_maps.jpg"
     (ROOT / FIGURES).mkdir(exist_ok=True)
     chosen = draw_scenes(results, names, args.scenes, ROOT / maps)
     draw_front(results, names, ROOT / front)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of every benchmark: the same number of threads for all libraries, and facts for the report."""
+"""Settings of every benchmark: the same number of threads for all libraries, and what the report reads."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import json
 import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,12 +16,14 @@ import pytest
 import defocus_fast
 
 THREADS = len(os.sched_getaffinity(0))
+CASES: list[dict[str, Any]] = []
 SKIPPED: dict[str, str] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "of measuring per case, after its first round; 0 for a single round"
     parser.addoption("--seconds", type=float, default=2, help=text)
+    parser.addoption("--results", type=Path, help="JSON file to write, one case a line")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,26 +41,25 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         SKIPPED[name] = "failed"
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+def machine() -> dict[str, Any]:
     versions = {}
-    packages = ("numpy", "openvino", "onnxruntime", "opencv-contrib-python-headless", "scikit-image", "tensorflow-cpu")
-    for package in (*packages, "torch"):
+    packages = ("numpy", "onnxruntime", "opencv-contrib-python-headless", "scikit-image", "tensorflow-cpu", "torch")
+    for package in packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    facts = {
+    processor = {
         key: next((line.split(": ")[1] for line in lines if line.startswith(key)), "")
         for key in ("model name", "cpu family")
     }
-    machine_info.update(threads=THREADS, versions=versions, processor=facts, build=defocus_fast.build_config())
+    kernels = defocus_fast.available_kernels()[0]
+    return {"threads": THREADS, "processor": processor, "kernels": kernels, "versions": versions}
 
 
-def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:
-    """Keep what the report needs: the summaries, not the samples."""
-    machine = {key: output_json["machine_info"][key] for key in ("threads", "versions", "processor", "build")}
-    cases = [{"name": case["name"], "group": case["group"], **case["extra_info"]} for case in output_json["benchmarks"]]
-    kept = {"machine": machine, "date": output_json["datetime"][:10], "skipped": SKIPPED, "cases": cases}
-    output_json.clear()
-    output_json.update(kept)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if file := session.config.getoption("--results"):
+        facts = {"machine": machine(), "date": str(datetime.date.today()), "skipped": SKIPPED}
+        lines = ",\n".join(json.dumps(case) for case in CASES)
+        file.write_text(f'{json.dumps(facts)[:-1]}, "cases": [\n{lines}\n]}}\n')

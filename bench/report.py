@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import plots
 import roofline
 
 ROOT = Path(__file__).parents[1]
@@ -25,8 +26,8 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def percentile(ms: dict[str, float], name: str) -> str:
-    return number(ms[name]) if ms["n"] >= CALLS_FOR[name] else "-"
+def percentile(ms: dict[str, float], name: str, calls: float) -> str:
+    return number(ms[name]) if calls >= CALLS_FOR[name] else "-"
 
 
 def table(head: list[str], rows: list[list[str]], left: int = 1) -> str:
@@ -43,21 +44,21 @@ def frame_facts(case: Case) -> list[str]:
 
 
 def frame_times(case: Case) -> list[str]:
-    ms = case["ms"]["frame"]
-    return [number(ms["median"]), percentile(ms, "p99"), number(1e3 / ms["median"])]
+    median = case["ms"]["frame"]
+    return [number(median), percentile(case, "p99", case["rounds"]), number(1e3 / median)]
 
 
 def frames(results: Results) -> str:
     rows = []
     for case in cases(results, "frames", "other frames"):
-        ms = case["ms"]["frame"]
         stages = [number(value) for value in case["stages"].values()]
         median, p99, per_second = frame_times(case)
-        times = [median, percentile(ms, "p90"), p99, number(ms["max"]), number(case["first_ms"]), f"{ms['n']}"]
-        rows.append([case["image"], case["kernels"], *frame_facts(case), *stages, *times, per_second])
+        times = [median, percentile(case, "p90", case["rounds"]), p99, number(case["max"]), number(case["first_ms"])]
+        rows.append([case["image"], case["kernels"], *frame_facts(case), *stages, *times, f"{case['rounds']}"])
+        rows[-1].append(per_second)
     head = ["image", "kernels", "size", "model", "precision", "edges", "detect_edges", "extract_features"]
-    head += ["classify", "estimate", "propagate", "frame: median", "p90", "p99", "max", "first call", "calls"]
-    return table([*head, "frames/s"], rows, left=5)
+    head += ["classify_edges", "estimate_radii", "propagate", "frame: median", "p90", "p99", "max", "first call"]
+    return table([*head, "calls", "frames/s"], rows, left=5)
 
 
 def readme_frames(results: Results) -> str:
@@ -83,13 +84,13 @@ def peers(results: Results) -> str:
         head = [case["task"], ours]
         for name, theirs in others:
             label = ", ".join(filter(None, [name, case.get("notes", {}).get(name)]))
-            medians = [number(ms["median"]) for ms in (mine, theirs)]
+            medians = [number(ms) for ms in (mine, theirs)]
             ratio = times_and_quartiles(case["ratio"][name])
             goal = goals.get(name, "")
             if goal and case["ratio"][name]["median"] < float(goal.removesuffix("x")):
                 goal += ", missed"
-            rows.append([*head, label, f"{mine['n']}", *medians, *ratio, goal])
-        rows += [[*head, name, "0", "-", "not run", "-", "-", goals.get(name, "")] for name in case["missing"]]
+            rows.append([*head, label, f"{case['rounds']}", *medians, *ratio, goal])
+        rows += [[*head, name, "0", "-", "not run", "-", "-", goals.get(name, "")] for name in case.get("missing", {})]
     head = ["task", "ours", "against", "rounds", "ours, ms", "theirs, ms", "ratio", "its quartiles", "asked for"]
     return table(head, rows, left=3)
 
@@ -99,7 +100,7 @@ def ceilings(results: Results) -> str:
     rows = []
     for case in cases(results, "ceiling"):
         work = case["work"]
-        rates = {name: 1e3 * work[name] / ms["median"] for name, ms in case["ms"].items()}
+        rates = {name: 1e3 * work[name] / ms for name, ms in case["ms"].items()}
         (ours, rate), *others = rates.items()
         if not others:
             rows.append([ours, f"{rate:,.0f} {case['unit']}/s", "not run", "-", "-", "-"])
@@ -116,9 +117,9 @@ def overhead(results: Results) -> str:
     """What a call from Python costs beside one from C++; every round times 100 calls."""
     lines = []
     for case in cases(results, "overhead"):
-        us = {name: 10 * ms["median"] for name, ms in case["ms"].items()}
+        us = {name: 10 * ms for name, ms in case["ms"].items()}
         lines.append(
-            f"`estimate_into` on 32x32 pixels without edges, {case['ms']['C++']['n']} rounds of 100 calls: "
+            f"`estimate_into` on 32x32 pixels without edges, {case['rounds']} rounds of 100 calls: "
             f"{us['C++']:.1f} us from C++, {us['Python']:.1f} us from Python, {us['Python'] - us['C++']:.1f} us more "
             "(asked for: at most 20).\n"
         )
@@ -133,7 +134,7 @@ def gpu(measured: Results) -> str:
         device, host, cpu = case["device_to_device"], case["host_to_host"], case["cpu"]
         rows.append([f"{case['width']}x{case['height']}", case["model"], case["precision"], f"{case['edges']:,}"])
         rows[-1] += [number(ms) for ms in case["stages"].values()]
-        rows[-1] += [text for ms in (device, host) for text in (number(ms["median"]), percentile(ms, "p99"))]
+        rows[-1] += [text for ms in (device, host) for text in (number(ms["median"]), percentile(ms, "p99", ms["n"]))]
         rows[-1] += [number(cpu["median"]), f"{number(cpu['median'] / host['median'])}x"]
     head = ["size", "model", "precision", "edges", *measured["cases"][0]["stages"], "device to device: median", "p99"]
     head += ["host to host: median", "p99", "CPU: median", "CPU / host to host"]
@@ -155,7 +156,7 @@ def not_run(results: Results) -> str:
     for name, reason in results["skipped"].items():
         names.setdefault(reason, []).append(name)
     for case in results["cases"]:
-        for name, reason in case["missing"].items():
+        for name, reason in case.get("missing", {}).items():
             names.setdefault(reason, []).append(f"{name} in {case['name']}")
     return "".join(f"- {reason}: {'; '.join(which)}\n" for reason, which in names.items()) or "Everything was run.\n"
 
@@ -179,8 +180,8 @@ def draw(results: Results, into: Path) -> dict[str, Path]:
         axes.grid(alpha=0.3, which="both")
         if len(lines) > 1:
             figure.legend(loc="outside upper center", ncols=2, fontsize="small")
-        files[title] = PLOTS / f"bench_{name}.svg"
-        figure.savefig(into / files[title], metadata={"Date": None})
+        files[title] = PLOTS / f"bench_{name}.png"
+        plots.save(figure, into / files[title])
         plt.close(figure)
 
     sizes = cases(results, "size")
@@ -188,7 +189,7 @@ def draw(results: Results, into: Path) -> dict[str, Path]:
     per_pixel = {
         stage: [case["stages"][stage] for case in sizes] for stage in ("detect_edges", "extract_features", "propagate")
     }
-    per_pixel["frame"] = [case["ms"]["frame"]["median"] for case in sizes]
+    per_pixel["frame"] = [case["ms"]["frame"] for case in sizes]
     lines = {
         label: (megapixels, [value / size for value, size in zip(ms, megapixels, strict=True)])
         for label, ms in per_pixel.items()
@@ -206,7 +207,7 @@ def draw(results: Results, into: Path) -> dict[str, Path]:
     lines = {}
     for case in cases(results, "threads"):
         counts = [int(name) for name in case["ms"]]
-        lines["fast"] = counts, [ms["median"] for ms in case["ms"].values()]
+        lines["fast"] = counts, list(case["ms"].values())
         settings = {"xlabel": "threads", "ylabel": "ms, 1920x1080, fast", "ylim": (0, None), "xticks": counts}
         save("threads", "Time against threads", lines, **settings)
 
@@ -214,7 +215,7 @@ def draw(results: Results, into: Path) -> dict[str, Path]:
     for case in cases(results, "edge count"):
         x, y = lines.setdefault(case["model"], ([], []))
         x.append(case["edges"])
-        y.append(case["ms"]["frame"]["median"])
+        y.append(case["ms"]["frame"])
     settings = {"xscale": "log", "yscale": "log", "xlabel": "edges at random places of 640x480", "ylabel": "ms a frame"}
     save("edges", "Time against the number of edges", lines, **settings)
     return files
@@ -226,12 +227,12 @@ def machine(results: Results) -> str:
     processor = facts["processor"]
     return (
         f"{facts['threads']} threads on {processor['model name']} (family {processor['cpu family']}), "
-        f"kernels {facts['build']['kernels'].split(',')[0]}; {results['date']}; {versions}."
+        f"kernels {facts['kernels']}; {results['date']}; {versions}."
     )
 
 
 def benchmark_md(results: Results, files: dict[str, Path]) -> str:
-    plots = "\n".join(f"{title}:\n\n![{title}]({file})\n" for title, file in files.items())
+    drawn = "\n".join(f"{title}:\n\n![{title}]({file})\n" for title, file in files.items())
     return f"""# Benchmarks
 
 Written by `bench/report.py` from `bench/results.json`, the results of one `bench/run`: {machine(results)}
@@ -265,8 +266,8 @@ Multiply-adds are those of the convolutions as they are defined, when every pixe
 skipped, two operations each. Ours execute fewer, in most layers a quarter of them, by Winograd's filtering: their
 shares may exceed 100 %. Bytes are those of the passes alone, each reading and writing its signals and coefficients
 once; what caches keep from pass to pass may bring this share above 100 %, too. The others, taking turns with ours, are
-convolutions by OpenVINO and by PyTorch (whose convolutions are oneDNN's) with 64, 128, 256 and 512 channels, and a copy
-by PyTorch. Rates are of the median times, shares the medians of the rounds' shares.
+convolutions by PyTorch (which are oneDNN's) with 64, 128, 256 and 512 channels, and a copy by PyTorch. Rates are of the
+median times, shares the medians of the rounds' shares.
 
 {ceilings(results)}
 {overhead(results)}
@@ -277,7 +278,7 @@ by PyTorch. Rates are of the median times, shares the medians of the rounds' sha
 {frames(results)}
 ## Scaling
 
-{plots}
+{drawn}
 {gpu(json.loads((ROOT / "bench" / "gpu.json").read_text()))}
 {roofline.markdown()}
 ## Not run

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import THREADS
+from conftest import CASES, THREADS
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -55,17 +55,16 @@ PRECISIONS = [
 PAUSE = 0.02  # s; for so long the threads of the library that was called last may spin and take the next one's cores
 
 
-def summary(values: NDArray[np.float64]) -> dict[str, float]:
-    shares = {"q1": 25, "median": 50, "q3": 75, "p90": 90, "p99": 99, "max": 100}
-    return {"n": len(values), **{name: float(f"{np.percentile(values, p):.5g}") for name, p in shares.items()}}
+def digits(value: float) -> float:
+    return float(f"{value:.5g}")
 
 
 class Run:
-    """Times the calls of one case; the summaries of its rounds, in ms, go into the report with all other facts."""
+    """Times the calls of one case; what the report reads of them, in ms, goes into its results with all other facts."""
 
-    def __init__(self, benchmark: Any, seconds: float) -> None:
-        self._benchmark, self._seconds = benchmark, seconds
-        self.facts: dict[str, Any] = benchmark.extra_info
+    def __init__(self, name: str, seconds: float) -> None:
+        self._seconds = seconds
+        self.facts: dict[str, Any] = {"name": name}
 
     def __call__(
         self,
@@ -117,28 +116,34 @@ class Run:
             trial = time.perf_counter() - begin - trial
         # A 99th percentile takes 30 rounds, a 90th 10 (bench/report.py).
         least = next((n for n in (30, 10) if n * trial < 5 * self._seconds), 3) if self._seconds else 1
-        self._benchmark.group = group
-        self._benchmark.pedantic(play, rounds=max(least, min(300, int(self._seconds / trial))))
+        rounds = max(least, min(300, int(self._seconds / trial)))
+        for _ in range(rounds):
+            play()
 
         cold = 1 + short
-        first_ms = times[first][0]
+        self.first_ms = digits(times[first][0])
         if stage:
             times[first] = stages[stage]
-        warm = {name: np.array(ms[cold:]) for name, ms in times.items()}
-        self.facts.update(
-            facts,
-            first_ms=first_ms,
-            ms={name: summary(ms) for name, ms in warm.items()},
-            stages={name: float(np.median(ms[cold:])) for name, ms in stages.items()},
-            ratio={name: summary(ms / warm[first]) for name, ms in warm.items() if name != first},
-            missing=missing,
-        )
+        self.warm = {name: np.array(ms[cold:]) for name, ms in times.items()}
+        self.stages = {name: digits(float(np.median(ms[cold:]))) for name, ms in stages.items()}
+        medians = {name: digits(float(np.median(ms))) for name, ms in self.warm.items()}
+        self.facts |= {"group": group, **facts, "rounds": rounds, "ms": medians}
+        ratios = {name: ms / self.warm[first] for name, ms in self.warm.items() if name != first}
+        if ratios:
+            self.facts["ratio"] = {name: percentiles(ratio, q1=25, median=50, q3=75) for name, ratio in ratios.items()}
+        if missing:
+            self.facts["missing"] = missing
+        CASES.append(self.facts)
         return answers
 
 
+def percentiles(values: NDArray[np.float64], **shares: float) -> dict[str, float]:
+    return {name: digits(float(np.percentile(values, share))) for name, share in shares.items()}
+
+
 @pytest.fixture
-def run(benchmark: Any, request: pytest.FixtureRequest) -> Run:
-    return Run(benchmark, request.config.getoption("--seconds"))
+def run(request: pytest.FixtureRequest) -> Run:
+    return Run(request.node.name, request.config.getoption("--seconds"))
 
 
 @pytest.fixture
@@ -169,18 +174,26 @@ def estimate(frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> Cal
 # ---- frames
 
 
-def time_frame(run: Run, group: str, image: str, frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> None:
+def time_frame(run: Run, group: str, frame: NDArray[np.uint8], edges: Any = None, **options: Any) -> Estimator:
     estimator = Estimator(*frame.shape[:2], num_threads=THREADS, **options)
-    settings = {name: getattr(estimator, name) for name in ("height", "width", "model", "precision", "kernels")}
     call = functools.partial(estimator.estimate, frame, edges=edges)
-    answer = run(group, {"frame": call}, image=image, **settings)["frame"]
+    answer = run(group, {"frame": call}, model=estimator.model)["frame"]
     run.facts["edges"] = len(answer.edges)
+    return estimator
+
+
+def time_frame_of_record(run: Run, group: str, image: str, frame: NDArray[np.uint8], **options: Any) -> None:
+    """With all that the table of frames has."""
+    estimator = time_frame(run, group, frame, **options)
+    run.facts |= {name: getattr(estimator, name) for name in ("height", "width", "precision", "kernels")}
+    run.facts |= {"image": image, "stages": run.stages, "first_ms": run.first_ms}
+    run.facts |= percentiles(run.warm["frame"], p90=90, p99=99, max=100)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("model", defocus_fast.shipped_models())
 def test_frame(run: Run, model: str, size: tuple[int, int]) -> None:
-    time_frame(run, "frames", "photograph", photo(size), model=model)
+    time_frame_of_record(run, "frames", "photograph", photo(size), model=model)
 
 
 @pytest.mark.skipif(not has_int8(), reason="this CPU has no AVX512-VNNI")
@@ -195,13 +208,13 @@ def test_frame(run: Run, model: str, size: tuple[int, int]) -> None:
     ids=str,
 )
 def test_int8(run: Run, model: str, size: tuple[int, int]) -> None:
-    time_frame(run, "frames", "photograph", photo(size), model=model, precision="int8")
+    time_frame_of_record(run, "frames", "photograph", photo(size), model=model, precision="int8")
 
 
 @pytest.mark.parametrize("image", [calm, hostile])
 @pytest.mark.parametrize("model", defocus_fast.shipped_models())
-def test_other_pictures(run: Run, model: str, picture: Callable[..., Any]) -> None:
-    time_frame(run, "other frames", picture.__name__, picture((720, 1280)), model=model)
+def test_other_images(run: Run, model: str, image: Callable[..., Any]) -> None:
+    time_frame_of_record(run, "other frames", image.__name__, image((720, 1280)), model=model)
 
 
 @pytest.mark.parametrize("kernels", ["avx512", "avx2"])
@@ -213,7 +226,9 @@ def test_other_pictures(run: Run, model: str, picture: Callable[..., Any]) -> No
 def test_float32(run: Run, model: str, size: tuple[int, int], kernels: str) -> None:
     if kernels not in defocus_fast.available_kernels():
         pytest.skip(f"this CPU does not run {kernels}")
-    time_frame(run, "other frames", "photograph", photo(size), model=model, precision="float32", kernels=kernels)
+    time_frame_of_record(
+        run, "other frames", "photograph", photo(size), model=model, precision="float32", kernels=kernels
+    )
 
 
 def test_threads(run: Run) -> None:
@@ -229,7 +244,7 @@ def test_threads(run: Run) -> None:
 def test_edge_count(run: Run, model: str, share: float) -> None:
     size = (480, 640)
     edges = np.random.default_rng(0).random(size) < share
-    time_frame(run, "edge count", "photograph", photo(size), edges, model=model)
+    time_frame(run, "edge count", photo(size), edges, model=model)
 
 
 PEAK = """
@@ -252,7 +267,8 @@ def test_size(run: Run, megapixels: float, tmp_path: Path) -> None:
     """Time, and the memory of a process of its own that makes one frame."""
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     frame = photo((height, round(megapixels * 1e6 / height)))
-    time_frame(run, "size", "photograph", frame, model="fast")
+    time_frame(run, "size", frame, model="fast")
+    run.facts |= {"height": frame.shape[0], "width": frame.shape[1], "stages": run.stages}
     np.save(tmp_path / "frame.npy", frame)
     command = [sys.executable, "-c", PEAK, str(tmp_path / "frame.npy"), str(THREADS)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -325,29 +341,11 @@ def in_batches(infers: list[Callable[..., Any]], crops: list[NDArray[np.float32]
     return call
 
 
-def openvino_request(model: Any, precision: str) -> Any:
-    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY"}
-    openvino = pytest.importorskip("openvino")
-    return openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-
-
-def openvino_patches(precision: str, crops: list[NDArray[np.float32]], batch: int) -> Call:
-    openvino = pytest.importorskip("openvino")
-    infers = []
-    for head in HEADS:
-        model = openvino.Core().read_model(MODELS / "tip22" / f"{head}_patch.onnx")
-        model.reshape({f"crop{side}": [batch, 3, side, side] for side in (41, 27, 15)})
-        request = openvino_request(model, precision)
-        infers.append(lambda inputs, request=request: request.infer(inputs, share_inputs=True, share_outputs=True)[0])
-    return in_batches(infers, crops, batch)
-
-
 def onnxruntime_session(graph: str) -> Any:
     onnxruntime = pytest.importorskip("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    return onnxruntime.InferenceSession(str(MODELS / "tip22" / f"{graph}.onnx"), options)
+    return onnxruntime.InferenceSession(MODELS / "tip22" / f"{graph}.onnx", options, providers=["CPUExecutionProvider"])
 
 
 def onnxruntime_patches(crops: list[NDArray[np.float32]], batch: int) -> Call:
@@ -373,37 +371,28 @@ def fastest(make: Callable[[int], Call]) -> int:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_given_edges(run: Run, quick: bool, precision: str) -> None:
-    """Whole frames of ours against the networks alone, of crops that lie ready, in the best of four batch sizes."""
+    """Whole frames of ours against the networks alone, of crops that lie ready, in the best of four batch sizes. ONNX
+    Runtime computes in float32 on CPUs.
+    """
     frame, edges = given(quick)
     crops = crops_of(frame, edges)
     some = [crop[: 256 if quick else 512] for crop in crops]
-    ours, openvino, onnxruntime = (f"{name}, {precision}" for name in ("tip22", "OpenVINO", "ONNX Runtime"))
+    ours, theirs = f"tip22, {precision}", "ONNX Runtime, float32"
     notes = {}
-
-    def openvino_call() -> Call:
-        batch = fastest(functools.partial(openvino_patches, precision, some))
-        notes[openvino] = f"patches in batches of {batch}"
-        return openvino_patches(precision, crops, batch)
 
     def onnxruntime_call() -> Call:
         batch = fastest(functools.partial(onnxruntime_patches, some))
-        notes[onnxruntime] = (
-            f"patches in batches of {batch}; extrapolated from {len(some[0])} of {len(crops[0]):,} edges"
-        )
+        notes[theirs] = f"patches in batches of {batch}; extrapolated from {len(some[0])} of {len(crops[0]):,} edges"
         return onnxruntime_patches(some, batch)
 
-    peers = {openvino: openvino_call}
-    if precision == "float32":  # ONNX Runtime computes in no other on CPUs
-        peers[onnxruntime] = onnxruntime_call
     options: dict[str, Any] = {"model": "tip22", "precision": precision, "evaluation": "shared"}
     answers = run(
         "peers",
         {ours: estimate(frame, edges, **options)},
-        peers,
-        scale={onnxruntime: len(crops[0]) / len(some[0])},
+        {theirs: onnxruntime_call},
+        scale={theirs: len(crops[0]) / len(some[0])},
         task=f"360x360, {edges.sum():,} given edges",
         notes=notes,
-        goals={openvino: "18x"} if precision == "bfloat16" else {},
     )
     del answers[ours]
     expected = Estimator(360, 360, **options).estimate(frame, edges=edges, bin_probabilities=True)
@@ -419,16 +408,16 @@ def import_tensorflow() -> None:
     tensorflow.config.threading.set_intra_op_parallelism_threads(THREADS)
 
 
-def run_program(checkout: str, picture: Path, mask: Path) -> NDArray[np.int64]:
+def run_program(checkout: str, image: Path, mask: Path) -> NDArray[np.int64]:
     """Classes (n, 2) of E-NET and of B-NET at the edges of the mask. The program writes its map beside the image."""
     os.chdir(checkout)
     sys.path.insert(0, checkout)
-    sys.argv = ["BENet.py", "-i", str(picture), "-e", str(mask)]
+    sys.argv = ["BENet.py", "-i", str(image), "-e", str(mask)]
     names = runpy.run_path("BENet.py", run_name="__main__")
     return np.stack([names["pe"], names["pb"]], axis=1)
 
 
-def published_program(picture: Path, masks: list[Path], request: pytest.FixtureRequest) -> Call:
+def published_program(image: Path, masks: list[Path], request: pytest.FixtureRequest) -> Call:
     """All that the authors' program does but its imports, once for each mask of edges, in a process of its own: should
     the machine's memory not do, that one ends, and not the whole run.
     """
@@ -438,15 +427,15 @@ def published_program(picture: Path, masks: list[Path], request: pytest.FixtureR
     process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), import_tensorflow)
     request.addfinalizer(process.shutdown)
     process.submit(os.getpid).result()
-    return lambda: np.concatenate([process.submit(run_program, checkout, picture, mask).result() for mask in masks])
+    return lambda: np.concatenate([process.submit(run_program, checkout, image, mask).result() for mask in masks])
 
 
 @pytest.mark.parametrize("model", ["published weights", "fast"])
 def test_published_program(run: Run, quick: bool, model: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The program gets a third of the edges at a time: of all 21,406, or half of them, it takes more than 24 GB."""
     frame, edges = given(quick)
-    picture = tmp_path / "picture.png"
-    Image.fromarray(frame).save(picture)
+    image = tmp_path / "image.png"
+    Image.fromarray(frame).save(image)
     masks = []
     for part in np.array_split(np.flatnonzero(edges), 3):
         mask = np.zeros(edges.shape, np.uint8)
@@ -464,7 +453,7 @@ def test_published_program(run: Run, quick: bool, model: str, tmp_path: Path, re
     answers = run(
         "peers",
         {ours: estimate(frame, edges, **options)},
-        {theirs: lambda: published_program(picture, masks, request)},
+        {theirs: lambda: published_program(image, masks, request)},
         task=f"360x360, {edges.sum():,} given edges",
         notes={theirs: "in three runs of a third of the edges"},
         goals={theirs: "100x" if same else "700x"},
@@ -537,7 +526,7 @@ def test_domain_transform_filter(run: Run) -> None:
     ours, opencv = "domain_transform_filter, float32", "OpenCV dtFilter, float32"
     answers = run(
         "peers",
-        {ours: functools.partial(defocus_fast.domain_transform_filter, guide, guide, num_threads=THREADS)},
+        {ours: functools.partial(defocus_fast.domain_transform_filter, guide, guide, 7.0, 0.5, num_threads=THREADS)},
         {opencv: lambda: functools.partial(dt_filter(), guide, guide, 7.0, 0.5)},
         task="filter of 1920x1080, 3 channels",
     )
@@ -658,25 +647,21 @@ def torch_trunk(precision: str, tile: NDArray[np.float32]) -> Call:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_trunk(run: Run, precision: str) -> None:
-    """The same features of the same tile; those of ours are not given out, but the others' must agree."""
+    """The same features of the same tile; those of ours are not given out, but the others' must agree. ONNX Runtime
+    computes in float32 on CPUs.
+    """
     side, margin = 192, 20
     padding = [(margin, margin), (margin, margin), (0, 0)]
     tile = np.pad(photo((side, side)).astype(np.float32) / 255, padding, mode="symmetric").transpose(2, 0, 1)[None]
     tile = np.ascontiguousarray(tile)
 
-    def openvino_call() -> Call:
-        openvino = pytest.importorskip("openvino")
-        model = openvino.Core().read_model(MODELS / "tip22" / "trunk.onnx")
-        model.reshape(tile.shape)
-        request = openvino_request(model, precision)
-        return lambda: list(request.infer([tile], share_inputs=True, share_outputs=True).values())
-
     def onnxruntime_call() -> Call:
         return functools.partial(onnxruntime_session("trunk").run, None, {"image": tile})
 
-    peers = {f"OpenVINO, {precision}": openvino_call, f"PyTorch, {precision}": lambda: torch_trunk(precision, tile)}
-    if precision == "float32":
-        peers[f"ONNX Runtime, {precision}"] = onnxruntime_call
+    peers = {
+        "ONNX Runtime, float32": onnxruntime_call,
+        f"PyTorch, {precision}": lambda: torch_trunk(precision, tile),
+    }
     ours = f"tip22, {precision}"
     task = f"features at every pixel of {side}x{side}"
     answers = run("peers", {ours: dense("tip22", side, precision)}, peers, stage="extract_features", task=task)
@@ -685,43 +670,31 @@ def test_trunk(run: Run, precision: str) -> None:
     first, *others = answers.values()
     for other in others:
         for mine, theirs in zip(first, other, strict=True):
-            theirs = theirs.float().numpy() if precision == "bfloat16" else np.asarray(theirs)
+            theirs = theirs.float().numpy()
             np.testing.assert_allclose(theirs, mine, rtol=0, atol=tolerance * np.abs(mine).max())
-
-
-def openvino_convolution(precision: str, channels: int, side: int) -> Call:
-    openvino = pytest.importorskip("openvino")
-    ops = pytest.importorskip("openvino.opset13")
-    image = ops.parameter([1, channels, side, side], np.float32)
-    weights = np.random.default_rng(0).standard_normal((channels, channels, 3, 3), np.float32)
-    model = openvino.Model([ops.convolution(image, weights, [1, 1], [1, 1], [1, 1], [1, 1])], [image])
-    request = openvino_request(model, precision)
-    picture = np.random.default_rng(0).random((1, channels, side, side), np.float32)
-    return lambda: request.infer([picture], share_inputs=True, share_outputs=True)
 
 
 def torch_convolution(precision: str, channels: int, side: int) -> Call:
     torch = pytest.importorskip("torch")
     settings = {"dtype": getattr(torch, precision)}
-    picture = torch.rand(1, channels, side, side, **settings).to(memory_format=torch.channels_last)
+    image = torch.rand(1, channels, side, side, **settings).to(memory_format=torch.channels_last)
     layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False, **settings)
-    call: Call = torch.inference_mode()(functools.partial(layer.to(memory_format=torch.channels_last), picture))
+    call: Call = torch.inference_mode()(functools.partial(layer.to(memory_format=torch.channels_last), image))
     return call
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("model", "side"), [("tip22", 192), ("fast", 384)])
 def test_convolution_ceiling(run: Run, model: str, side: int, precision: str) -> None:
-    """Two libraries' convolutions of equal work. PyTorch's own, without oneDNN, are ten times slower: left out."""
+    """Convolutions of equal work. PyTorch's own, without oneDNN, are ten times slower: left out."""
     ours = f"{model}, {precision}, features at every pixel of {side}x{side}"
     work = {ours: 2e-9 * trunk_multiply_adds(model, side)}
     peers = {}
     for channels in (64, 128, 256, 512):
         width = 96 * 256 // channels
-        for library, make in (("OpenVINO", openvino_convolution), ("PyTorch (oneDNN)", torch_convolution)):
-            name = f"{library}, {precision}, convolution {channels} -> {channels}, 3x3"
-            work[name] = 2e-9 * 9 * (channels * width) ** 2
-            peers[name] = functools.partial(make, precision, channels, width)
+        name = f"PyTorch (oneDNN), {precision}, convolution {channels} -> {channels}, 3x3"
+        work[name] = 2e-9 * 9 * (channels * width) ** 2
+        peers[name] = functools.partial(torch_convolution, precision, channels, width)
     call = dense(model, side, precision)
     run("ceiling", {ours: call}, peers, stage="extract_features", work=work, unit="GFLOP")
 

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,24 +17,23 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import report
 
 
-def times(median: float, n: int, **others: float) -> dict[str, float]:
-    return {"n": n, "q1": median, "median": median, "q3": median, "p90": median, "p99": median, "max": median, **others}
+def spread(q1: float, median: float, q3: float) -> dict[str, float]:
+    return {"q1": q1, "median": median, "q3": q3}
 
 
-def frame(group: str, n: int, **facts: Any) -> dict[str, Any]:
-    ms = {"frame": times(8.0, n, p90=8.5, p99=9.25, max=10.0)}
-    stages = {"detect_edges": 1.0, "extract_features": 2.0, "classify": 0.5, "estimate": 1.5, "propagate": 3.0}
+def frame(group: str, rounds: int, **facts: Any) -> dict[str, Any]:
+    times = {"rounds": rounds, "first_ms": 12.0, "ms": {"frame": 8.0}, "p90": 8.5, "p99": 9.25, "max": 10.0}
+    stages = {"detect_edges": 1, "extract_features": 2, "classify_edges": 0.5, "estimate_radii": 1.5, "propagate": 3}
     names = {"image": "photograph", "model": "fast", "precision": "bfloat16", "kernels": "avx512", "edges": 16755}
-    size = {"height": 360, "width": 480}
-    return {"group": group, "first_ms": 12.0, "ms": ms, "stages": stages, "missing": {}, **names, **size, **facts}
+    return {"group": group, "stages": stages, "height": 360, "width": 480, **times, **names, **facts}
 
 
 RESULTS: dict[str, Any] = {
     "machine": {
         "threads": 2,
-        "versions": {"numpy": "2.0"},
         "processor": {"model name": "A CPU", "cpu family": "26"},
-        "build": {"kernels": "avx512, avx2, portable"},
+        "kernels": "avx512",
+        "versions": {"numpy": "2.0"},
     },
     "date": "2026-01-02",
     "skipped": dict.fromkeys(["test_float32[avx512]", "test_frame[avx512]"], "this CPU does not run avx512"),
@@ -43,10 +45,11 @@ RESULTS: dict[str, Any] = {
             "name": "test_given_edges",
             "group": "peers",
             "task": "given edges",
-            "ms": {"tip22, bfloat16": times(250.0, 3), "OpenVINO, bfloat16": times(5000.0, 3)},
-            "ratio": {"OpenVINO, bfloat16": times(20.5, 3, q1=19.0, q3=21.0)},
-            "notes": {"OpenVINO, bfloat16": "patches in batches of 64"},
-            "goals": {"OpenVINO, bfloat16": "18x"},
+            "rounds": 3,
+            "ms": {"tip22, bfloat16": 250.0, "ONNX Runtime, float32": 5000.0},
+            "ratio": {"ONNX Runtime, float32": spread(19.0, 20.5, 21.0)},
+            "notes": {"ONNX Runtime, float32": "patches in batches of 64"},
+            "goals": {"ONNX Runtime, float32": "18x"},
             "missing": {"PyTorch, bfloat16": "could not import 'torch'"},
         },
         {
@@ -54,16 +57,11 @@ RESULTS: dict[str, Any] = {
             "group": "ceiling",
             "unit": "GFLOP",
             "work": {"ours": 40.0, "slow": 10.0, "fast": 20.0},
-            "ms": {"ours": times(50.0, 5), "slow": times(20.0, 5), "fast": times(20.0, 5)},
-            "ratio": {"slow": times(0.4, 5), "fast": times(0.4, 5, q1=0.38, q3=0.45)},
-            "missing": {},
+            "rounds": 5,
+            "ms": {"ours": 50.0, "slow": 20.0, "fast": 20.0},
+            "ratio": {"slow": spread(0.4, 0.4, 0.4), "fast": spread(0.38, 0.4, 0.45)},
         },
-        {
-            "name": "test_call_overhead",
-            "group": "overhead",
-            "ms": {"C++": times(2.5, 300), "Python": times(2.75, 300)},
-            "missing": {},
-        },
+        {"name": "test_call_overhead", "group": "overhead", "rounds": 300, "ms": {"C++": 2.5, "Python": 2.75}},
     ],
 }
 
@@ -85,7 +83,7 @@ def test_frames_have_percentiles_of_enough_calls_only(lines: list[str]) -> None:
 
 def test_peers_are_named_with_their_rounds_and_the_spread_of_the_ratio(lines: list[str]) -> None:
     ours = "| given edges | tip22, bfloat16 |"
-    name = "OpenVINO, bfloat16, patches in batches of 64"
+    name = "ONNX Runtime, float32, patches in batches of 64"
     assert f"{ours} {name} | 3 | 250 | 5,000 | 20.5x | 19 to 21 | 18x |" in lines
     assert f"{ours} PyTorch, bfloat16 | 0 | - | not run | - | - |  |" in lines
 
@@ -112,3 +110,16 @@ def test_the_readme_has_frames_of_record_only() -> None:
         "| 480x360 | fast | bfloat16 | 16,755 | 8 | 9.25 | 125 |",
         "| 1920x1080 | fast | bfloat16 | 16,755 | 8 | - | 125 |",
     ]
+
+
+def test_what_the_benchmarks_write_is_what_the_report_reads(tmp_path: Path) -> None:
+    """Of single rounds, in a process of its own: pytest in pytest."""
+    names = ("test_frame[fast-(360, 360)]", "test_other_images[fast-calm]", "test_detect_edges[1]")
+    cases = [f"{Path(report.__file__).with_name('test_speed.py')}::{name}" for name in names]
+    options = ["-q", "-p", "no:cacheprovider", "--seconds", "0", "--results", str(tmp_path / "results.json")]
+    subprocess.run([sys.executable, "-m", "pytest", *options, *cases], check=True, cwd=tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [case["name"] for case in results["cases"]] == [case.partition("::")[2] for case in cases]
+    text = report.benchmark_md(results, {})
+    assert re.findall(r"^\| (photograph|calm) \|.*\| 1 \| [\d.]+ \|$", text, re.MULTILINE) == ["photograph", "calm"]
+    assert "| edges of 1920x1080, 1 channel | detect_edges, uint8 | OpenCV GaussianBlur, Canny, uint8 | 1 |" in text

@@ -4,28 +4,32 @@
 from __future__ import annotations
 
 import re
+import signal
 import struct
+import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from images import texture
+from PIL import Image
 
 from training import fetch, scenes, synthesis
-from training.synthesis import AMBIGUOUS, DEPTH, PATTERN, Camera, Layer, Pictures
+from training.synthesis import AMBIGUOUS, DEPTH, PATTERN, Camera, Images, Layer
 
 MARGIN = synthesis.MARGIN
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Pictures:
+def images() -> Images:
     """Photographs and cut-outs of noise."""
     photos = [texture(300, 420, seed=seed) for seed in range(3)]
     y, x = np.mgrid[:60, :80]
     alpha = np.uint8(255 * ((y - 30) ** 2 / 25**2 + (x - 40) ** 2 / 35**2 < 1))
     cutouts = [np.dstack([texture(60, 80, seed=seed), alpha]) for seed in (7, 8)]
-    return Pictures(photos, cutouts)
+    return Images(photos, cutouts)
 
 
 @pytest.mark.parametrize("radius", [0.3, 0.5, 0.75, 1.0, 2.37, 6.0, 6.5])
@@ -152,11 +156,11 @@ def test_every_camera_effect_changes_the_picture_but_not_the_scene(camera: Camer
     assert np.corrcoef(flat)[0, 1] > 0.8
 
 
-def test_random_scenes(pictures: Pictures) -> None:
+def test_random_scenes(images: Images) -> None:
     """The same from the same seed; labels lie at the detector's edges, radii in their range, all kinds occur."""
     kinds = set()
     for seed in range(6):
-        scene, again = (synthesis.random_scene(pictures, 128, np.random.default_rng(seed)) for _ in range(2))
+        scene, again = (synthesis.random_scene(images, 128, np.random.default_rng(seed)) for _ in range(2))
         np.testing.assert_array_equal(scene.image, again.image)
         np.testing.assert_array_equal(scene.kind, again.kind)
         edges = synthesis.detect_edges(np.float32(scene.image) / 255)
@@ -169,31 +173,51 @@ def test_random_scenes(pictures: Pictures) -> None:
     assert kinds == {0, PATTERN, DEPTH, AMBIGUOUS}
 
 
-def test_shards(pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthesis, "SCENES_PER_SHARD", 2)
-    synthesis._write_shards(range(2), pictures, tmp_path, 96, 1, 0.0)
+    synthesis._write_shards(range(2), images, tmp_path, 96, 1, 0.0)
     shard = np.load(tmp_path / "0001.npy")
     assert shard.dtype == np.uint8
     assert shard.shape == (2, 96, 96, 5)
-    scene = synthesis.random_scene(pictures, 96, np.random.default_rng([1, 1, 1]))
+    scene = synthesis.random_scene(images, 96, np.random.default_rng([1, 1, 1]))
     np.testing.assert_array_equal(shard[1, ..., :3], scene.image)
     np.testing.assert_array_equal(shard[1, ..., 4], scene.kind)
     np.testing.assert_allclose(shard[1, ..., 3] / synthesis.RADIUS_SCALE, scene.edge_radius, rtol=0, atol=1 / 64)
     np.save(tmp_path / "0000.npy", shard)
-    synthesis._write_shards(range(2), pictures, tmp_path, 96, 1, 0.0)
+    synthesis._write_shards(range(2), images, tmp_path, 96, 1, 0.0)
     np.testing.assert_array_equal(np.load(tmp_path / "0000.npy"), shard)  # what is there is kept
 
 
-def test_fixed_scenes(pictures: Pictures) -> None:
+def test_fixed_scenes(images: Images) -> None:
     """Half layered, a quarter slanted, a quarter both; a scene does not depend on how many there are."""
-    found = dict(scenes.fixed_scenes(pictures, 8, 96, seed=1))
+    found = dict(scenes.fixed_scenes(images, 8, 96, seed=1))
     forms = [name.split("_", 1)[1] for name in found]
     assert sorted(forms) == ["layered"] * 4 + ["layered_slanted"] * 2 + ["slanted"] * 2
-    (name, first), *_ = scenes.fixed_scenes(pictures, 1, 96, seed=1)
+    (name, first), *_ = scenes.fixed_scenes(images, 1, 96, seed=1)
     np.testing.assert_array_equal(first.image, found[name].image)
     for name, scene in found.items():
         if name.endswith("_slanted"):  # more radii than layers
             assert len(np.unique(scene.radius)) > 4
+
+
+@pytest.mark.parametrize(("module", "split"), [(scenes, "test"), (synthesis, "validation")])
+def test_commands(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, split: str) -> None:
+    """From a folder as ``training.fetch`` leaves it to files with the split's scenes."""
+    name = next(f"{number}.png" for number in range(1000) if synthesis.split_of(f"{number}.png") == split)
+    for kind, image in (("photo", images.photos[0]), ("cutout", images.cutouts[0])):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(image).save(tmp_path / kind / name)
+    monkeypatch.setattr(synthesis, "SCENES_PER_SHARD", 1)
+    handler = signal.getsignal(signal.SIGTERM)
+    more = ["--count", "1"] if module is scenes else ["--shards", "1", "--jobs", "1"]
+    options = ["--split", split, "--size", "96", *more]
+    monkeypatch.setattr(sys, "argv", ["command", str(tmp_path), str(tmp_path / "out"), *options])
+    try:
+        module.main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    found = sorted(str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*.*"))
+    assert found == (["000_layered.npy", "000_layered.png"] if module is scenes else ["validation/0000.npy"])
 
 
 def test_manifest_and_splits() -> None:

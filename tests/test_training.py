@@ -17,7 +17,7 @@ from images import texture
 torch = pytest.importorskip("torch")
 
 from defocus_fast import Estimator, model_io  # noqa: E402
-from training import export, networks, plain_name, train, validate  # noqa: E402
+from training import batches, calibrate, checkpoints, export, losses, networks, plain_name, train, validate  # noqa: E402
 from training.synthesis import DEPTH, PATTERN, RADIUS_BINS, RADIUS_SCALE  # noqa: E402
 
 
@@ -39,7 +39,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_validation_crops(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(train, "VALIDATION_CROPS", 72)
+    monkeypatch.setattr(batches, "VALIDATION_CROPS", 72)
     threads, handlers = torch.get_num_threads(), [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     yield
     torch.set_num_threads(threads)
@@ -56,10 +56,10 @@ def options(shards: Path, out: Path, *more: Any) -> list[Any]:
     return ["--model", "fast", "--width", 8, "--batch", 2, "--threads", 1, "--shards", shards, "--out", out, *more]
 
 
-def test_soft_levels() -> None:
+def test_soft_bins() -> None:
     """Their mean is the radius, within the bins; at most two neighbours share it."""
     radius = torch.linspace(0.2, 6.6, 100)
-    target = train.soft_levels(radius)
+    target = losses.soft_bins(radius)
     bins = torch.tensor(RADIUS_BINS, dtype=torch.float32)
     np.testing.assert_allclose(target.sum(1), 1, atol=1e-5)
     np.testing.assert_allclose(target @ bins, radius.clamp(0.5, 6.0), atol=1e-5)
@@ -88,7 +88,7 @@ def test_all_edges_of_a_crop_get_what_their_patches_get(name: str) -> None:
 
 
 def test_crops_at_the_border_are_mirrored_as_the_estimator_does(shards: Path) -> None:
-    sampler = train.Sampler(shards / "train", side=75, patch=45, every_edge=True)
+    sampler = batches.Sampler(shards / "train", side=75, patch=45, every_edge=True)
     scene = np.array(sampler.shards[0][0])
     sampler._edge = lambda _rng: (scene, np.array([0, 127]))  # type: ignore[method-assign]
     padded = np.pad(scene, ((75, 75), (75, 75), (0, 0)), mode="symmetric")
@@ -108,17 +108,17 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     monkeypatch.setattr(train, "REVIVE_EVERY", 2)
     arguments = options(shards, tmp_path, "--steps", 8, "--every", 6, "--lr", 0.05)
     run(monkeypatch, train, *arguments, "--name", "straight")
-    draw = train.Steps.__getitem__
+    draw = batches.Steps.__getitem__
 
     def stop_at(self: Any, step: int) -> Any:
         if step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return draw(self, step)
 
-    monkeypatch.setattr(train.Steps, "__getitem__", stop_at)
+    monkeypatch.setattr(batches.Steps, "__getitem__", stop_at)
     with pytest.raises(SystemExit, match="stopped at step 4 of 8"):
         run(monkeypatch, train, *arguments, "--name", "stopped")
-    monkeypatch.setattr(train.Steps, "__getitem__", draw)
+    monkeypatch.setattr(batches.Steps, "__getitem__", draw)
     run(monkeypatch, train, *arguments, "--name", "stopped", "--resume")
     straight, stopped = (torch.load(tmp_path / f"{name}.pt")["ema"] for name in ("straight", "stopped"))
     for name, tensor in straight.items():
@@ -140,8 +140,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
 ) -> None:
     run(monkeypatch, train, *options(shards, tmp_path, "--steps", 2))
     before = (tmp_path / "fast.pt").read_bytes()
-    losses = train.losses
-    monkeypatch.setattr(train, "losses", lambda *each: [loss * float("nan") for loss in losses(*each)])
+    monkeypatch.setattr(train, "losses", lambda *each: [loss * float("nan") for loss in losses.losses(*each)])
     with pytest.raises(SystemExit):
         run(monkeypatch, train, *options(shards, tmp_path, "--steps", 4, "--resume"))
     assert "the weights of step 4 are not finite" in capsys.readouterr().err
@@ -190,7 +189,7 @@ def test_export_and_back(
     run(monkeypatch, export, tmp_path / f"{name}.pt", folder, "--shards", shards, "--name", "small")
     trained = torch.load(tmp_path / f"{name}.pt")["ema"]
     model = networks.MODELS[name](8)
-    train.load(model, folder)
+    checkpoints.load_weights(model, folder)
     for key, tensor in model.state_dict().items():
         np.testing.assert_allclose(tensor, trained[key], rtol=1e-6, atol=1e-9)
     assert np.isfinite(Estimator(50, 60, model=folder).estimate(texture(50, 60)).map).all()
@@ -211,6 +210,21 @@ def test_export_and_back(
         assert message in capsys.readouterr().err
 
 
+def test_ranges_are_means_of_what_layers_reach_in_scenes(tmp_path: Path) -> None:
+    """What the heads read is no range. Tolerance: sums in float32 in another order."""
+    model = networks.Fast(4, depth=2)
+    weights = {name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()}
+    model_io.write_model(tmp_path, weights, name="m", trained="not")
+    scenes = np.stack([texture(60, 60, seed=seed) for seed in range(3)])
+    expected = {}
+    with torch.no_grad():
+        x = torch.from_numpy(scenes).permute(0, 3, 1, 2).float() / 255
+        for name, weight, stride in (("stem", model.stem, 3), ("convs.0", model.convs[0], 1)):
+            x = torch.relu(torch.nn.functional.conv2d(x, weight, stride=stride))
+            expected[name] = float(x.amax((1, 2, 3)).mean())
+    assert calibrate.ranges(tmp_path, scenes) == pytest.approx(expected, rel=1e-5)
+
+
 def test_models_with_shifted_crops_are_refused(shards: Path, tmp_path: Path) -> None:
     """The published weights are such a model, under a licence that would stick to whatever comes of them."""
     weights = {name: tensor.numpy() for name, tensor in networks.Tip22(4).state_dict().items()}
@@ -219,4 +233,4 @@ def test_models_with_shifted_crops_are_refused(shards: Path, tmp_path: Path) -> 
         networks.read_model(tmp_path / "m")
     model_io.write_model(tmp_path / "m", weights, name="m", trained="not")
     with pytest.raises(ValueError, match="expected a model of the architecture and width to be trained"):
-        train.load(networks.Tip22(8), tmp_path / "m")
+        checkpoints.load_weights(networks.Tip22(8), tmp_path / "m")

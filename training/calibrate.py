@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import openvino
+import onnx
+import onnxruntime
 
 from training import existing, run
 
@@ -24,21 +25,18 @@ def ranges(model: Path, scenes: np.ndarray) -> dict[str, float]:
         model: model folder.
         scenes: (N, H, W, 3) uint8.
     """
-    core = openvino.Core()
-    trunk = core.read_model(model / "trunk.onnx")
-    features = {output.get_node().input_value(0).get_node().get_friendly_name() for output in trunk.outputs}
-    names = []
-    for op in list(trunk.get_ops()):
-        if op.get_type_name() == "Relu" and op.get_friendly_name() not in features:
-            names.append(op.input_value(0).get_node().input_value(1).get_node().get_friendly_name())
-            trunk.add_outputs(op.output(0))
-    first = len(trunk.outputs) - len(names)
-    request = core.compile_model(trunk, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-    largest = np.zeros(len(names))
+    trunk = onnx.load(model / "trunk.onnx")
+    weights = {node.output[0]: node.input[1] for node in trunk.graph.node if node.op_type == "Conv"}
+    features = {output.name for output in trunk.graph.output}
+    layers = [node for node in trunk.graph.node if node.op_type == "Relu" and node.output[0] not in features]
+    outputs = [layer.output[0] for layer in layers]
+    trunk.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    session = onnxruntime.InferenceSession(trunk.SerializeToString(), providers=["CPUExecutionProvider"])
+    largest = np.zeros(len(outputs))
     for scene in scenes:
-        request.infer([scene.transpose(2, 0, 1)[None].astype(np.float32) / 255])
-        largest += [request.get_output_tensor(first + i).data.max() for i in range(len(names))]
-    return dict(zip(names, (largest / len(scenes)).tolist(), strict=True))
+        image = scene.transpose(2, 0, 1)[None].astype(np.float32) / 255
+        largest += [values.max() for values in session.run(outputs, {"image": image})]
+    return dict(zip((weights[layer.input[0]] for layer in layers), (largest / len(scenes)).tolist(), strict=True))
 
 
 def calibrate(args: argparse.Namespace) -> None:

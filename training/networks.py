@@ -146,17 +146,17 @@ class Tip22(nn.Module):
     side, crops = 77, 24  # px of a training crop, and crops per step
     every_edge = False  # whether edges may lie anywhere, or on the grids only
 
-    def __init__(self, width: int = 64, levels: int = 23) -> None:
+    def __init__(self, width: int = 64, bins: int = 23) -> None:
         super().__init__()
         self.branch1 = PooledBranch(width, before_pool=1)
         self.branch2 = PooledBranch(width, before_pool=3, last=1)
         self.branch3 = Branch(width)
-        self.blur = Head(3 * width, width, levels)
+        self.blur = Head(3 * width, width, bins)
         self.edge_branch1 = PooledBranch(width, before_pool=1)
         self.edge = Head(4 * width, width, 2)
 
     def forward(self, crops: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of both networks, (N, levels) and (N, 2): 0 = pattern, 1 = depth.
+        """Return the logits of both networks, (N, bins) and (N, 2): 0 = pattern, 1 = depth.
 
         Args:
             crops: (B, 3, S, S) in [0, 1].
@@ -220,13 +220,13 @@ class Fast(nn.Module):
 
     every_edge = True
 
-    def __init__(self, width: int = 64, levels: int = 23, depth: int = 6) -> None:
+    def __init__(self, width: int = 64, bins: int = 23, depth: int = 6) -> None:
         super().__init__()
         self.patch = 9 + 2 * STRIDE * depth
         self.side, self.crops = self.patch + 30, 36
         self.stem = _convolution(3, width, 9)
         self.convs = nn.ParameterList(_convolution(width, width, 3) for _ in range(depth))
-        self.blur, self.edge = CellHead(width, levels), CellHead(width, 2)
+        self.blur, self.edge = CellHead(width, bins), CellHead(width, 2)
 
     def forward(self, crops: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Tip22.forward``; `at` holds any pixels whose cells' patches lie in the crop."""
@@ -268,7 +268,7 @@ def read_model(folder: Path) -> Tip22 | Fast:
 
 
 SHARPENING = 1.5
-"""Shipped models have B-NET's logits times this. Targets are shared between two levels, which makes probabilities wider
+"""Shipped models have B-NET's logits times this. Targets are shared between two bins, which makes probabilities wider
 than what is known of a radius; of 1, 1.25, 1.5, 1.75, 2 and 3 it made the best maps of the tuning scenes, on average of
 both models."""
 

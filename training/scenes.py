@@ -17,19 +17,19 @@ import cv2
 import numpy as np
 
 from training import existing, positive, run
-from training.synthesis import Pictures, Scene, load_pictures, random_scene
+from training.synthesis import Images, Scene, load_images, random_scene
 
 FORMS = ("layered", "layered", "slanted", "layered_slanted")
 SEED = {"test": 20_220_000, "validation": 20_220_001}
 
 
-def fixed_scenes(pictures: Pictures, count: int, size: int, seed: int) -> Iterator[tuple[str, Scene]]:
+def fixed_scenes(images: Images, count: int, size: int, seed: int) -> Iterator[tuple[str, Scene]]:
     """Yield (name, scene); scene n depends on n and the other arguments only."""
     for number in range(count):
         form = FORMS[number // 2 % len(FORMS)]
         for attempt in range(100):
             scene = random_scene(
-                pictures,
+                images,
                 size,
                 np.random.default_rng([seed, number, attempt]),
                 layered_share=float(form != "slanted"),
@@ -46,8 +46,8 @@ def write(args: argparse.Namespace) -> None:
     """Write the scenes."""
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    pictures = load_pictures(args.pictures, args.split, args.extra)
-    for name, scene in fixed_scenes(pictures, args.count, args.size, SEED[args.split]):
+    images = load_images(args.images, args.split, args.extra)
+    for name, scene in fixed_scenes(images, args.count, args.size, SEED[args.split]):
         cv2.imwrite(str(args.out / f"{name}.png"), scene.image[..., ::-1])
         np.save(args.out / f"{name}.npy", scene.radius)
 

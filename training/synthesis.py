@@ -31,7 +31,7 @@ from training import existing, natural, positive, run
 Array = np.ndarray[Any, Any]
 
 RADIUS_BINS = np.arange(0.5, 6.01, 0.25)  # the 23 radii that B-NET tells apart, px
-RADIUS_RANGE = (0.3, 6.5)  # px; a little beyond the levels, so that the outermost are not special
+RADIUS_RANGE = (0.3, 6.5)  # px; a little beyond the bins, so that the outermost are not special
 MARGIN = 16  # px rendered beyond the image on each side, so that its border is blurred from real content
 
 # Codes of the kind map.
@@ -58,14 +58,14 @@ def split_of(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """The source images of one split: photographs (H, W, 3) and cut-outs (H, W, 4), all uint8 RGB(A)."""
 
     photos: list[Array]
     cutouts: list[Array]
 
 
-def load_pictures(folder: Path, split: str, extra: Path | None = None, longest: int = 1600) -> Pictures:
+def load_images(folder: Path, split: str, extra: Path | None = None, longest: int = 1600) -> Images:
     """Load the images of `split` below `folder` (as left by ``training.fetch``) and, if given, `extra`.
 
     Images longer than `longest` px are reduced to that. Names are sorted, so the order is reproducible.
@@ -87,12 +87,12 @@ def load_pictures(folder: Path, split: str, extra: Path | None = None, longest: 
             cutouts.append(np.ascontiguousarray(cutout[..., [2, 1, 0, 3]]))
     if not photos or not cutouts:
         raise ValueError(f"{folder}: no photos or no cut-outs for split {split!r}")
-    return Pictures(photos, cutouts)
+    return Images(photos, cutouts)
 
 
-def _photo_texture(pictures: Pictures, size: int, rng: np.random.Generator) -> Array:
+def _photo_texture(images: Images, size: int, rng: np.random.Generator) -> Array:
     """Return a sharp (size, size, 3) texture: a photograph reduced by about 2 (less only where it is too small)."""
-    photo = pictures.photos[rng.integers(len(pictures.photos))]
+    photo = images.photos[rng.integers(len(images.photos))]
     scale = min(rng.uniform(1.5, 2.5), min(photo.shape[:2]) / size)
     side = int(size * scale)
     if side < size:  # too small even at full size: mirror it out
@@ -110,16 +110,16 @@ def _photo_texture(pictures: Pictures, size: int, rng: np.random.Generator) -> A
     return np.ascontiguousarray(crop, dtype=np.float32) / 255
 
 
-def _texture(pictures: Pictures, size: int, rng: np.random.Generator) -> Array:
+def _texture(images: Images, size: int, rng: np.random.Generator) -> Array:
     """Return a sharp texture, often with objects pasted into it: outlines that are no depth edges."""
-    texture = _photo_texture(pictures, size, rng)
+    texture = _photo_texture(images, size, rng)
     if rng.random() < 0.45:
         for _ in range(rng.integers(1, 4)):
-            mask, own_colour = _random_mask(pictures, size, rng, thickness=rng.uniform(1.5, 8))
+            mask, own_colour = _random_mask(images, size, rng, thickness=rng.uniform(1.5, 8))
             if own_colour is None:
                 flat = rng.random() < 0.3
                 own_colour = (
-                    np.full((size, size, 3), rng.random(3), np.float32) if flat else _photo_texture(pictures, size, rng)
+                    np.full((size, size, 3), rng.random(3), np.float32) if flat else _photo_texture(images, size, rng)
                 )
             texture += mask[..., None] * (own_colour - texture)
     return texture
@@ -138,9 +138,9 @@ def _recoloured(texture: Array, rng: np.random.Generator) -> Array:
 _SUPERSAMPLING = 4
 
 
-def _place_cutout(pictures: Pictures, size: int, rng: np.random.Generator) -> tuple[Array, Array | None]:
+def _place_cutout(images: Images, size: int, rng: np.random.Generator) -> tuple[Array, Array | None]:
     """Return the alpha of a cut-out at a random place and size, and its colour if it was reduced enough to be sharp."""
-    cutout = pictures.cutouts[rng.integers(len(pictures.cutouts))]
+    cutout = images.cutouts[rng.integers(len(images.cutouts))]
     target = rng.uniform(0.25, 0.9) * size
     scale = target / max(cutout.shape[:2])
     cutout = cutout[:, ::-1] if rng.random() < 0.5 else cutout
@@ -199,12 +199,10 @@ def _draw_shape(kind: str, size: int, rng: np.random.Generator, thickness: float
     return cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def _random_mask(
-    pictures: Pictures, size: int, rng: np.random.Generator, thickness: float
-) -> tuple[Array, Array | None]:
+def _random_mask(images: Images, size: int, rng: np.random.Generator, thickness: float) -> tuple[Array, Array | None]:
     """Return a mask (size, size) and, for some cut-outs, the colour (size, size, 3) that belongs to it."""
     if rng.random() < 0.35:
-        return _place_cutout(pictures, size, rng)
+        return _place_cutout(images, size, rng)
     kind = rng.choice(["half_plane", "polygon", "smooth", "thin", "noise"], p=[0.25, 0.25, 0.25, 0.13, 0.12])
     return _draw_shape(str(kind), size, rng, thickness), None
 
@@ -331,15 +329,15 @@ def photograph(light: Array, camera: Camera, rng: np.random.Generator) -> Array:
         image = cv2.cvtColor(mosaic, cv2.COLOR_BayerRGGB2RGB_EA).astype(np.float32) / 255
     if camera.sharpening:
         image = image + camera.sharpening * (image - cv2.GaussianBlur(image, (0, 0), 1.0))
-    picture = np.uint8(np.rint(np.clip(image, 0, 1) * 255))
+    pixels = np.uint8(np.rint(np.clip(image, 0, 1) * 255))
     if camera.jpeg_quality:
         sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
         if not camera.chroma_subsampling:
             sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
         options = [cv2.IMWRITE_JPEG_QUALITY, camera.jpeg_quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
-        data = cv2.imencode(".jpg", picture[..., ::-1], options)[1]
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
-    return np.ascontiguousarray(picture)
+        data = cv2.imencode(".jpg", pixels[..., ::-1], options)[1]
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 @dataclass(frozen=True)
@@ -426,7 +424,7 @@ def _random_radius(rng: np.random.Generator) -> float:
 
 
 def random_scene(
-    pictures: Pictures,
+    images: Images,
     size: int,
     rng: np.random.Generator,
     layered_share: float = 0.55,
@@ -458,14 +456,14 @@ def random_scene(
     if gradual_share is None:
         gradual_share = 0.2 if layered else 0.5
     background = radius_map(first, gradual_share)
-    layers = [layer(_texture(pictures, full, rng), np.ones((full, full), np.float32), background)]
+    layers = [layer(_texture(images, full, rng), np.ones((full, full), np.float32), background)]
     for _ in range(rng.integers(1, 4) if layered else 0):
         radius = _random_radius(rng)
         while abs(radius - first) < LAYER_STEP:
             radius = _random_radius(rng)
         # Touching thin things are kept wider than their own blur, else the far side shines through their middle.
-        mask, colour = _random_mask(pictures, full, rng, thickness=max(2.0, 1.5 * radius))
-        texture = colour if colour is not None else _texture(pictures, full, rng)
+        mask, colour = _random_mask(images, full, rng, thickness=max(2.0, 1.5 * radius))
+        texture = colour if colour is not None else _texture(images, full, rng)
         layers.append(layer(texture, mask, radius_map(radius, 0.15)))
     return render(layers, random_camera(rng, clean_share), rng)
 
@@ -477,9 +475,7 @@ RECOLOURED_SHARE = {"train": 0.4, "validation": 0.0}
 RADIUS_SCALE = 32  # shards hold the edge radius in 1/32 px
 
 
-def _write_shards(
-    numbers: range, pictures: Pictures, folder: Path, size: int, seed: int, recoloured_share: float
-) -> None:
+def _write_shards(numbers: range, images: Images, folder: Path, size: int, seed: int, recoloured_share: float) -> None:
     """Write shards, each uint8 (scenes, size, size, 5) = R, G, B, edge radius * RADIUS_SCALE, kind."""
     for number in numbers:
         path = folder / f"{number:04d}.npy"
@@ -489,7 +485,7 @@ def _write_shards(
         shard = np.empty((SCENES_PER_SHARD, size, size, 5), np.uint8)
         for i in range(SCENES_PER_SHARD):
             rng = np.random.default_rng([seed, number, i])
-            scene = random_scene(pictures, size, rng, recoloured_share=recoloured_share)
+            scene = random_scene(images, size, rng, recoloured_share=recoloured_share)
             shard[i, ..., :3], shard[i, ..., 4] = scene.image, scene.kind
             shard[i, ..., 3] = np.rint(np.clip(scene.edge_radius, 0, 7.9) * RADIUS_SCALE)
         part = path.with_suffix(".part")
@@ -504,13 +500,13 @@ def write(args: argparse.Namespace) -> None:
     folder = args.out / args.split
     folder.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)  # also because OpenCV's own threads don't survive a fork
-    pictures = load_pictures(args.pictures, args.split, args.extra)
+    images = load_images(args.images, args.split, args.extra)
     seed = args.seed if args.split == "train" else args.seed + 1_000_000
     fork = multiprocessing.get_context("fork")  # the processes share the decoded images
     jobs = [
         fork.Process(
             target=_write_shards,
-            args=(range(job, args.shards, args.jobs), pictures, folder, args.size, seed, RECOLOURED_SHARE[args.split]),
+            args=(range(job, args.shards, args.jobs), images, folder, args.size, seed, RECOLOURED_SHARE[args.split]),
             daemon=True,
         )
         for job in range(args.jobs)

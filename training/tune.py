@@ -28,7 +28,7 @@ Scenes = list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
 def maps(model: Path, scenes: Scenes, **options: float) -> list[Any]:
     """Return the answer for each scene; all have one size."""
     estimator = Estimator(*scenes[0][1].shape, model=model, **options)
-    return [estimator.estimate(picture) for picture, _ in scenes]
+    return [estimator.estimate(image) for image, _ in scenes]
 
 
 def error(model: Path, scenes: Scenes, **options: float) -> float:
@@ -67,8 +67,8 @@ def write(model: Path, **values: float) -> None:
 def tune(args: argparse.Namespace) -> None:
     """Print the errors, and write the best values into the model folder."""
     scenes = [
-        (_images.read_photo(picture), evaluation.read_truth(truth, 1.0))
-        for picture, truth in evaluation.pairs(args.scenes, args.scenes)[0]
+        (_images.read_photo(image), evaluation.read_truth(truth, 1.0))
+        for image, truth in evaluation.pairs(args.scenes, args.scenes)[0]
     ]
     if not scenes:
         raise ValueError(f"{args.scenes}: no scenes; write them with training.scenes")

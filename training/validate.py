@@ -9,8 +9,9 @@ import json
 import torch
 
 from training import existing, run, writable
+from training.batches import held_out
+from training.losses import scores
 from training.networks import read_model
-from training.train import held_out, scores
 
 
 def validate(args: argparse.Namespace) -> None:

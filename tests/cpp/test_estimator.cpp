@@ -146,10 +146,11 @@ TEST_CASE("null and overflowing views are refused") {
   const RadiiView radii{map.data(), height, width, 4 * width};
   const MaskView mask{pixels.data(), height, width, width};
   const MapView out{map.data(), height, width, 4 * width};
-  CHECK_THROWS_AS(propagate(view(pixels), {map.data(), height, width, far}, mask, mask, {}, out, 1), InvalidArgument);
-  CHECK_THROWS_AS(propagate(view(pixels), radii, {pixels.data(), height, width, far}, mask, {}, out, 1),
+  CHECK_THROWS_AS(propagate(view(pixels), {map.data(), height, width, far}, mask, mask, {}, {}, out, 1),
                   InvalidArgument);
-  CHECK_THROWS_AS(propagate(view(pixels), radii, mask, mask, {}, {map.data(), height, width, -far}, 1),
+  CHECK_THROWS_AS(propagate(view(pixels), radii, {pixels.data(), height, width, far}, mask, {}, {}, out, 1),
+                  InvalidArgument);
+  CHECK_THROWS_AS(propagate(view(pixels), radii, mask, mask, {}, {}, {map.data(), height, width, -far}, 1),
                   InvalidArgument);
   CHECK_THROWS_AS(Estimator(1, (1 << 30) + 1, options()), InvalidArgument);
 }

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training run between its steps: begun, saved and resumed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.networks import SHARPENING, Fast, Tip22, read_model, sharpen
+from training.optimizer import Optimizer
+
+
+def load_weights(model: Tip22 | Fast, folder: Path) -> None:
+    """Take the weights of a model folder, as they were before ``training.export`` sharpened them."""
+    try:
+        model.load_state_dict(read_model(folder).state_dict())
+    except RuntimeError:
+        raise ValueError(
+            f"{folder}: expected a model of the architecture and width to be trained, got another one"
+        ) from None
+    sharpen(model, 1 / SHARPENING)
+
+
+def read_checkpoint(file: Path, device: torch.device) -> dict[str, Any]:
+    """Return what ``train`` saved."""
+    try:
+        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        state["arguments"]
+    except OSError:
+        raise
+    except Exception:  # PyTorch raises many kinds of errors on files that are not what they should be
+        raise ValueError(f"{file}: expected a checkpoint of training.train, got another file") from None
+    return state
+
+
+@dataclass
+class Run:
+    """The networks of a run, and how far it is."""
+
+    model: Tip22 | Fast
+    average: Tip22 | Fast  # exponential moving average of the weights, which is what is validated and exported
+    optimizer: Optimizer
+    arguments: dict[str, Any]  # those that a resumed run shares with its beginning
+    step: int = 0
+    elapsed_s: float = 0.0
+
+    def save(self, file: Path) -> None:
+        """Write a checkpoint; whatever ends the process meanwhile, an earlier one stays whole."""
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.average.state_dict(),
+            "optimizers": self.optimizer.state(),
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "arguments": self.arguments,
+        }
+        part = file.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, file)
+
+    def resume(self, file: Path, device: torch.device) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it is none, or was begun with other arguments.
+        """
+        state = read_checkpoint(file, device)
+        for name, value in state["arguments"].items():
+            if self.arguments[name] != value:
+                raise ValueError(f"--resume: {file} was begun with {name} {value}, got {self.arguments[name]}")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["ema"])
+        self.optimizer.resume(state["optimizers"])
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
