@@ -166,7 +166,7 @@ class _Graph:
         """The same layers for every cell: convolutions of 1 x 1, as products with the plane of each channel."""
         self.dense(self.op("Flatten", x, axis=2), name, 2, transA=1)
 
-    def dense(self, x: str, name: str, layers: int, **of_first: int) -> None:
+    def dense(self, x: str, name: str, layers: int, **of_first: Any) -> None:
         """Dense layers with ReLU between them, down to the probabilities; `of_first` are attributes of the first."""
         for i in range(1, layers + 1):
             parameters = [self.weight(f"{name}.dense{i}.{kind}") for kind in ("weight", "bias")]
