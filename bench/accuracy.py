@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write ACCURACY.md and its images: ``python bench/accuracy.py RESULTS.json RETRAINED.json VALIDATION.json
-AGREEMENT.json TEST --published FOLDER``. training/README.md has the commands that make what it reads.
+"""Write ACCURACY.md and its images: ``python bench/accuracy.py RESULTS.json VALIDATION.json AGREEMENT.json
+TEST --published FOLDER [--retrained RETRAINED.json]``. training/README.md has the commands that make what it reads.
 
 RESULTS.json is of the shipped models and the published weights (FOLDER), RETRAINED.json of what else was trained, both
 from ``defocus-fast evaluate TEST``; VALIDATION.json is of all of ours, from ``python -m training.validate``;
@@ -125,19 +125,31 @@ def training(validation: dict[str, dict[str, float]]) -> str:
     return table([*head, "pattern recall", "depth recall", "balanced"], rows)
 
 
+def again(file: Path | None) -> str:
+    if file is None:
+        return ""
+    results = json.loads(file.read_text())["results"]
+    return f"""Trained again, by the runs of [training/README.md](training/README.md). `fast-seed2` and `tip22-seed2` saw other crops
+and began with other weights than `fast` and `tip22-first`, of which the shipped `tip22` came by going on. Three crops
+against one, the paper's Table V: `tip22-three` and `tip22-one` saw the same crops in the same order for the same number
+of steps, a short run; the second has no branches for the crops of 27 and 15 px.
+
+{scores(results, {row["model"]: Path(row["model"]).name for row in results})}
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
-    parser.add_argument("retrained", type=Path)
     parser.add_argument("validation", type=Path)
     parser.add_argument("agreement", type=Path)
     parser.add_argument("scenes", type=Path, help="folder of the images that were scored")
+    parser.add_argument("--retrained", type=Path, help="the same measures of models trained again, if they are at hand")
     parser.add_argument("--published", required=True, help="as --model was called for the published weights")
     args = parser.parse_args()
     results = json.loads(args.results.read_text())["results"]
     if args.published not in {row["model"] for row in results}:
         parser.error(f"--published: expected one of the models in {args.results}, got {args.published}")
-    retrained = json.loads(args.retrained.read_text())["results"]
     validation = json.loads(args.validation.read_text())
     names = {row["model"]: Path(row["model"]).name for row in results} | {args.published: "published"}
     matplotlib.use("agg")
@@ -167,13 +179,7 @@ published one says only that all read the same thing in the same unit (`tests/te
 "published" differs from it by the edges and by psi 100 instead of 20:
 
 {agreement(json.loads(args.agreement.read_text())["results"], names)}
-Trained again, by the runs of [training/README.md](training/README.md). `fast-seed2` and `tip22-seed2` saw other crops
-and began with other weights than `fast` and `tip22-first`, of which the shipped `tip22` came by going on. Three crops
-against one, the paper's Table V: `tip22-three` and `tip22-one` saw the same crops in the same order for the same number
-of steps, a short run; the second has no branches for the crops of 27 and 15 px.
-
-{scores(retrained, {row["model"]: Path(row["model"]).name for row in retrained})}
-Time against error. The times are of this run, the median of one call for each of the images, and of little
+{again(args.retrained)}Time against error. The times are of this run, the median of one call for each of the images, and of little
 precision: [BENCHMARK.md](BENCHMARK.md) has better ones.
 
 ![time against error]({front})
@@ -183,8 +189,8 @@ Maps of the scenes at which {results[0]["model"]} is best, at its quartiles and 
 
 ![true and estimated maps]({maps})
 
-What goes wrong where it goes wrong: outlines of flat things that lie in their surroundings' plane look like depth
-edges, so their smooth insides get what leaks in; and depth edges that are missed let one side's radii into the other.
+Two errors cause most of the rest. Outlines of flat things look like depth edges, although they lie in the plane of what
+is around them: their smooth insides get what leaks in. And a missed depth edge lets the radii of one side into the other.
 
 ## Expected error
 

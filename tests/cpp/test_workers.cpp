@@ -29,10 +29,10 @@ namespace {
 /// Whether every index of [0, n) was seen once, in ranges of `grain`, and no slot was busy twice at a time.
 bool covers(Workers& workers, int n, int grain) {
   std::vector<int> seen(std::size_t{unsigned(n)});
-  std::vector<std::atomic<int>> busy(std::size_t(workers.count()));
+  std::vector<std::atomic<int>> busy(std::size_t(workers.slots(n, grain)));
   std::atomic<bool> good = true;
   workers.for_ranges(n, grain, [&](int begin, int end, int slot) {
-    if (slot < 0 || slot >= workers.count() || busy[std::size_t(slot)]++ != 0) good = false;
+    if (slot < 0 || slot >= workers.slots(n, grain) || busy[std::size_t(slot)]++ != 0) good = false;
     if (begin % grain != 0 || end != std::min(n, begin + grain)) good = false;
     for (int i = begin; i < end; ++i) ++seen[std::size_t(i)];
     --busy[std::size_t(slot)];
