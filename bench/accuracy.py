@@ -129,7 +129,8 @@ def again(file: Path | None) -> str:
     if file is None:
         return ""
     results = json.loads(file.read_text())["results"]
-    return f"""Trained again, by the runs of [training/README.md](training/README.md). `fast-seed2` and `tip22-seed2` saw other crops
+    return f"""\
+Trained again, by the runs of [training/README.md](training/README.md). `fast-seed2` and `tip22-seed2` saw other crops
 and began with other weights than `fast` and `tip22-first`, of which the shipped `tip22` came by going on. Three crops
 against one, the paper's Table V: `tip22-three` and `tip22-one` saw the same crops in the same order for the same number
 of steps, a short run; the second has no branches for the crops of 27 and 15 px.
@@ -179,7 +180,8 @@ published one says only that all read the same thing in the same unit (`tests/te
 "published" differs from it by the edges and by psi 100 instead of 20:
 
 {agreement(json.loads(args.agreement.read_text())["results"], names)}
-{again(args.retrained)}Time against error. The times are of this run, the median of one call for each of the images, and of little
+{again(args.retrained)}\
+Time against error. The times are of this run, the median of one call for each of the images, and of little
 precision: [BENCHMARK.md](BENCHMARK.md) has better ones.
 
 ![time against error]({front})
@@ -190,7 +192,8 @@ Maps of the scenes at which {results[0]["model"]} is best, at its quartiles and 
 ![true and estimated maps]({maps})
 
 Two errors cause most of the rest. Outlines of flat things look like depth edges, although they lie in the plane of what
-is around them: their smooth insides get what leaks in. And a missed depth edge lets the radii of one side into the other.
+is around them: their smooth insides get what leaks in. And a missed depth edge lets the radii of one side into the
+other.
 
 ## Expected error
 

@@ -56,8 +56,9 @@ def main() -> None:
             medians.setdefault(f"{which}, later", []).append(float(np.median(times[FIRST:])))
             print(f"{which}: first calls {' '.join(f'{each:.0f}' for each in times[:FIRST])} ms")
     ours, later, opencv = (float(np.median(medians[key])) for key in ("ours", "ours, later", "opencv"))
-    print(f"propagate of 1920x1080, medians of {PROCESSES} processes: first {FIRST} calls {ours:.1f} ms, later {later:.1f}")
-    print(f"first to later {ours / later:.2f}x; OpenCV's first {FIRST} calls {opencv:.1f} ms, {opencv / ours:.2f}x ours")
+    print(f"propagate of 1920x1080, medians of {PROCESSES} processes:")
+    print(f"the first {FIRST} calls {ours:.1f} ms, {ours / later:.2f}x those after them ({later:.1f} ms);")
+    print(f"OpenCV's first {FIRST} calls {opencv:.1f} ms, {opencv / ours:.2f}x ours")
 
 
 if __name__ == "__main__":

@@ -526,7 +526,7 @@ def test_domain_transform_filter(run: Run) -> None:
     ours, opencv = "domain_transform_filter, float32", "OpenCV dtFilter, float32"
     answers = run(
         "peers",
-        {ours: functools.partial(defocus_fast.domain_transform_filter, guide, guide, 7.0, 0.5, num_threads=THREADS)},
+        {ours: functools.partial(defocus_fast.domain_transform_filter, guide, guide, num_threads=THREADS)},
         {opencv: lambda: functools.partial(dt_filter(), guide, guide, 7.0, 0.5)},
         task="filter of 1920x1080, 3 channels",
     )

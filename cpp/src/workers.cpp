@@ -48,11 +48,12 @@ void pause() {
 #endif
 }
 
-/// Waits until ready(value) is true: spins as long as a thread takes to wake up, if there is a core for it, and sleeps.
+/// Waits until ready(value) is true. Spins first, if there is a core for it, since waking up a thread takes longer than
+/// the last ranges of a region, or what lies between two regions; then sleeps.
 template <class Ready>
 void wait(const std::atomic<int>& value, int cores, const Ready& ready) {
   using Clock = std::chrono::steady_clock;
-  const auto end = Clock::now() + std::chrono::microseconds(50);
+  const auto end = Clock::now() + std::chrono::microseconds(300);
   do
     for (int i = 0; i < 32; ++i) {
       if (ready(value.load())) return;
