@@ -3,12 +3,14 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cassert>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
 #include <exception>
 #include <new>
 #include <string>
@@ -62,6 +64,20 @@ void wait(const std::atomic<int>& value, int cores, const Ready& ready) {
   ++busy;
 }
 
+/// Throws std::bad_alloc unless there are addresses left for the stacks of so many threads and for what the C library
+/// gives every thread at its start: without the former it says "try again", without the latter it ends the process.
+void check_memory(int threads) {
+  pthread_attr_t defaults;
+  std::size_t stack = 0;
+  pthread_attr_init(&defaults);
+  pthread_attr_getstacksize(&defaults, &stack);
+  pthread_attr_destroy(&defaults);
+  const std::size_t size = std::size_t(threads) * (stack + (std::size_t{64} << 10));
+  void* const memory = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  munmap(memory, size);
+}
+
 /// No signal arrives in this thread, nor in threads that it starts.
 class NoSignals {
  public:
@@ -92,6 +108,7 @@ void Workers::Region::run_range(int i, int slot) const {
 class Workers::Pool {
  public:
   explicit Pool(int threads) {
+    check_memory(threads);
     threads_.reserve(std::size_t(threads));
     unfinished_ = threads;
     const NoSignals no_signals;
@@ -143,8 +160,8 @@ class Workers::Pool {
   }
 
   void work(int slot) {
-    // Takes the thread's own memory for exceptions now: if none were left when std::bad_alloc is thrown, the C library
-    // would end the process.
+    // Takes the thread's own memory for exceptions, which may not be left when std::bad_alloc is thrown: see
+    // check_memory.
     try {
       throw std::bad_alloc();
     } catch (const std::bad_alloc&) {
