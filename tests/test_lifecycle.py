@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+import defocus_fast
+
 FRAME = """
 import os, signal, sys, threading, time
 import numpy as np
@@ -52,6 +54,11 @@ if pid == 0:
     same = np.array_equal(estimator.estimate(image).map, expected)
     same &= np.array_equal(Estimator(90, 130, num_threads=3).estimate(image).map, expected)
     same &= np.array_equal(defocus_fast.detect_edges(image, num_threads=2), edges)
+    again = Estimator(90, 130, num_threads=2)
+    grandchild = os.fork()
+    if grandchild == 0:
+        sys.exit(0 if np.array_equal(estimator.estimate(image).map, again.estimate(image).map) else 1)
+    same &= child_status(grandchild) == 0
     del estimator
     sys.exit(0 if same else 1)  # by way of the interpreter's end
 print(child_status(pid), np.array_equal(estimator.estimate(image).map, expected))
@@ -90,12 +97,40 @@ estimators = [Estimator(90, 130, num_threads=2) for _ in range(3)]
 def frames(estimator):
     while True:
         estimator.estimate(image)
+def stages():
+    while True:
+        defocus_fast.detect_edges(image, num_threads=2)
 for estimator in estimators:
     threading.Thread(target=frames, args=(estimator,), daemon=True).start()
-time.sleep(0.05)
+threading.Thread(target=stages, daemon=True).start()
 """
-    for _ in range(10):  # std::terminate came in more than half of the runs
-        run(program)
+    for i in range(20):  # std::terminate came in more than half of the runs
+        run(program + f"time.sleep({0.01 * (i % 5)})")  # 0: the threads' first calls
+
+
+@pytest.mark.parametrize("method", ["prepare", "__call__"])
+def test_daemon_threads_inside_python_networks_at_the_end_of_the_interpreter(method: str) -> None:
+    if "emulated" not in defocus_fast.build_config()["cuda"]:
+        pytest.skip("the CUDA part is not built with DEFOCUS_FAST_CUDA_EMULATION")
+    for _ in range(5):
+        assert (
+            run(f"""
+inside = threading.Event()
+def work(*_):
+    inside.set()
+    while True:
+        sum(range(1000))
+class Networks:
+    def __call__(self, graph, tensors, stream):
+        pass
+Networks.{method} = work
+def frame():
+    Estimator(90, 130, device="cuda", networks=Networks()).estimate(image)
+threading.Thread(target=frame, daemon=True).start()
+print(inside.wait(60), flush=True)
+""")
+            == "True\n"
+        )
 
 
 def test_import_in_a_sub_interpreter_is_refused() -> None:
@@ -153,4 +188,85 @@ except KeyboardInterrupt:
     print(threading.current_thread() is threading.main_thread())
 """)
         == "True\n"
+    )
+
+
+def test_memory_that_ends_anywhere_is_a_memory_error() -> None:
+    """In forked processes: in the same one, calls would find memory that others have left."""
+    printed = run("""
+import resource
+
+def outcome(extra, call):
+    pid = os.fork()
+    if pid == 0:
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + extra, resource.RLIM_INFINITY))
+        try:
+            call()
+            code = 0
+        except MemoryError:
+            code = 3
+        os._exit(code)
+    return child_status(pid)
+
+radii = np.ones((600, 800), np.float32)
+image_float = large / np.float32(255)
+for n in (1, 3):
+    estimator = Estimator(600, 800, num_threads=n)
+    for call in (
+        lambda: Estimator(600, 800, num_threads=n),
+        lambda: estimator.estimate(large, bin_probabilities=True),
+        lambda: defocus_fast.detect_edges(large, num_threads=n),
+        lambda: defocus_fast.propagate(large, radii, radii != 0, radii == 0, num_threads=n),
+        lambda: defocus_fast.domain_transform_filter(image_float, image_float, sigma_s=7, sigma_r=1, num_threads=n),
+    ):
+        print(*[outcome(int(2**18 * step * 1.25**step), call) for step in range(16)])
+""")
+    calls = [line.split() for line in printed.splitlines()]
+    assert len(calls) == 10
+    for outcomes in calls:
+        assert (outcomes[0], outcomes[-1]) == ("3", "0")  # with nothing, and with 100 MB
+        assert set(outcomes) == {"0", "3"}
+
+
+def test_an_estimator_that_had_too_little_memory_answers_as_before() -> None:
+    assert int(
+        run("""
+import resource
+failed = 0
+expected = Estimator(600, 800, num_threads=2).estimate(large).map
+for step in range(1, 10):
+    estimator = Estimator(600, 800, num_threads=2)
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (step << 20), resource.RLIM_INFINITY))
+    try:
+        estimator.estimate(large, bin_probabilities=True)
+    except MemoryError:
+        failed += 1
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert np.array_equal(estimator.estimate(large).map, expected)
+print(failed)
+""")
+    )
+
+
+def test_threads_that_cannot_be_started_are_an_error_and_leave_none_behind() -> None:
+    assert (
+        run("""
+import re, resource
+resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))
+if os.getuid() == 0:
+    os.setuid(65534)  # root has no limit
+before = len(os.listdir("/proc/self/task"))
+for _ in range(3):
+    try:
+        defocus_fast.detect_edges(image, num_threads=8)
+    except defocus_fast.Error as error:
+        text = "num_threads: could start only [1-7] of 8 threads: Resource temporarily unavailable"
+        print(bool(re.fullmatch(text, str(error))), len(os.listdir("/proc/self/task")) - before)
+print(defocus_fast.detect_edges(image, num_threads=1).shape)
+""")
+        == "True 0\nTrue 0\nTrue 0\n(90, 130)\n"
     )

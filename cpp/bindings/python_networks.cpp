@@ -25,7 +25,9 @@ class PythonNetworks : public cuda::Networks {
     const GilAcquire acquire;
     if (!py::hasattr(networks_, "prepare")) return;
     try {
-      const py::object folder = py::module_::import("os").attr("fsdecode")(py::bytes(model_folder));
+      const auto folder = py::reinterpret_steal<py::object>(
+          PyUnicode_DecodeFSDefaultAndSize(model_folder.data(), py::ssize_t(model_folder.size())));
+      if (!folder) throw py::error_already_set();
       call(networks_.attr("prepare"),
            py::make_tuple(folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
                           free_dimensions(shapes), gpu.compute_capability, gpu.name));
