@@ -36,7 +36,9 @@ def largest_difference(folder: Path, model: Tip22 | Fast, patches: torch.Tensor)
         crops = {f"crop{n}": patches[..., c : c + n, c : c + n].numpy() for n, c in corner.items()}
         found = [_run(folder, f"{head}_patch", crops) for head in ("blur", "edge")]
     else:
-        features = np.concatenate([_run(folder, "trunk", {"image": patch[None].numpy()}) for patch in patches])
+        # Heads answer for the cells of a plane, here a row of it per patch.
+        cells = [_run(folder, "trunk", {"image": patch[None].numpy()}) for patch in patches]
+        features = np.concatenate(cells, axis=2)
         found = [_run(folder, f"{head}_head", {"features": features}) for head in ("blur", "edge")]
     return max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
 
