@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // consumer MODEL: frames of a made-up camera (BGR, padded rows) through the installed library. Exit status 0 if every
 // answer is as documented.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -28,7 +29,8 @@ int run(const char* model) {
   // What networks of its own for a GPU would be asked: the image and what the networks read around it, or a tile of
   // it.
   const defocus_fast::cuda::NetworkShapes shapes = defocus_fast::cuda::network_shapes(height, width, options);
-  if (shapes.image_height <= height || shapes.image_width <= width || shapes.cell_rows < 1) return 6;
+  if (shapes.image_height <= height || shapes.image_width <= width || std::max(shapes.head_batch, shapes.cell_rows) < 1)
+    return 6;
 
   // Blue comes first in memory; the view starts at red and steps backwards.
   const defocus_fast::ImageView image{frame.data() + 2, defocus_fast::PixelType::uint8, height, width, 3, pitch, 3, -1};
