@@ -163,6 +163,9 @@ struct Bound {
   }
 };
 
+template <class Row, class T>  // Clang before 17 deduces no arguments of aggregates
+Bound(const Row&, const char*, const char*, T&) -> Bound<Row, T>;
+
 /// Calls visit(bound) for every row.
 template <class Group, class Visit>
 void for_each(Group& options, const Visit& visit, const char* prefix = "", const char* group = "") {
