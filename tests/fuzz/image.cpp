@@ -208,7 +208,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       const auto depth = Plane<const std::uint8_t>::make(provider, height, width);
       const auto out = Plane<float>::make(provider, height, width);
       if (what == spread) {
-        propagate(image.view, radii.view, edges.view, depth.view, {}, out.view, 1);
+        propagate(image.view, radii.view, edges.view, depth.view, {}, {}, out.view, 1);
       } else {
         static Estimator estimator(estimator_height, estimator_width, [] {
           Options options;
@@ -218,7 +218,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
           return options;
         }());
         BlurMap result;
-        estimator.estimate(image.view, result, edges.view);
+        estimator.estimate(image.view, result, {.edges = edges.view});
         require(std::ranges::all_of(result.map, [](float value) { return value >= 0; }), "the map is no radius");
         estimator.estimate_into(image.view, out.view);
       }

@@ -73,14 +73,14 @@ void estimate(const std::string& folder, Precision precision, Labels labels) {
   BlurMap result;
   Estimator(height, width, options)
       .estimate(ImageView::interleaved(pixels.data(), PixelType::uint8, height, width, 1, width), result,
-                {edges.data(), height, width, width, 1});
+                {.edges = {edges.data(), height, width, width, 1}});
   const auto finite = [](const std::vector<float>& values) {
     return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
   };
-  require(result.radii.size() > 20, "edges are missing");
+  require(result.edges.size() > 20, "edges are missing");
   require(finite(result.map), "the map is not finite");
   require(finite(result.expected_error), "the expected error is not finite");
-  require(finite(result.depth_probability) && finite(result.radii) && finite(result.radius_std),
+  require(finite(result.edges.depth_probability) && finite(result.edges.radius) && finite(result.edges.radius_std),
           "edges are not finite");
 }
 
