@@ -144,7 +144,8 @@ def gpu(measured: Results) -> str:
 Written from `bench/gpu.json`, the results of `python bench/gpu.py` on {measured["date"]}: {facts["gpu"]}, networks by
 {facts["networks"]} (`examples/torch_networks.py`); beside it the CPU path on the same machine,
 {facts["threads"]} threads on {facts["processor"]}, {facts["cpu_precision"]}; {versions}.
-Times in ms. TensorRT could not be had on that machine: its engines have never run. From host to host images and maps
+Times in ms. They are of the code of that day: the heads of `fast` are evaluated by cells since, which no GPU has run.
+TensorRT could not be had on that machine: its engines have never run. From host to host images and maps
 are in pageable memory, and the answers at edges are copied, too. Medians of the CPU path are of few frames where a
 frame takes long.
 

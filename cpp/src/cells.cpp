@@ -53,7 +53,7 @@ class CellTrunk : public Trunk<T> {
       const typename Convolutions::Source read =
           i == 0 ? typename Convolutions::Source{&net_.image, nullptr}
                  : typename Convolutions::Source{&planes_[(i + 1) % 2], &at_[i - 1]};
-      layers_.push_back(net_.layer(specs[i].name, {read}, specs[i].kernel, 1));
+      layers_.push_back(net_.layer(specs[i].name, {read}, 1));
     }
   }
 

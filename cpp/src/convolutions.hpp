@@ -36,6 +36,7 @@ struct ImageValues {
 /// Hidden is what all layers of the trunk hold but the last ones.
 template <class Hidden>
 struct LayerWeights {
+  int kernel;  // taps along each side
   int inputs;  // channels of every layer read
   bool relu;
   std::vector<Weight<Hidden>> weights;
@@ -55,7 +56,7 @@ LayerWeights<Hidden> pack_layer(const Model& model, const LayerSpec& spec, std::
   const std::size_t area = std::size_t(spec.kernel * spec.kernel), outputs = std::size_t(model.width);
   const int taps = int(sources * area);
   LayerWeights<Hidden> packed{
-      first ? image.channels : padded_features(model.width), spec.output != Output::sums, {}, {}, {}};
+      spec.kernel, first ? image.channels : padded_features(model.width), spec.output != Output::sums, {}, {}, {}};
   const auto weight = [&](std::size_t o, std::size_t tap, std::size_t c) {
     const std::size_t s = tap / area, k = tap % area;
     return values[((o * sources + s) * real + c) * area + k];
@@ -135,8 +136,9 @@ class ListedConvolutions {
     plane.resize(std::size_t(pixel_count) * std::size_t(channels));
   }
 
-  Layer layer(const std::string& name, const std::vector<Source>& sources, int kernel, int dilation) {
+  Layer layer(const std::string& name, const std::vector<Source>& sources, int dilation) {
     Layer result{&weights.at(name), {}, sources, dilation};
+    const int kernel = result.packed->kernel;
     for (const Source& source : sources)
       for (int k = 0; k < kernel * kernel; ++k) {
         const int dy = (k / kernel - kernel / 2) * dilation + source.shift;

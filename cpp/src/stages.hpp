@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The stages of a frame on the CPU, in the order in which CpuEstimator::run (cpu_estimator.cpp) calls them: the table
+// The stages of a frame on the CPU, in the order in which Estimator::Cpu::run (cpu_estimator.cpp) calls them: the table
 // of contents of this folder. cuda/stages.hpp has the same for the GPU, under the same names.
 #pragma once
 

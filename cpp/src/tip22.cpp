@@ -59,27 +59,24 @@ class Tip22Trunk : public Trunk<T> {
 
     // Layers 2 to 4 read `planes` at `known`.
     const auto branch = [&](const std::string& name, const std::array<const Plane*, 3>& planes,
-                            const std::array<const Needed*, 3>& known, int dilation, int last_kernel) {
-      const auto next = [&](std::size_t i, int kernel) {
-        return net_.layer(conv(name, int(i) + 1), {{planes[i - 1], known[i - 1]}}, kernel, dilation);
+                            const std::array<const Needed*, 3>& known, int dilation) {
+      const auto next = [&](std::size_t i) {
+        return net_.layer(conv(name, int(i) + 1), {{planes[i - 1], known[i - 1]}}, dilation);
       };
-      return std::array{net_.layer(conv(name, 1), {{&net_.image, nullptr}}, 3, 1), next(1, 3), next(2, 3),
-                        next(3, last_kernel)};
+      return std::array{net_.layer(conv(name, 1), {{&net_.image, nullptr}}, 1), next(1), next(2), next(3)};
     };
     const std::array<const Needed*, 3> pooled{&at_branch1_pool_, &at_branch1_[1], &at_branch1_[2]};
-    branch1_convs_ = branch("branch1", {&odd_, &even_, &odd_}, pooled, 3, 3);
-    edge_branch1_convs_ = branch("edge_branch1", {&odd_, &even_, &odd_}, pooled, 3, 3);
-    branch2_convs_ =
-        branch("branch2", {&even_, &odd_, &odd_}, {&at_branch2_[0], &at_branch2_[1], &at_branch2_[3]}, 1, 1);
-    branch3_convs_ =
-        branch("branch3", {&even_, &odd_, &even_}, {&at_branch3_[0], &at_branch3_[1], &at_branch3_[2]}, 1, 3);
+    branch1_convs_ = branch("branch1", {&odd_, &even_, &odd_}, pooled, 3);
+    edge_branch1_convs_ = branch("edge_branch1", {&odd_, &even_, &odd_}, pooled, 3);
+    branch2_convs_ = branch("branch2", {&even_, &odd_, &odd_}, {&at_branch2_[0], &at_branch2_[1], &at_branch2_[3]}, 1);
+    branch3_convs_ = branch("branch3", {&even_, &odd_, &even_}, {&at_branch3_[0], &at_branch3_[1], &at_branch3_[2]}, 1);
     const typename Convolutions::Source of_branch1{&branch1_, &at_branch1_[3]},
         of_branch2{&branch2_, &at_branch2_[3], shift_}, of_branch3{&odd_, &at_branch3_[3], shift_},
         of_edge_branch1{&edge_branch1_, &at_branch1_[3]};
-    blur_v_conv_ = net_.layer("blur.conv1.v", {of_branch3}, 3, 1);
-    edge_v_conv_ = net_.layer("edge.conv1.v", {of_branch3}, 3, 1);
-    blur_u_conv_ = net_.layer("blur.conv1.u", {of_branch1, of_branch2}, 3, 3);
-    edge_u_conv_ = net_.layer("edge.conv1.u", {of_edge_branch1, of_branch1, of_branch2}, 3, 3);
+    blur_v_conv_ = net_.layer("blur.conv1.v", {of_branch3}, 1);
+    edge_v_conv_ = net_.layer("edge.conv1.v", {of_branch3}, 1);
+    blur_u_conv_ = net_.layer("blur.conv1.u", {of_branch1, of_branch2}, 3);
+    edge_u_conv_ = net_.layer("edge.conv1.u", {of_edge_branch1, of_branch1, of_branch2}, 3);
   }
 
   void extract_features(const ImageView& image, int y0, int x0, const std::vector<Pixel>& edges) override {
