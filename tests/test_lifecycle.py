@@ -256,6 +256,7 @@ def test_threads_that_cannot_be_started_are_an_error_and_leave_none_behind() -> 
     assert (
         run("""
 import re, resource
+defocus_fast.detect_edges(image, num_threads=1)  # what is imported late is imported while this user may read it
 resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))
 if os.getuid() == 0:
     os.setuid(65534)  # root has no limit
