@@ -130,6 +130,7 @@ class Plugin : public Device {
     download(estimator_.answers().pattern_edges, pixels, result.pattern_edges);
     download(estimator_.answers().depth_edges, pixels, result.depth_edges);
     download(edges.position, n, result.edges.position);
+    result.edges.octave.assign(n, 0);
     download(edges.depth_probability, n, result.edges.depth_probability);
     download(edges.radius, n, result.edges.radius);
     download(edges.radius_std, n, result.edges.radius_std);

@@ -15,9 +15,17 @@ from training.optimizer import Optimizer
 
 
 def load_weights(model: Tip22 | Fast, folder: Path) -> None:
-    """Take the weights of a model folder, as they were before ``training.export`` sharpened them."""
+    """Take the weights of a model folder, as they were before ``training.export`` sharpened them.
+
+    Of a model that has fewer radius bins, the last one becomes all that are missing.
+    """
+    weights = read_model(folder).state_dict()
+    for name, own in model.state_dict().items():
+        if name.startswith("blur.dense") and name in weights and (missing := own.shape[-1] - weights[name].shape[-1]) > 0:
+            last = weights[name][..., -1:]
+            weights[name] = torch.cat([weights[name], last.expand(*last.shape[:-1], missing)], -1)
     try:
-        model.load_state_dict(read_model(folder).state_dict())
+        model.load_state_dict(weights)
     except RuntimeError:
         raise ValueError(
             f"{folder}: expected a model of the architecture and width to be trained, got another one"

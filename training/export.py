@@ -16,6 +16,7 @@ from defocus_fast.model_io import CROPS, write_model
 from training import existing, plain_name, run
 from training.checkpoints import read_checkpoint
 from training.networks import MODELS, SHARPENING, Fast, Tip22, sharpen
+from training.synthesis import RADIUS_BINS
 
 TOLERANCE = 1e-4  # largest difference of a probability between ONNX Runtime and PyTorch, both in float32
 
@@ -56,6 +57,7 @@ def export(args: argparse.Namespace) -> None:
         weights={name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()},
         name=args.name or arguments["model"],
         trained="on synthetic scenes; see training/README.md",
+        radius_bins=tuple(RADIUS_BINS.tolist()),
     )
     shards = sorted((args.shards / "validation").glob("*.npy"))
     if not shards:

@@ -15,10 +15,10 @@ from training.synthesis import AMBIGUOUS, DEPTH, NO_EDGE, PATTERN, RADIUS_BINS
 BLUR_WEIGHT = {NO_EDGE: 0.0, PATTERN: 1.0, DEPTH: 0.2, AMBIGUOUS: 0.5}
 
 
-def soft_bins(radius: Tensor) -> Tensor:
-    """Return (N, 23) targets: each radius shared linearly between its two neighbouring bins."""
-    position = ((radius - RADIUS_BINS[0]) / (RADIUS_BINS[1] - RADIUS_BINS[0])).clamp(0, len(RADIUS_BINS) - 1)
-    return (1 - (position[:, None] - torch.arange(len(RADIUS_BINS), device=radius.device)).abs()).clamp(min=0)
+def soft_bins(radius: Tensor, count: int = len(RADIUS_BINS)) -> Tensor:
+    """Return (N, count) targets: each radius shared linearly between its two neighbours of the first `count` bins."""
+    position = ((radius - RADIUS_BINS[0]) / (RADIUS_BINS[1] - RADIUS_BINS[0])).clamp(0, count - 1)
+    return (1 - (position[:, None] - torch.arange(count, device=radius.device)).abs()).clamp(min=0)
 
 
 def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
 def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
     """Return what the networks get right.
 
-    Of B-NET at pattern edges the accuracy (nearest bin) and the mean absolute errors, px, of the most probable bin
+    Of B-NET at pattern edges of a radius within its bins the accuracy (nearest bin) and the mean absolute errors, px, of the most probable bin
     and of the posterior mean; of E-NET the recall of both classes and their mean, the balanced accuracy.
     """
     results = [model(batch.crops, batch.at) for batch in batches]
@@ -44,9 +44,9 @@ def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
     called_depth = torch.cat([edge for _, edge in results]).argmax(1)
     radius = torch.cat([batch.radius for batch in batches])
     kind = torch.cat([batch.kind for batch in batches])
-    bins = radius.new_tensor(RADIUS_BINS)
-    pattern = kind == PATTERN
-    target = soft_bins(radius)
+    bins = radius.new_tensor(RADIUS_BINS)[: probability.shape[1]]
+    pattern = (kind == PATTERN) & (radius <= bins[-1])
+    target = soft_bins(radius, len(bins))
     recall = [float((called_depth == label)[kind == one].float().mean()) for label, one in enumerate((PATTERN, DEPTH))]
     return {
         "val_blur_loss": float(-(target * probability.clamp(min=1e-9).log()).sum(1)[pattern].mean()),

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defocus_fast.model_io import read_weights
+from training.synthesis import RADIUS_BINS
 
 STRIDE = 3  # px between grid points, and side of a cell
 DORMANT = 1e-3  # share of the places at which a channel fires, below which nothing is left of it
@@ -146,7 +147,7 @@ class Tip22(nn.Module):
     side, crops = 77, 24  # px of a training crop, and crops per step
     every_edge = False  # whether edges may lie anywhere, or on the grids only
 
-    def __init__(self, width: int = 64, bins: int = 23) -> None:
+    def __init__(self, width: int = 64, bins: int = len(RADIUS_BINS)) -> None:
         super().__init__()
         self.branch1 = PooledBranch(width, before_pool=1)
         self.branch2 = PooledBranch(width, before_pool=3, last=1)
@@ -220,7 +221,7 @@ class Fast(nn.Module):
 
     every_edge = True
 
-    def __init__(self, width: int = 64, bins: int = 23, depth: int = 6) -> None:
+    def __init__(self, width: int = 64, bins: int = len(RADIUS_BINS), depth: int = 6) -> None:
         super().__init__()
         self.patch = 9 + 2 * STRIDE * depth
         self.side, self.crops = self.patch + 30, 36
@@ -252,7 +253,7 @@ MODELS = {"tip22": Tip22, "fast": Fast}
 
 
 def read_model(folder: Path) -> Tip22 | Fast:
-    """Return the network of a model folder; width and architecture are those of its weights.
+    """Return the network of a model folder; architecture, width and number of bins are those of its weights.
 
     Raises:
         ValueError: the crops of the model do not share their centre, as those of the published weights.
@@ -261,8 +262,8 @@ def read_model(folder: Path) -> Tip22 | Fast:
     weights = {name: torch.from_numpy(array.copy()) for name, array in read_weights(folder).items()}
     if "crop_offset: 1" in (folder / "model.txt").read_text(encoding="utf-8").splitlines():
         raise ValueError(f"{folder}: expected a model whose crops share their centre, got crop_offset 1")
-    name, first = ("fast", "stem") if "stem" in weights else ("tip22", "branch1.conv1")
-    model = MODELS[name](len(weights[first]))
+    name, first, last = ("fast", "stem", "blur.dense2") if "stem" in weights else ("tip22", "branch1.conv1", "blur.dense3")
+    model = MODELS[name](len(weights[first]), len(weights[f"{last}.bias"]))
     model.load_state_dict(weights)
     return model
 

@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,8 +31,8 @@ from training import existing, natural, positive, run
 
 Array = np.ndarray[Any, Any]
 
-RADIUS_BINS = np.arange(0.5, 6.01, 0.25)  # the 23 radii that B-NET tells apart, px
-RADIUS_RANGE = (0.3, 6.5)  # px; a little beyond the bins, so that the outermost are not special
+RADIUS_BINS = np.arange(0.5, 8.01, 0.25)  # the 31 radii that B-NET tells apart, px; the last also stands for larger ones
+LEAST_RADIUS = 0.3  # px
 MARGIN = 16  # px rendered beyond the image on each side, so that its border is blurred from real content
 
 # Codes of the kind map.
@@ -123,6 +124,12 @@ def _texture(images: Images, size: int, rng: np.random.Generator) -> Array:
                 )
             texture += mask[..., None] * (own_colour - texture)
     return texture
+
+
+def _smooth_colour(size: int, rng: np.random.Generator) -> Array:
+    """Return a texture without any: a colour that changes slowly, as a wall's or the sky's does."""
+    corners = np.clip(rng.random(3) + rng.normal(0, 0.1, (2, 2, 3)), 0, 1).astype(np.float32)
+    return cv2.resize(corners, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def _recoloured(texture: Array, rng: np.random.Generator) -> Array:
@@ -236,16 +243,18 @@ def disk_kernel(radius: float, gaussian_share: float = 0.0) -> Array:
 def blur(image: Array, radius: Array, gaussian_share: float = 0.0) -> Array:
     """Blur (H, W, C) with the disk of the radius map (H, W): gathering, exact where the map is locally constant.
 
-    A varying map is rendered from radii 0.25 px apart, linearly mixed.
+    A varying map is rendered from radii 0.25 px apart, above 8 px by 3 %, linearly mixed.
     """
     low, high = float(radius.min()), float(radius.max())
     if high - low < 0.02:
         kernel = disk_kernel(round(0.5 * (low + high), 3), gaussian_share)
         return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT)
     steps = np.arange(math.floor(low * 4), math.ceil(high * 4) + 1) / 4
+    if high > 8:
+        steps = np.concatenate([steps[steps < 8], np.geomspace(8, high, math.ceil(math.log(high / 8) / 0.03) + 1)])
     result = np.zeros_like(image)
-    for step in steps:
-        weight = np.clip(1 - np.abs(radius - step) * 4, 0, None).astype(np.float32)
+    for number, step in enumerate(steps):
+        weight = np.interp(radius, steps, np.eye(len(steps))[number]).astype(np.float32)
         if weight.any():
             kernel = disk_kernel(float(step), gaussian_share)
             result += weight[..., None] * cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT)
@@ -253,7 +262,7 @@ def blur(image: Array, radius: Array, gaussian_share: float = 0.0) -> Array:
 
 
 def _radius_map(size: int, rng: np.random.Generator, low: float, high: float, form: str) -> Array:
-    """Return a radius map (size, size) running from about `low` to `high` as a slope, a bowl or in small steps."""
+    """Return a radius map (size, size) running from `low` to `high` as a slope, a bowl or in small steps."""
     y, x = (np.mgrid[:size, :size] / size - 0.5).astype(np.float32)
     angle = rng.uniform(0, 2 * math.pi)
     ramp = x * math.cos(angle) + y * math.sin(angle)
@@ -264,7 +273,7 @@ def _radius_map(size: int, rng: np.random.Generator, low: float, high: float, fo
     if form == "steps":
         height = rng.uniform(0.25, 0.5)
         radius = low + np.floor((radius - low) / height) * height
-    return np.clip(radius, *RADIUS_RANGE).astype(np.float32)
+    return np.maximum(radius, LEAST_RADIUS).astype(np.float32)
 
 
 # ---------------------------------------------------------------- scenes
@@ -397,8 +406,8 @@ def _kind_map(edges: Array, radius: Array, nearest: Array) -> tuple[Array, Array
     return kind, produced
 
 
-def render(layers: list[Layer], camera: Camera, rng: np.random.Generator) -> Scene:
-    """Blur and composite `layers` (far to near), take the image and label its edges. Cuts MARGIN off each side."""
+def render(layers: list[Layer], camera: Camera, rng: np.random.Generator, margin: int = MARGIN) -> Scene:
+    """Blur and composite `layers` (far to near), take the image and label its edges. Cuts `margin` off each side."""
     gamma = np.float32(camera.gamma)
     background = layers[0]
     light = blur(background.texture**gamma, background.radius, camera.gaussian_share)
@@ -411,16 +420,29 @@ def render(layers: list[Layer], camera: Camera, rng: np.random.Generator) -> Sce
         inside = layer.mask > 0.5
         radius = np.where(inside, layer.radius, radius)
         nearest[inside] = number
-    cut = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    cut = (slice(margin, -margin), slice(margin, -margin))
     image = photograph(np.clip(light[cut], 0, 1), camera, rng)
     radius, nearest = np.ascontiguousarray(radius[cut]), np.ascontiguousarray(nearest[cut])
     kind, edge_radius = _kind_map(detect_edges(image.astype(np.float32) / 255), radius, nearest)
     return Scene(image, radius, edge_radius, kind)
 
 
-def _random_radius(rng: np.random.Generator) -> float:
-    """Return a radius over RADIUS_RANGE, the sharp end a little more often: that is where images are in focus."""
-    return float(rng.uniform(0.3, 2.5) if rng.random() < 0.25 else rng.uniform(*RADIUS_RANGE))
+def narrow_radius(rng: np.random.Generator, most: float = 6.5) -> float:
+    """Return a radius up to a little beyond the paper's range, so that its ends are not special.
+
+    The sharp end comes a little more often: that is where images are in focus.
+    """
+    return float(rng.uniform(LEAST_RADIUS, 2.5) if rng.random() < 0.25 else rng.uniform(LEAST_RADIUS, most))
+
+
+def training_radius(rng: np.random.Generator) -> float:
+    """Return a radius up to well beyond the bins: what is blurrier than they say is to be known as such."""
+    return narrow_radius(rng, most=12.0)
+
+
+def wide_radius(rng: np.random.Generator) -> float:
+    """Return a radius as in photographs of shallow focus: its logarithm is uniform."""
+    return float(np.exp(rng.uniform(math.log(0.5), math.log(40.0))))
 
 
 def random_scene(
@@ -431,48 +453,54 @@ def random_scene(
     clean_share: float = 0.4,
     gradual_share: float | None = None,
     recoloured_share: float = 0.0,
+    draw_radius: Callable[[np.random.Generator], float] = narrow_radius,
+    untextured_share: float = 0.0,
+    margin: int = MARGIN,
 ) -> Scene:
     """Return a random scene of (size, size): layered with probability `layered_share`, else one texture.
 
-    A layer's texture is shown in another light with probability `recoloured_share`.
+    A layer's texture is shown in another light with probability `recoloured_share`, and is one smooth colour with
+    probability `untextured_share`. No radius may be larger than `margin`, which is rendered beyond the image.
 
     The background is uniformly blurred or, with probability `gradual_share` (by default 0.2 if layered, else 0.5),
     with a slope, a bowl or small steps.
     """
-    full = size + 2 * MARGIN
+    full = size + 2 * margin
 
     def radius_map(radius: float, gradual: float) -> Array:
         if rng.random() >= gradual:
             return np.full((full, full), radius, np.float32)
         form = str(rng.choice(["slope", "bowl", "steps"], p=[0.4, 0.25, 0.35]))
-        return _radius_map(full, rng, radius, _random_radius(rng), form)
+        return _radius_map(full, rng, radius, draw_radius(rng), form)
 
     def layer(texture: Array, mask: Array, radius: Array) -> Layer:
+        if untextured_share > 0 and rng.random() < untextured_share:
+            texture = _smooth_colour(full, rng)
         recoloured = recoloured_share > 0 and rng.random() < recoloured_share
         return Layer(_recoloured(texture, rng) if recoloured else texture, mask, radius)
 
     layered = rng.random() < layered_share
-    first = _random_radius(rng)
+    first = draw_radius(rng)
     if gradual_share is None:
         gradual_share = 0.2 if layered else 0.5
     background = radius_map(first, gradual_share)
     layers = [layer(_texture(images, full, rng), np.ones((full, full), np.float32), background)]
     for _ in range(rng.integers(1, 4) if layered else 0):
-        radius = _random_radius(rng)
+        radius = draw_radius(rng)
         while abs(radius - first) < LAYER_STEP:
-            radius = _random_radius(rng)
+            radius = draw_radius(rng)
         # Touching thin things are kept wider than their own blur, else the far side shines through their middle.
         mask, colour = _random_mask(images, full, rng, thickness=max(2.0, 1.5 * radius))
         texture = colour if colour is not None else _texture(images, full, rng)
         layers.append(layer(texture, mask, radius_map(radius, 0.15)))
-    return render(layers, random_camera(rng, clean_share), rng)
+    return render(layers, random_camera(rng, clean_share), rng, margin)
 
 
 # ---------------------------------------------------------------- shards
 
 SCENES_PER_SHARD = 250
 RECOLOURED_SHARE = {"train": 0.4, "validation": 0.0}
-RADIUS_SCALE = 32  # shards hold the edge radius in 1/32 px
+RADIUS_SCALE = 20  # shards hold the edge radius in 1/20 px
 
 
 def _write_shards(numbers: range, images: Images, folder: Path, size: int, seed: int, recoloured_share: float) -> None:
@@ -485,9 +513,10 @@ def _write_shards(numbers: range, images: Images, folder: Path, size: int, seed:
         shard = np.empty((SCENES_PER_SHARD, size, size, 5), np.uint8)
         for i in range(SCENES_PER_SHARD):
             rng = np.random.default_rng([seed, number, i])
-            scene = random_scene(images, size, rng, recoloured_share=recoloured_share)
+            draw_radius = training_radius if i % 2 else narrow_radius
+            scene = random_scene(images, size, rng, recoloured_share=recoloured_share, draw_radius=draw_radius)
             shard[i, ..., :3], shard[i, ..., 4] = scene.image, scene.kind
-            shard[i, ..., 3] = np.rint(np.clip(scene.edge_radius, 0, 7.9) * RADIUS_SCALE)
+            shard[i, ..., 3] = np.rint(scene.edge_radius * RADIUS_SCALE)
         part = path.with_suffix(".part")
         with open(part, "wb") as file:
             np.save(file, shard)

@@ -101,6 +101,7 @@ py::dict arrays_of(std::unique_ptr<BlurMap> owned) {
   arrays["pattern_edges"] = expose(bool{}, result.pattern_edges, pixels);
   arrays["depth_edges"] = expose(bool{}, result.depth_edges, pixels);
   arrays["edges"] = expose(std::int32_t{}, edges.position, {n, 2});
+  arrays["octave"] = expose(std::uint8_t{}, edges.octave, {n});
   arrays["depth_probability"] = expose(float{}, edges.depth_probability, {n});
   arrays["radii"] = expose(float{}, edges.radius, {n});
   arrays["radius_std"] = expose(float{}, edges.radius_std, {n});

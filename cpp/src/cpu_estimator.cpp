@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Frames on the CPU: the stages in order.
 #include <algorithm>
+#include <bit>
 #include <chrono>
+#include <deque>
 #include <numeric>
 
 #include "defocus_fast/error.hpp"
@@ -46,42 +48,83 @@ cpu::TileSize tile_size(const Model& model, int height, int width, Precision pre
   return {tile_side(model, height, most), tile_side(model, width, most)};
 }
 
+/// The image at one size, and what was found in it.
+struct Octave {
+  Octave(int number_, int image_height, int image_width, const CannyOptions& canny, const Kernels& kernels,
+         Workers& workers)
+      : number(number_),
+        scale(1 << number),
+        height(image_height / scale),
+        width(image_width / scale),
+        edge_detector(height, width, canny, kernels, workers),
+        row_start(std::size_t(height) + 1) {}
+
+  std::size_t index(Pixel pixel) const { return std::size_t(pixel.y) * std::size_t(width) + std::size_t(pixel.x); }
+  /// Where a pixel's centre is in the image.
+  Pixel in_image(Pixel pixel) const { return {pixel.y * scale + scale / 2, pixel.x * scale + scale / 2}; }
+
+  const int number, scale, height, width;
+  ImageView image;
+  std::vector<std::byte> pixels;  // of the image, unless it is the caller's
+  cpu::EdgeDetector edge_detector;
+  std::vector<std::size_t> row_start;  // index of each row's first edge
+  BlurMap found;                       // in px of this octave; the first one's is the frame's result
+};
+
 }  // namespace
 
 struct Estimator::Cpu : Impl {
   Cpu(int height_, int width_, const Options& options_)
-      : Impl(height_, width_, options_, "cpu"),
-        edge_detector(height, width, options.canny, kernels, workers),
-        domain_transform(height, width, kernels, workers),
-        row_start(std::size_t(height) + 1) {
+      : Impl(height_, width_, options_, "cpu"), domain_transform(height, width, kernels, workers) {
     if (options.evaluation == Evaluation::patch)
       throw InvalidArgument("evaluation: patch needs device cuda; accepted on the CPU: shared");
     precision = choose(options.precision, kernels);
     tile = tile_size(*model, height, width, precision);
+    const int most = std::bit_width(unsigned(std::max(std::min(height, width) / smallest_octave, 1)));
+    for (int number = 0; number < std::min(options.octaves, most); ++number)
+      octaves.emplace_back(number, height, width, options.canny, kernels, workers);
     weights = cpu::network_weights(model, precision, kernels);
     networks = weights->make_workspace(kernels, workers, tile);
   }
 
   void run(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) override {
-    detect_edges(image, result, frame);
-    for (int y = 0; y < height; y += tile.height)
-      for (int x = 0; x < width; x += tile.width) {
-        select_tile(y, x, result);
-        if (selected.empty()) continue;
-        extract_features(image, y, x, result);
-        classify_edges(result);
-        estimate_radii(result, frame);
-      }
-    propagate(image, out, result, frame);
+    // Given edges are those of the image; what the edge detector would find in its reductions are others.
+    const std::size_t count = frame.edges.data ? 1 : octaves.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      Octave& octave = octaves[i];
+      BlurMap& found = i == 0 ? result : octave.found;
+      found.stage_ms.fill(0);
+      if (i == 0)
+        octave.image = image;
+      else
+        reduce(octaves[i - 1].image, octave);
+      read(octave, found, frame);
+    }
+    propagate(image, out, result, frame, count);
   }
 
-  void detect_edges(const ImageView& image, BlurMap& result, const FrameOptions& frame);
-  void list_edges(BlurMap& result);
-  void select_tile(int y0, int x0, const BlurMap& result);
-  void extract_features(const ImageView& image, int y0, int x0, BlurMap& result);
-  void classify_edges(BlurMap& result);
-  void estimate_radii(BlurMap& result, const FrameOptions& frame);
-  void propagate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame);
+  void read(Octave& octave, BlurMap& found, const FrameOptions& frame) {
+    detect_edges(octave, found, frame);
+    for (int y = 0; y < octave.height; y += tile.height)
+      for (int x = 0; x < octave.width; x += tile.width) {
+        select_tile(octave, y, x, found);
+        if (selected.empty()) continue;
+        extract_features(octave, y, x, found);
+        classify_edges(octave, found);
+        estimate_radii(found, frame);
+      }
+  }
+
+  void reduce(const ImageView& image, Octave& octave);
+  void detect_edges(Octave& octave, BlurMap& found, const FrameOptions& frame);
+  void list_edges(Octave& octave, BlurMap& found);
+  void select_tile(const Octave& octave, int y0, int x0, const BlurMap& found);
+  void extract_features(const Octave& octave, int y0, int x0, BlurMap& found);
+  void classify_edges(const Octave& octave, BlurMap& found);
+  void estimate_radii(BlurMap& found, const FrameOptions& frame);
+  void propagate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame,
+                 std::size_t count);
+  void merge(const Octave& octave, BlurMap& result);
 
   /// Calls use(edge, its question) for the selected edges, by several threads at once.
   template <class Use>
@@ -92,14 +135,14 @@ struct Estimator::Cpu : Impl {
         use(std::size_t(selected[k]), std::size_t(question[k]));
     });
   }
-  std::size_t index(Pixel pixel) const { return std::size_t(pixel.y) * std::size_t(width) + std::size_t(pixel.x); }
+
+  static constexpr int smallest_octave = 64;  // px, of its shorter side: below, all of it is near its border
 
   cpu::TileSize tile{};
-  cpu::EdgeDetector edge_detector;
+  std::deque<Octave> octaves;  // from fine to coarse
   std::shared_ptr<const cpu::NetworkWeights> weights;
   std::unique_ptr<cpu::TileNetworks> networks;
   cpu::DomainTransform domain_transform;
-  std::vector<std::size_t> row_start;  // index of each row's first edge
   // Of the tile at hand.
   std::vector<std::int32_t> selected;  // its edges
   std::vector<Pixel> in_tile;          // and where they are in it
@@ -108,35 +151,50 @@ struct Estimator::Cpu : Impl {
   std::vector<Reading> readings;
 };
 
-void Estimator::Cpu::detect_edges(const ImageView& image, BlurMap& result, const FrameOptions& frame) {
-  StageTimer timer(result, Stage::detect_edges);
-  // Until the edges are classified, all of them stand in the mask of pattern edges.
-  std::vector<std::uint8_t>& mask = result.pattern_edges;
-  mask.resize(std::size_t(height) * std::size_t(width));
-  result.depth_edges.resize(mask.size());
-  std::fill(result.depth_edges.begin(), result.depth_edges.end(), std::uint8_t{0});
-  if (frame.edges.data == nullptr)
-    edge_detector.detect_edges(image, mask.data());
-  else
-    for (int y = 0; y < height; ++y)
-      for (int x = 0; x < width; ++x) mask[index({y, x})] = *frame.edges.at(y, x) != 0;
-  if (const int stride = frame.edge_stride; stride > 1)
-    for (int y = 0; y < height; ++y)
-      for (int x = 0; x < width; ++x)
-        if (y % stride != 0 || x % stride != 0) mask[index({y, x})] = 0;
-  list_edges(result);
+/// A pixel is the mean of four.
+void Estimator::Cpu::reduce(const ImageView& image, Octave& octave) {
+  StageTimer timer(octave.found, Stage::detect_edges);
+  const std::ptrdiff_t size = image.type == PixelType::uint8 ? 1 : sizeof(float);
+  const std::ptrdiff_t pitch = octave.width * image.channels * size;
+  octave.pixels.resize(std::size_t(octave.height) * std::size_t(pitch));
+  octave.image =
+      ImageView::interleaved(octave.pixels.data(), image.type, octave.height, octave.width, image.channels, pitch);
+  workers.for_ranges(octave.height, 32, [&](int begin, int end, int) {
+    for (int y = begin; y < end; ++y) cpu::reduce_row(image, y, octave.pixels.data() + y * pitch);
+  });
 }
 
-void Estimator::Cpu::list_edges(BlurMap& result) {
-  const auto row = [&](int y) { return result.pattern_edges.data() + std::ptrdiff_t(y) * width; };
-  workers.for_ranges(height, 64, [&](int begin, int end, int) {
+void Estimator::Cpu::detect_edges(Octave& octave, BlurMap& found, const FrameOptions& frame) {
+  StageTimer timer(found, Stage::detect_edges);
+  // Until the edges are classified, all of them stand in the mask of pattern edges.
+  std::vector<std::uint8_t>& mask = found.pattern_edges;
+  mask.resize(std::size_t(octave.height) * std::size_t(octave.width));
+  found.depth_edges.resize(mask.size());
+  std::fill(found.depth_edges.begin(), found.depth_edges.end(), std::uint8_t{0});
+  if (frame.edges.data == nullptr)
+    octave.edge_detector.detect_edges(octave.image, mask.data());
+  else
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) mask[octave.index({y, x})] = *frame.edges.at(y, x) != 0;
+  if (const int stride = frame.edge_stride; stride > 1 && octave.number == 0)
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x)
+        if (y % stride != 0 || x % stride != 0) mask[octave.index({y, x})] = 0;
+  list_edges(octave, found);
+}
+
+void Estimator::Cpu::list_edges(Octave& octave, BlurMap& found) {
+  std::vector<std::size_t>& row_start = octave.row_start;
+  const int width = octave.width;
+  const auto row = [&](int y) { return found.pattern_edges.data() + std::ptrdiff_t(y) * width; };
+  workers.for_ranges(octave.height, 64, [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y)
       row_start[std::size_t(y) + 1] = std::size_t(std::count(row(y), row(y) + width, std::uint8_t{1}));
   });
   std::partial_sum(row_start.begin(), row_start.end(), row_start.begin());  // row_start[0] is always 0
-  Edges& edges = result.edges;
+  Edges& edges = found.edges;
   edges.position.resize(row_start.back());
-  workers.for_ranges(height, 64, [&](int begin, int end, int) {
+  workers.for_ranges(octave.height, 64, [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y) {
       Pixel* edge = edges.position.data() + row_start[std::size_t(y)];
       for (int x = 0; x < width; ++x)
@@ -146,13 +204,15 @@ void Estimator::Cpu::list_edges(BlurMap& result) {
   for (std::vector<float>* values :
        {&edges.depth_probability, &edges.radius, &edges.radius_std, &edges.radius_probability})
     values->resize(edges.position.size());
+  edges.octave.assign(edges.position.size(), 0);
 }
 
-void Estimator::Cpu::select_tile(int y0, int x0, const BlurMap& result) {
-  const Pixel* const edges = result.edges.position.data();
+void Estimator::Cpu::select_tile(const Octave& octave, int y0, int x0, const BlurMap& found) {
+  const Pixel* const edges = found.edges.position.data();
+  const std::vector<std::size_t>& row_start = octave.row_start;
   selected.clear();
   in_tile.clear();
-  for (int y = y0; y < std::min(y0 + tile.height, height); ++y) {
+  for (int y = y0; y < std::min(y0 + tile.height, octave.height); ++y) {
     const Pixel* const end = edges + row_start[std::size_t(y) + 1];
     const auto before = [](Pixel edge, int x) { return edge.x < x; };
     for (const Pixel* edge = std::lower_bound(edges + row_start[std::size_t(y)], end, x0, before);
@@ -163,14 +223,14 @@ void Estimator::Cpu::select_tile(int y0, int x0, const BlurMap& result) {
   }
 }
 
-void Estimator::Cpu::extract_features(const ImageView& image, int y0, int x0, BlurMap& result) {
-  StageTimer timer(result, Stage::extract_features);
-  networks->extract_features(image, y0, x0, in_tile);
+void Estimator::Cpu::extract_features(const Octave& octave, int y0, int x0, BlurMap& found) {
+  StageTimer timer(found, Stage::extract_features);
+  networks->extract_features(octave.image, y0, x0, in_tile);
 }
 
-void Estimator::Cpu::classify_edges(BlurMap& result) {
-  StageTimer timer(result, Stage::classify_edges);
-  Edges& edges = result.edges;
+void Estimator::Cpu::classify_edges(const Octave& octave, BlurMap& found) {
+  StageTimer timer(found, Stage::classify_edges);
+  Edges& edges = found.edges;
   if (depth_threshold >= 1) {  // no edge is a depth edge
     for (const std::int32_t edge : selected) edges.depth_probability[std::size_t(edge)] = 0;
     return;
@@ -183,14 +243,14 @@ void Estimator::Cpu::classify_edges(BlurMap& result) {
   for_selected([&](std::size_t edge, std::size_t question) {
     edges.depth_probability[edge] = depth_probability[question];
     if (!is_depth_edge(depth_probability[question], depth_threshold)) return;
-    result.pattern_edges[index(edges.position[edge])] = 0;
-    result.depth_edges[index(edges.position[edge])] = 1;
+    found.pattern_edges[octave.index(edges.position[edge])] = 0;
+    found.depth_edges[octave.index(edges.position[edge])] = 1;
   });
 }
 
-void Estimator::Cpu::estimate_radii(BlurMap& result, const FrameOptions& frame) {
-  StageTimer timer(result, Stage::estimate_radii);
-  Edges& edges = result.edges;
+void Estimator::Cpu::estimate_radii(BlurMap& found, const FrameOptions& frame) {
+  StageTimer timer(found, Stage::estimate_radii);
+  Edges& edges = found.edges;
   const std::size_t bins = model->radius_bins.size(), questions = std::size_t(networks->question_count());
   readings.resize(questions);
   bin_probabilities.resize(frame.bin_probabilities ? questions * bins : 0);
@@ -212,27 +272,65 @@ void Estimator::Cpu::estimate_radii(BlurMap& result, const FrameOptions& frame) 
   });
 }
 
-void Estimator::Cpu::propagate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) {
+void Estimator::Cpu::propagate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame,
+                               std::size_t count) {
   StageTimer timer(result, Stage::propagate);
   result.expected_error.resize(frame.expected_error ? result.depth_edges.size() : 0);
-  const Edges& edges = result.edges;
-  const auto seed = [&](int y, const cpu::SeedRows& rows) {
-    for (std::size_t i = row_start[std::size_t(y)]; i < row_start[std::size_t(y) + 1]; ++i) {
-      const Pixel at = edges.position[i];
-      const bool depth = result.depth_edges[index(at)] != 0;
-      const float weight = edge_weight(options.labels, depth, edges.depth_probability[i], edges.radius_std[i]);
-      if (weight > 0) rows.set(at.x, make_seed(weight, edges.radius[i], edges.radius_std[i]));
+  for (std::size_t o = 1; o < count; ++o) merge(octaves[o], result);
+  const auto seed = [&](int image_y, const cpu::SeedRows& rows) {
+    for (std::size_t o = 0; o < count; ++o) {
+      const Octave& octave = octaves[o];
+      if (image_y % octave.scale != octave.scale / 2 || image_y / octave.scale >= octave.height) continue;
+      const std::size_t y = std::size_t(image_y / octave.scale);
+      const Edges& edges = o == 0 ? result.edges : octave.found.edges;
+      for (std::size_t i = octave.row_start[y]; i < octave.row_start[y + 1]; ++i) {
+        const float weight = edge_weight(options.labels, is_depth_edge(edges.depth_probability[i], depth_threshold),
+                                         edges.depth_probability[i], edges.radius_std[i]) *
+                             octave_weight(edges.radius[i], int(o), o + 1 == count);
+        const float scale = float(octave.scale);
+        if (weight > 0)
+          rows.add(octave.in_image(edges.position[i]).x,
+                   make_seed(weight, scale * edges.radius[i], scale * edges.radius_std[i]));
+      }
     }
   };
   float* const errors = frame.expected_error ? result.expected_error.data() : nullptr;
   domain_transform.propagate(image, result.depth_edges.data(), propagation, std::ref(seed), out, errors,
-                             model->radius_bins.back());
+                             model->radius_bins.back() * float(octaves[count - 1].scale));
   if (!errors) return;
   const float floor = float(model->error_floor), slope = float(model->error_slope);
   workers.for_ranges(height, 64, [&](int begin, int end, int) {
-    for (std::size_t i = index({begin, 0}); i < index({end, 0}); ++i)
+    for (std::size_t i = octaves[0].index({begin, 0}); i < octaves[0].index({end, 0}); ++i)
       errors[i] = expected_error(floor, slope, errors[i]);
   });
+}
+
+/// Adds what an octave's edges say to the result, in px of the image.
+void Estimator::Cpu::merge(const Octave& octave, BlurMap& result) {
+  for (std::size_t stage = 0; stage < result.stage_ms.size(); ++stage)
+    result.stage_ms[stage] += octave.found.stage_ms[stage];
+  const Edges& edges = octave.found.edges;
+  Edges& all = result.edges;
+  const float scale = float(octave.scale);
+  for (std::size_t i = 0; i < edges.size(); ++i) {
+    const Pixel at = octave.in_image(edges.position[i]);
+    all.position.push_back(at);
+    all.octave.push_back(std::uint8_t(octave.number));
+    all.depth_probability.push_back(edges.depth_probability[i]);
+    all.radius.push_back(scale * edges.radius[i]);
+    all.radius_std.push_back(scale * edges.radius_std[i]);
+    all.radius_probability.push_back(edges.radius_probability[i]);
+    if (!is_depth_edge(edges.depth_probability[i], depth_threshold) ||
+        octave_weight(edges.radius[i], octave.number, true) == 0)
+      continue;
+    // Whatever way the map takes across the pixel, it crosses one of its axes.
+    const Pixel corner{at.y - octave.scale / 2, at.x - octave.scale / 2};
+    for (int k = 0; k < octave.scale; ++k)
+      for (const Pixel pixel : {Pixel{corner.y + k, at.x}, Pixel{at.y, corner.x + k}})
+        result.depth_edges[octaves[0].index(pixel)] = 1;
+  }
+  all.bin_probabilities.insert(all.bin_probabilities.end(), edges.bin_probabilities.begin(),
+                               edges.bin_probabilities.end());
 }
 
 std::unique_ptr<Estimator::Impl> Estimator::Impl::on_cpu(int height, int width, const Options& options) {

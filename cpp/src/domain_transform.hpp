@@ -27,14 +27,14 @@ class Plane {
   std::unique_ptr<float[], Free> data_;
 };
 
-/// What a seed writes into cleared rows, at edges only: Seed's members; the squares may be null.
+/// What seeds are added to: rows of Seed's members; the squares may be null.
 struct SeedRows {
   float *weights, *radii, *squares;
 
-  void set(int x, const Seed& seed) const {
-    weights[x] = seed.weight;
-    radii[x] = seed.radius;
-    if (squares) squares[x] = seed.square;
+  void add(int x, const Seed& seed) const {
+    weights[x] += seed.weight;
+    radii[x] += seed.radius;
+    if (squares) squares[x] += seed.square;
   }
 };
 /// Called once for every row, by several threads at once.

@@ -156,6 +156,27 @@ void load_value_row(const ImageView& image, int y, const CannyKernels<T>& kernel
 template void load_value_row(const ImageView&, int, const CannyKernels<float>&, float*);
 template void load_value_row(const ImageView&, int, const CannyKernels<double>&, double*);
 
+namespace {
+
+template <class T>
+void reduce_row_of(const ImageView& image, int y, T* out) {
+  for (int x = 0; x < image.width / 2; ++x)
+    for (int c = 0; c < image.channels; ++c) {
+      const auto at = [&](int dy, int dx) { return value_at<T>(image, 2 * y + dy, 2 * x + dx, c); };
+      const auto sum = at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1);
+      *out++ = std::is_same_v<T, float> ? T(sum * 0.25f) : T((int(sum) + 2) / 4);
+    }
+}
+
+}  // namespace
+
+void reduce_row(const ImageView& image, int y, std::byte* out) {
+  if (image.type == PixelType::uint8)
+    reduce_row_of(image, y, reinterpret_cast<std::uint8_t*>(out));
+  else
+    reduce_row_of(image, y, reinterpret_cast<float*>(out));
+}
+
 int reflect(int i, int n) {
   if (i >= 0 && i < n) return i;
   const std::int64_t period = std::int64_t{2} * n;  // d c b a | a b c d | d c b a

@@ -33,6 +33,9 @@ void load_row(const ImageView& image, int y, int x0, int n, float* const* channe
 template <class T>
 void load_value_row(const ImageView& image, int y, const CannyKernels<T>& kernels, T* out);
 
+/// Row y of the image of half the size: means of 2 x 2 pixels of the same type, interleaved.
+void reduce_row(const ImageView& image, int y, std::byte* out);
+
 /// The index in [0, n) that i stands for under symmetric reflection (edge pixel repeated).
 int reflect(int i, int n);
 

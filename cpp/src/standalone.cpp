@@ -121,7 +121,7 @@ void propagate(const ImageView& image, const RadiiView& radii, const MaskView& p
   });
   const auto seed = [&](int y, const cpu::SeedRows& rows) {
     for (int x = 0; x < image.width; ++x)
-      if (*pattern.at(y, x)) rows.set(x, make_seed(1, *radii.at(y, x), 0));
+      if (*pattern.at(y, x)) rows.add(x, make_seed(1, *radii.at(y, x), 0));
   };
   // As in the paper.
   workspace->stage.propagate(image, barrier.data(), resolve(guide, options, 3.75, 5, image.height, image.width),

@@ -13,7 +13,7 @@ from ._device import DeviceArray
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlurMap:
-    """One image's answer. Arrays over edges have one entry per edge pixel, in row-major order.
+    """One image's answer. Arrays over edges have one entry per edge pixel: octave by octave, in an octave row by row.
 
     Attributes:
         map: (H, W) radius in px of the disk that blurred each pixel.
@@ -22,13 +22,14 @@ class BlurMap:
             the filter brings to the pixel (the model's largest radius where it brings none), a and b belong to the
             model. ``labels="hard"`` leaves it uncalibrated, and it knows nothing of blur beyond the largest radius.
         pattern_edges: (H, W) edges at which the radius was read.
-        depth_edges: (H, W) edges that the map does not cross.
+        depth_edges: (H, W) edges that the map does not cross; those of coarse octaves as crosses.
         edges: (n, 2) row and column of every edge pixel.
+        octave: (n,) the edge was found in the image reduced by ``2**octave``.
         depth_probability: (n,) probability that the edge is a depth edge.
         radii: (n,) radius in px, by the estimator's `labels`; at depth edges that of the nearer side.
         radius_std: (n,) standard deviation in px of the blur network's probabilities.
         radius_probability: (n,) probability of the most probable radius.
-        bin_probabilities: (n, bins) probability of every radius; (0, 0) unless asked for.
+        bin_probabilities: (n, bins) probability of every radius, ``radius_bins`` times ``2**octave``; (0, 0) unless asked for.
         stage_ms: milliseconds of each stage, in the order in which they run; on a GPU by its own clock, without copies.
     """
 
@@ -37,6 +38,7 @@ class BlurMap:
     pattern_edges: NDArray[np.bool_]
     depth_edges: NDArray[np.bool_]
     edges: NDArray[np.int32]
+    octave: NDArray[np.uint8]
     depth_probability: NDArray[np.float32]
     radii: NDArray[np.float32]
     radius_std: NDArray[np.float32]

@@ -32,14 +32,15 @@ struct Pixel {
   bool operator==(const Pixel&) const = default;
 };
 
-/// Edge pixels in row-major order, and what the networks say about them.
+/// Edge pixels, and what the networks say about them: octave by octave, in an octave in row-major order.
 struct Edges {
   std::vector<Pixel> position;            // (n)
+  std::vector<std::uint8_t> octave;       // (n) found in the image reduced by 2^octave
   std::vector<float> depth_probability;   // (n) in [0, 1]
   std::vector<float> radius;              // (n) px, by Options::labels; at depth edges that of the nearer side
   std::vector<float> radius_std;          // (n) px, standard deviation of the radius
   std::vector<float> radius_probability;  // (n) probability of the most probable bin
-  std::vector<float> bin_probabilities;   // (n, bins) if wanted, else empty
+  std::vector<float> bin_probabilities;   // (n, bins) if wanted, else empty; of octave o the radii are 2^o radius_bins
 
   std::size_t size() const { return radius.size(); }
 };
@@ -54,7 +55,7 @@ struct BlurMap {
   /// where it brings none), a and b the model's.
   std::vector<float> expected_error;
   std::vector<std::uint8_t> pattern_edges;  // (height, width) 1 at pattern edges, else 0
-  std::vector<std::uint8_t> depth_edges;    // (height, width) 1 at depth edges, else 0
+  std::vector<std::uint8_t> depth_edges;    // (height, width) 1 at depth edges, else 0; of coarse octaves crosses
   Edges edges;
   std::array<double, stage_names.size()> stage_ms{};
 };

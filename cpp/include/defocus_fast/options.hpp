@@ -145,6 +145,7 @@ struct Options {
   std::string kernels = "auto";
   Labels labels = Labels::posterior;
   std::optional<double> depth_threshold = {};
+  int octaves = 1;
   CannyOptions canny = {};              // their names have the prefix canny_ where options have no groups
   GuideOptions guide = {};              // guide_
   PropagationOptions propagation = {};  // no prefix
@@ -185,6 +186,12 @@ inline constexpr Option<Options> option_rows[]{
      "",
      "Edges of a higher depth probability are depth edges. At 1 none is, and the edge network does not run.",
      "the model's, or 0.5 as in the paper for hard labels"},
+    {"octaves",
+     &Options::octaves,
+     {1, 8},
+     "",
+     "Device cpu only: sizes at which the image is read, each half of the one before, as long as the shorter side has "
+     "64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper."},
     {"max_edges",
      &Options::max_edges,
      {1, std::numeric_limits<int>::max()},
