@@ -21,7 +21,11 @@ def load_weights(model: Tip22 | Fast, folder: Path) -> None:
     """
     weights = read_model(folder).state_dict()
     for name, own in model.state_dict().items():
-        if name.startswith("blur.dense") and name in weights and (missing := own.shape[-1] - weights[name].shape[-1]) > 0:
+        if (
+            name.startswith("blur.dense")
+            and name in weights
+            and (missing := own.shape[-1] - weights[name].shape[-1]) > 0
+        ):
             last = weights[name][..., -1:]
             weights[name] = torch.cat([weights[name], last.expand(*last.shape[:-1], missing)], -1)
     try:

@@ -262,7 +262,9 @@ def read_model(folder: Path) -> Tip22 | Fast:
     weights = {name: torch.from_numpy(array.copy()) for name, array in read_weights(folder).items()}
     if "crop_offset: 1" in (folder / "model.txt").read_text(encoding="utf-8").splitlines():
         raise ValueError(f"{folder}: expected a model whose crops share their centre, got crop_offset 1")
-    name, first, last = ("fast", "stem", "blur.dense2") if "stem" in weights else ("tip22", "branch1.conv1", "blur.dense3")
+    name, first, last = (
+        ("fast", "stem", "blur.dense2") if "stem" in weights else ("tip22", "branch1.conv1", "blur.dense3")
+    )
     model = MODELS[name](len(weights[first]), len(weights[f"{last}.bias"]))
     model.load_state_dict(weights)
     return model

@@ -29,7 +29,8 @@ class BlurMap:
         radii: (n,) radius in px, by the estimator's `labels`; at depth edges that of the nearer side.
         radius_std: (n,) standard deviation in px of the blur network's probabilities.
         radius_probability: (n,) probability of the most probable radius.
-        bin_probabilities: (n, bins) probability of every radius, ``radius_bins`` times ``2**octave``; (0, 0) unless asked for.
+        bin_probabilities: (n, bins) probability of every radius, ``radius_bins * 2**octave``; (0, 0) unless asked
+            for.
         stage_ms: milliseconds of each stage, in the order in which they run; on a GPU by its own clock, without copies.
     """
 
