@@ -97,7 +97,7 @@ def test_radius_scores() -> None:
     radii = truth + 0.5
     radii[:10] += 1  # 1.5 off in the upper half, where the error expected is larger
     expected_error = np.where(np.arange(20)[:, None] < 10, 2.0, 0.25) * np.ones((1, 20))
-    edges = np.array([[5, 2], [5, 9], [5, 17]])
+    edges = np.array([[5, 2], [5, 9], [5, 17], [15, 3]])  # the last one of a coarse octave, which does not count here
     depth = np.zeros((20, 20), bool)
     depth[5, 9] = depth[5, 2] = True
     bins = [0.5, 1.0, 3.0]
@@ -105,14 +105,22 @@ def test_radius_scores() -> None:
         map=radii,
         expected_error=expected_error,
         edges=edges,
+        octave=np.array([0, 0, 0, 1], np.uint8),
         depth_edges=depth,
         stage_ms={"detect_edges": 1.0, "propagate": 2.5},
-        radii=np.array([1.25, 9, 2.0], np.float32),
-        bin_probabilities=np.array([[0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], np.float32),
+        radii=np.array([1.25, 9, 2.0, 7.0], np.float32),
+        bin_probabilities=np.array([[0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0, 0, 1]], np.float32),
     )
     scores = evaluation.radius_scores("x", result, truth, bins)
     assert scores.mae == pytest.approx(1.0)
     assert scores.relative == pytest.approx(1 / 3)
+    octaves = np.log2([[2 / 1.5, 4 / 3.5], [3 / 1.5, 5 / 3.5]])  # 0.5 px too large below, 1.5 px above
+    assert scores.octave_error == pytest.approx(octaves.mean())
+    shares, maes, octave_errors = zip(*evaluation.range_means([scores, scores]), strict=True)
+    assert shares == pytest.approx((0.5, 0.5, 0, 0, 0))
+    assert maes[:2] == pytest.approx((1, 1))
+    assert octave_errors[:2] == pytest.approx(octaves.mean(axis=0))
+    assert np.isnan(maes[2:]).all()
     assert scores.expected_error == pytest.approx([0.25] * 5 + [2.0] * 5)
     assert scores.actual_error == pytest.approx([0.5] * 5 + [1.5] * 5)
     assert scores.edge_mae == pytest.approx((0.25 + 1.0) / 2)

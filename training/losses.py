@@ -36,8 +36,9 @@ def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
 def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
     """Return what the networks get right.
 
-    Of B-NET at pattern edges of a radius within its bins the accuracy (nearest bin) and the mean absolute errors, px, of the most probable bin
-    and of the posterior mean; of E-NET the recall of both classes and their mean, the balanced accuracy.
+    Of B-NET, at pattern edges of a radius within its bins, the accuracy (nearest bin) and the mean absolute errors, px,
+    of the most probable bin and of the posterior mean; of E-NET the recall of both classes and their mean, the balanced
+    accuracy.
     """
     results = [model(batch.crops, batch.at) for batch in batches]
     probability = torch.cat([blur for blur, _ in results]).float().softmax(1)

@@ -31,9 +31,7 @@ from training import existing, natural, positive, run
 
 Array = np.ndarray[Any, Any]
 
-RADIUS_BINS = np.arange(
-    0.5, 8.01, 0.25
-)  # the 31 radii that B-NET tells apart, px; the last also stands for larger ones
+RADIUS_BINS = np.arange(0.5, 8.01, 0.25)  # px, that B-NET tells apart; the last stands for larger ones, too
 LEAST_RADIUS = 0.3  # px
 MARGIN = 16  # px rendered beyond the image on each side, so that its border is blurred from real content
 

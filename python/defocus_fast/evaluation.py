@@ -6,6 +6,7 @@ Ground truth is either the radius of every pixel, or a mask of what is out of fo
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ ADAPTIVE_ALPHA = 0.3
 ALPHAS = np.linspace(0, 1, 256)
 F_BETA_SQUARED = 0.3
 BINS = 10  # of the expected error
+RADIUS_RANGES = (0, 2, 6, 12, 24, 1000)  # px, of the true radius: errors are also known for each
 
 
 def read_truth(path: Path, scale: float = 1.0, mask: bool = False) -> NDArray[np.float64]:
@@ -91,10 +93,15 @@ class RadiusScores:
 
     name: str
     mae: float  # mean |map - truth|, the paper's raw MAE
-    relative: float  # the same of radii rescaled to [0, 1] by the largest bin, no unit; the paper's relative MAE
+    octave_error: float  # mean |log2((map + 0.5) / (truth + 0.5))|: a radius twice as large counts as 1
+    # Of every one of RADIUS_RANGES its share of the pixels, and its part in the sums of both errors.
+    range_share: list[float]
+    range_mae: list[float]
+    range_octave_error: list[float]
+    relative: float  # mae of radii rescaled to [0, 1] by the largest bin, no unit; the paper's relative MAE
     expected_error: list[float]  # means over BINS equal shares of the pixels, the surest first
     actual_error: list[float]  # mean |map - truth| in these shares
-    # Of edges; not a number where there are none of the kind.
+    # Of edges of the full-size image; not a number where there are none of the kind.
     edge_mae: float  # of the radii read at true pattern edges
     edge_accuracy: float  # share of true pattern edges whose most probable bin is the nearest one
     pattern_recall: float  # share of true pattern edges called so
@@ -113,20 +120,27 @@ def radius_scores(name: str, result: BlurMap, truth: Floats, bins: list[float]) 
     """
     error = np.abs(result.map - truth)
     shares = np.array_split(np.argsort(result.expected_error, axis=None, kind="stable"), BINS)
-    y, x = result.edges.T
+    octaves = np.abs(np.log2((result.map + 0.5) / (truth + 0.5)))
+    in_range = [(truth >= low) & (truth < high) for low, high in itertools.pairwise(RADIUS_RANGES)]
+    own = result.octave == 0
+    y, x = result.edges[own].T
     jump = _range_nearby(truth)[y, x]
     depth, pattern = jump >= JUMP_PX, jump <= SAME_PX
     called_depth = result.depth_edges[y, x]
     at_pattern = truth[y, x][pattern]
     nearest = np.abs(at_pattern[:, None] - np.array(bins)).argmin(1)
-    probable = result.bin_probabilities[pattern].argmax(1) if pattern.any() else nearest
+    probable = result.bin_probabilities[own][pattern].argmax(1) if pattern.any() else nearest
     return RadiusScores(
         name,
         mae=float(error.mean()),
+        octave_error=float(octaves.mean()),
+        range_share=[float(pixels.mean()) for pixels in in_range],
+        range_mae=[float((error * pixels).mean()) for pixels in in_range],
+        range_octave_error=[float((octaves * pixels).mean()) for pixels in in_range],
         relative=float(error.mean() / max(bins)),
         expected_error=[_mean(result.expected_error.flat[share]) for share in shares],
         actual_error=[_mean(error.flat[share]) for share in shares],
-        edge_mae=_mean(np.abs(result.radii[pattern] - at_pattern)),
+        edge_mae=_mean(np.abs(result.radii[own][pattern] - at_pattern)),
         edge_accuracy=_mean(probable == nearest),
         pattern_recall=_mean(~called_depth[pattern]),
         depth_recall=_mean(called_depth[depth]),
@@ -198,9 +212,26 @@ def mean(scores: list[Any], measure: str) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
+def range_means(scores: list[RadiusScores]) -> list[tuple[float, float, float]]:
+    """Return, of every one of RADIUS_RANGES, its share of all images' pixels and both errors in it."""
+    columns = ("range_share", "range_mae", "range_octave_error")
+    share, *errors = (np.mean([getattr(each, column) for each in scores], axis=0) for column in columns)
+    with np.errstate(invalid="ignore"):
+        return [(float(s), float(m), float(o)) for s, m, o in zip(share, *(e / share for e in errors), strict=True)]
+
+
 def radius_means(scores: list[RadiusScores]) -> dict[str, float]:
     """Return means of the measures over the images, the raw MAE's standard deviation and the median time."""
-    measures = ("mae", "relative", "edge_mae", "edge_accuracy", "pattern_recall", "depth_recall", "expected_error")
+    measures = (
+        "mae",
+        "octave_error",
+        "relative",
+        "edge_mae",
+        "edge_accuracy",
+        "pattern_recall",
+        "depth_recall",
+        "expected_error",
+    )
     means = {measure: mean(scores, measure) for measure in measures}
     means["balanced"] = (means["pattern_recall"] + means["depth_recall"]) / 2
     return means | {
