@@ -31,6 +31,19 @@ def estimate(image: np.ndarray, model: str, octaves: int, **options: Any) -> Blu
     return estimator.estimate(image, bin_probabilities=True)
 
 
+def kept(alone: BlurMap, finer: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return which edges of an octave the networks are asked about, and what it says to the next one: 1 at sharp edges,
+    2 at others, 0 elsewhere."""
+    says = np.zeros(alone.map.shape, np.uint8)
+    asked = np.ones(len(alone.edges), bool)
+    if finer is not None:
+        nearby = [finer[max(2 * y - 1, 0) : 2 * y + 3, max(2 * x - 1, 0) : 2 * x + 3] for y, x in alone.edges]
+        asked = np.array([set(np.unique(window)) - {0} != {1} for window in nearby], bool)
+    sharp = ~asked | (alone.radii + 2 * alone.radius_std < 3)
+    says[tuple(alone.edges.T)] = np.where(sharp, 1, 2)
+    return asked, says
+
+
 def ramp(values: np.ndarray) -> np.ndarray:
     return np.clip(values, 0, 1)
 
@@ -45,22 +58,27 @@ def picture() -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_edges_are_those_of_the_reduced_images(
-    random_cells: str, picture: np.ndarray, dtype: type, channels: int
-) -> None:
+def test_edges_are_those_of_the_reduced_images(picture: np.ndarray, dtype: type, channels: int) -> None:
+    """All of them, but for those beside edges that a finer octave calls sharp."""
+    model = "fast"  # random networks call nothing sharp
     image = picture if dtype == np.uint8 else picture.astype(np.float32) / 255
     image = image if channels == 3 else np.ascontiguousarray(image[..., 0])
-    found = estimate(image, random_cells, 8)
+    found = estimate(image, model, 8)
     assert list(np.unique(found.octave)) == [0, 1, 2]
+    says, dropped = None, 0
     for octave in range(3):
-        alone = estimate(image, random_cells, 1)
+        alone = estimate(image, model, 1)
+        asked, says = kept(alone, says)
+        dropped += (~asked).sum()
         own, scale = found.octave == octave, 2**octave
-        np.testing.assert_array_equal(found.edges[own], alone.edges * scale + scale // 2)
-        np.testing.assert_array_equal(found.radii[own], alone.radii * scale)
-        np.testing.assert_array_equal(found.radius_std[own], alone.radius_std * scale)
+        np.testing.assert_array_equal(found.edges[own], alone.edges[asked] * scale + scale // 2)
+        # Which edges are asked decides how the convolutions' squares lie: the same sums in another order.
+        np.testing.assert_allclose(found.radii[own], alone.radii[asked] * scale, rtol=1e-5)
+        np.testing.assert_allclose(found.radius_std[own], alone.radius_std[asked] * scale, rtol=1e-4)
         for name in ("depth_probability", "radius_probability", "bin_probabilities"):
-            np.testing.assert_array_equal(getattr(found, name)[own], getattr(alone, name))
+            np.testing.assert_allclose(getattr(found, name)[own], getattr(alone, name)[asked], rtol=0, atol=1e-5)
         image = halved(image)
+    assert dropped > 100
 
 
 def test_map_is_what_all_edges_spread(random_cells: str, picture: np.ndarray) -> None:

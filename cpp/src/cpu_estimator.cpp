@@ -48,6 +48,9 @@ cpu::TileSize tile_size(const Model& model, int height, int width, Precision pre
   return {tile_side(model, height, most), tile_side(model, width, most)};
 }
 
+/// What an octave says about an edge to the next coarser one.
+constexpr std::uint8_t read_sharp = 1, read_blurred = 2;
+
 /// The image at one size, and what was found in it.
 struct Octave {
   Octave(int number_, int image_height, int image_width, const CannyOptions& canny, const Kernels& kernels,
@@ -69,6 +72,7 @@ struct Octave {
   cpu::EdgeDetector edge_detector;
   std::vector<std::size_t> row_start;  // index of each row's first edge
   BlurMap found;                       // in px of this octave; the first one's is the frame's result
+  std::vector<std::uint8_t> read;      // (height, width) of edges, read_sharp or read_blurred
 };
 
 }  // namespace
@@ -98,13 +102,16 @@ struct Estimator::Cpu : Impl {
         octave.image = image;
       else
         reduce(octaves[i - 1].image, octave);
-      read(octave, found, frame);
+      detect_edges(octave, found, frame);
+      if (i > 0) drop_sharp_edges(octaves[i - 1], octave);
+      list_edges(octave, found);
+      ask_networks(octave, found, frame);
+      if (i + 1 < count) note_sharp_edges(octave, found);
     }
     propagate(image, out, result, frame, count);
   }
 
-  void read(Octave& octave, BlurMap& found, const FrameOptions& frame) {
-    detect_edges(octave, found, frame);
+  void ask_networks(const Octave& octave, BlurMap& found, const FrameOptions& frame) {
     for (int y = 0; y < octave.height; y += tile.height)
       for (int x = 0; x < octave.width; x += tile.width) {
         select_tile(octave, y, x, found);
@@ -118,6 +125,8 @@ struct Estimator::Cpu : Impl {
   void reduce(const ImageView& image, Octave& octave);
   void detect_edges(Octave& octave, BlurMap& found, const FrameOptions& frame);
   void list_edges(Octave& octave, BlurMap& found);
+  void drop_sharp_edges(const Octave& finer, Octave& octave);
+  void note_sharp_edges(Octave& octave, const BlurMap& found);
   void select_tile(const Octave& octave, int y0, int x0, const BlurMap& found);
   void extract_features(const Octave& octave, int y0, int x0, BlurMap& found);
   void classify_edges(const Octave& octave, BlurMap& found);
@@ -180,7 +189,35 @@ void Estimator::Cpu::detect_edges(Octave& octave, BlurMap& found, const FrameOpt
     for (int y = 0; y < height; ++y)
       for (int x = 0; x < width; ++x)
         if (y % stride != 0 || x % stride != 0) mask[octave.index({y, x})] = 0;
-  list_edges(octave, found);
+}
+
+/// Where the finer octave has sharp edges only, the coarser one need not be asked: its edges would count nothing.
+void Estimator::Cpu::drop_sharp_edges(const Octave& finer, Octave& octave) {
+  StageTimer timer(octave.found, Stage::detect_edges);
+  octave.read.assign(octave.found.pattern_edges.size(), 0);
+  workers.for_ranges(octave.height, 32, [&](int begin, int end, int) {
+    for (int y = begin; y < end; ++y)
+      for (int x = 0; x < octave.width; ++x) {
+        std::uint8_t& edge = octave.found.pattern_edges[octave.index({y, x})];
+        if (!edge) continue;
+        std::uint8_t around = 0;  // the pixel's four in the finer octave, and those next to them
+        for (int v = std::max(2 * y - 1, 0); v < std::min(2 * y + 3, finer.height); ++v)
+          for (int u = std::max(2 * x - 1, 0); u < std::min(2 * x + 3, finer.width); ++u)
+            around |= finer.read[finer.index({v, u})];
+        if (around != read_sharp) continue;
+        edge = 0;
+        octave.read[octave.index({y, x})] = read_sharp;
+      }
+  });
+}
+
+void Estimator::Cpu::note_sharp_edges(Octave& octave, const BlurMap& found) {
+  StageTimer timer(octave.found, Stage::estimate_radii);
+  octave.read.resize(found.pattern_edges.size());
+  if (octave.number == 0) std::fill(octave.read.begin(), octave.read.end(), std::uint8_t{0});
+  for (std::size_t i = 0; i < found.edges.size(); ++i)
+    octave.read[octave.index(found.edges.position[i])] =
+        found.edges.radius[i] + 2 * found.edges.radius_std[i] < sharp_radius ? read_sharp : read_blurred;
 }
 
 void Estimator::Cpu::list_edges(Octave& octave, BlurMap& found) {

@@ -67,6 +67,7 @@ DEFOCUS_FAST_HOST_DEVICE inline float edge_weight(Labels labels, bool depth_edge
 }
 
 inline constexpr float smallest_coarse_radius = 2.0f, largest_fine_radius = 6.0f;  // px of the octave
+inline constexpr float sharp_radius = 3.0f;        // px: below, twice as coarse a radius would be too small to count
 inline constexpr float least_fine_weight = 1e-3f;  // where no coarser octave has an edge
 
 /// How much an edge of an octave counts, by its radius in px of the octave. Small radii are read better in a finer one,
