@@ -4,8 +4,8 @@
 
 #include <array>
 
-#include "defocus_fast/estimator.hpp"
 #include "launch.hpp"
+#include "stages.hpp"
 
 namespace defocus_fast::cuda {
 
@@ -20,18 +20,26 @@ class StageClock {
   StageClock(const StageClock&) = delete;
   StageClock& operator=(const StageClock&) = delete;
 
-  void begin(Stage stage, Stream stream) { record(events_[std::size_t(stage)], stream); }
+  /// All stages but the last come once per octave.
+  void begin(std::size_t octave, Stage stage, Stream stream) { record(events_[index(octave, stage)], stream); }
   /// Of the last stage.
   void end(Stream stream) { record(events_.back(), stream); }
 
-  /// Of the last frame, which must have been waited for.
-  std::array<double, stage_names.size()> stage_ms() const {
+  /// Of the last frame, which had so many octaves and must have been waited for.
+  std::array<double, stage_names.size()> stage_ms(std::size_t octaves) const {
     std::array<double, stage_names.size()> result{};
-    for (std::size_t i = 0; i < result.size(); ++i) {
+    const auto add = [&](Stage stage, std::size_t from, std::size_t to) {
       float ms = 0;
-      check(cudaEventElapsedTime(&ms, events_[i], events_[i + 1]), "cudaEventElapsedTime");
-      result[i] = double(ms);
-    }
+      check(cudaEventElapsedTime(&ms, events_[from], events_[to]), "cudaEventElapsedTime");
+      result[std::size_t(stage)] += double(ms);
+    };
+    for (std::size_t octave = 0; octave < octaves; ++octave)
+      for (std::size_t i = 0; i < per_octave; ++i) {
+        const bool last = i + 1 == per_octave, end = last && octave + 1 == octaves;
+        const std::size_t from = octave * per_octave + i;
+        add(Stage(i), from, end ? index(0, Stage::propagate) : from + 1);
+      }
+    add(Stage::propagate, index(0, Stage::propagate), events_.size() - 1);
     return result;
   }
 
@@ -44,7 +52,12 @@ class StageClock {
     check(cudaEventRecordWithFlags(event, stream, flags), "cudaEventRecord");
   }
 
-  std::array<cudaEvent_t, stage_names.size() + 1> events_{};
+  static constexpr std::size_t per_octave = std::size_t(Stage::propagate);
+  static constexpr std::size_t index(std::size_t octave, Stage stage) {
+    return stage == Stage::propagate ? per_octave * Octaves::most : octave * per_octave + std::size_t(stage);
+  }
+
+  std::array<cudaEvent_t, per_octave * Octaves::most + 2> events_{};
 };
 
 }  // namespace defocus_fast::cuda

@@ -197,19 +197,28 @@ __device__ void add_up(double (&values)[3][block_size]) {
 }
 
 /// `seed_blocks` blocks, whatever the number of pixels, so that the sums have one order.
-__global__ void seed_pixels(Answers answers, Labels labels, float* radii, float* weights, float* squares,
-                            SeedSums* sums) {
+__global__ void seed_pixels(const __grid_constant__ Octaves octaves, Labels labels, float* radii, float* weights,
+                            float* squares, SeedSums* sums) {
   __shared__ double values[3][block_size];
   double weight_sum = 0, radius_sum = 0, square_sum = 0;
-  for (std::int64_t i = thread_index(); i < std::int64_t{answers.height} * answers.width;
-       i += seed_blocks * block_size) {
+  const int height = octaves.answers[0].height, width = octaves.answers[0].width;
+  for (std::int64_t i = thread_index(); i < std::int64_t{height} * width; i += seed_blocks * block_size) {
+    const int image_y = int(i / width), image_x = int(i % width);
     Seed seed{};
-    const bool depth = answers.depth_edges[i] != 0;
-    if (depth || answers.pattern_edges[i] != 0) {
-      const std::ptrdiff_t at = answers.question(int(i / answers.width), int(i % answers.width));
-      const float radius_std = answers.radius_std[at];
-      const float weight = edge_weight(labels, depth, answers.depth_probability[at], radius_std);
-      if (weight > 0) seed = make_seed(weight, answers.radius[at], radius_std);
+    for (int o = 0; o < octaves.count; ++o) {
+      const Answers& answers = octaves.answers[o];
+      const int scale = 1 << o, y = image_y >> o, x = image_x >> o;
+      const Pixel centre = in_image({y, x}, scale);
+      if (centre.y != image_y || centre.x != image_x || y >= answers.height || x >= answers.width) continue;
+      const bool depth = answers.depth_edges[answers.pixel(y, x)] != 0;
+      if (!depth && answers.pattern_edges[answers.pixel(y, x)] == 0) continue;
+      const std::ptrdiff_t at = answers.question(y, x);
+      const float radius = answers.radius[at], radius_std = answers.radius_std[at];
+      const float weight = edge_weight(labels, depth, answers.depth_probability[at], radius_std) *
+                           octave_weight(radius, o, o + 1 == octaves.count);
+      if (!(weight > 0)) continue;
+      const Seed of_octave = make_seed(weight, float(scale) * radius, float(scale) * radius_std);
+      seed = {seed.weight + of_octave.weight, seed.radius + of_octave.radius, seed.square + of_octave.square};
     }
     weights[i] = seed.weight;
     radii[i] = seed.radius;
@@ -301,16 +310,17 @@ void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, c
   set_feedback(image.channels, channels * spread.sigma_s / spread.sigma_r, spread, depth, psi, stream);
 }
 
-void DomainTransform::seed(const Answers& answers, Labels labels, const ExpectedError& error, Stream stream) {
-  launch(seed_pixels, seed_blocks, block_size, stream, answers, labels, signals_[0], signals_[1],
+void DomainTransform::seed(const Octaves& octaves, Labels labels, const ExpectedError& error, Stream stream) {
+  launch(seed_pixels, seed_blocks, block_size, stream, octaves, labels, signals_[0], signals_[1],
          error.out.data ? signals_[2] : nullptr, seed_sums_);
   launch(average_seeds, 1, block_size, stream, seed_sums_, error.unknown, of_all_);
 }
 
-void DomainTransform::propagate(const ImageView& image, const Propagation& options, const Answers& answers,
-                                Labels labels, const MapView& out, const ExpectedError& error, Stream stream) {
-  guide(image, answers.depth_edges, options, stream);
-  seed(answers, labels, error, stream);
+void DomainTransform::propagate(const ImageView& image, const Propagation& options, const Octaves& octaves,
+                                const std::uint8_t* barriers, Labels labels, const MapView& out,
+                                const ExpectedError& error, Stream stream) {
+  guide(image, barriers, options, stream);
+  seed(octaves, labels, error, stream);
   filter(error.out.data ? 3 : 2, options.spread.iterations, stream);
   launch(divide, blocks_for(std::int64_t{height_} * width_), block_size, stream, signals_[0], signals_[1], signals_[2],
          of_all_, out, error);

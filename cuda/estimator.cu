@@ -42,104 +42,149 @@ Estimator::Estimator(const DeviceSetup& setup)
       shapes_(setup.shapes),
       networks_(setup.options.networks),
       bins_(model_->radius_bins),
-      tiling_(tile(*model_, height_, width_, shapes_)),
-      edge_detector_(height_, width_, options_.canny, arena_),
       domain_transform_(height_, width_, arena_) {
-  const bool cells = model_->architecture == Architecture::cells, patch = shapes_.evaluation == Evaluation::patch;
-  const std::size_t pixels = std::size_t(height_) * std::size_t(width_), size = element(shapes_.type);
-  edges_.capacity = cells ? std::int32_t(pixels) : setup.max_edges;
-  if (!cells) arena_.reserve(edges_.position, std::size_t(edges_.capacity));
-  arena_.reserve(edges_.count, 1);
-  arena_.reserve(edges_.before_block, blocks_for(std::int64_t(pixels)));
+  const bool patch = shapes_.evaluation == Evaluation::patch;
+  const std::size_t size = element(shapes_.type);
+  for (int number = 0; number < octave_count(height_, width_, options_.octaves); ++number) {
+    const int height = height_ >> number, width = width_ >> number;
+    const std::size_t pixels = std::size_t(height) * std::size_t(width);
+    Octave& octave = octaves_.emplace_back(height, width, options_.canny, arena_);
+    if (number > 0) arena_.reserve(octave.pixels, pixels * 3 * sizeof(float));
 
-  answers_.height = height_;
-  answers_.width = width_;
-  answers_.side = cells ? cell : 1;
-  for (std::uint8_t** mask : {&answers_.pattern_edges, &answers_.depth_edges}) arena_.reserve(*mask, pixels);
-  for (float** values :
-       {&answers_.depth_probability, &answers_.radius, &answers_.radius_std, &answers_.radius_probability})
-    arena_.reserve(*values, std::size_t(answers_.down()) * std::size_t(answers_.across()));
+    EdgeList& edges = octave.edges;
+    edges.capacity = std::int32_t(by_cell() ? pixels : std::min(pixels, std::size_t(setup.max_edges)));
+    if (!by_cell()) arena_.reserve(edges.position, std::size_t(edges.capacity));
+    arena_.reserve(edges.count, 1);
+    arena_.reserve(edges.before_block, blocks_for(std::int64_t(pixels)));
+
+    Answers& answers = octave.answers;
+    answers.height = height;
+    answers.width = width;
+    answers.side = by_cell() ? cell : 1;
+    for (std::uint8_t** mask : {&answers.pattern_edges, &answers.depth_edges}) arena_.reserve(*mask, pixels);
+    if (options_.octaves > 1) arena_.reserve(answers.read, pixels);
+    for (float** values :
+         {&answers.depth_probability, &answers.radius, &answers.radius_std, &answers.radius_probability})
+      arena_.reserve(*values, std::size_t(answers.down()) * std::size_t(answers.across()));
+
+    octave.tiling = tile(*model_, height, width, shapes_);
+    for (std::size_t i = 0; !patch && i < (by_cell() ? 1 : 4); ++i)
+      arena_.reserve(octave.trunk_outputs[i],
+                     std::size_t(octave.tiling.down * octave.tiling.across) * octave.tiling.pitch);
+  }
+  if (octaves_.size() > 1) arena_.reserve(barriers_, std::size_t(height_) * std::size_t(width_));
 
   arena_.reserve(image_, 3 * std::size_t(shapes_.image_height) * std::size_t(shapes_.image_width) * size);
-  for (std::size_t i = 0; !patch && i < (cells ? 1 : 4); ++i)
-    arena_.reserve(trunk_outputs_[i], std::size_t(tiling_.down * tiling_.across) * tiling_.pitch);
   const std::size_t batch = std::size_t(shapes_.head_batch);
   for (std::size_t i = 0; patch && i < 3; ++i)
     arena_.reserve(inputs_[i], batch * 3 * std::size_t(crop_sizes[i] * crop_sizes[i]) * size);
-  if (!patch && !cells) arena_.reserve(inputs_[0], batch * std::size_t(model_->width) * 25 * size);
-  const std::size_t asked = cells ? std::size_t(tiling_.rows) * std::size_t(tiling_.columns) : batch;
+  if (!patch && !by_cell()) arena_.reserve(inputs_[0], batch * std::size_t(model_->width) * 25 * size);
+  const Tiling& tiling = octaves_.front().tiling;
+  const std::size_t asked = by_cell() ? std::size_t(tiling.rows) * std::size_t(tiling.columns) : batch;
   arena_.reserve(probabilities_, asked * std::max(model_->radius_bins.size(), std::size_t{2}) * size);
   arena_.allocate();
+  if (!barriers_) barriers_ = octaves_.front().answers.depth_edges;
+}
+
+std::size_t Estimator::bin_rows(const Octave& octave) const {
+  return by_cell() ? std::size_t(octave.answers.down()) * std::size_t(octave.answers.across())
+                   : std::size_t(octave.edges.capacity);
 }
 
 std::size_t Estimator::bin_rows() const {
-  return by_cell() ? std::size_t(answers_.down()) * std::size_t(answers_.across()) : std::size_t(edges_.capacity);
+  std::size_t rows = 0;
+  for (const Octave& octave : octaves_) rows += bin_rows(octave);
+  return rows;
+}
+
+/// Where those of an octave begin.
+float* Estimator::bin_probabilities(const DeviceFrame& frame, std::size_t octave) const {
+  if (!frame.bin_probabilities) return nullptr;
+  std::size_t row = 0;
+  for (std::size_t i = 0; i < octave; ++i) row += bin_rows(octaves_[i]);
+  return frame.bin_probabilities + row * std::size_t(bins_.count);
 }
 
 void Estimator::run(const DeviceFrame& frame, Stream stream) {
-  clock_.begin(Stage::detect_edges, stream);
-  detect_edges(frame, stream);
-  clock_.begin(Stage::extract_features, stream);
-  extract_features(frame.image, stream);
-  clock_.begin(Stage::classify_edges, stream);
-  classify_edges(frame.image, stream);
-  clock_.begin(Stage::estimate_radii, stream);
-  estimate_radii(frame, stream);
-  clock_.begin(Stage::propagate, stream);
+  for (std::size_t i = 0; i < count(frame); ++i) {
+    Octave& octave = octaves_[i];
+    clock_.begin(i, Stage::detect_edges, stream);
+    detect_edges(frame, i, stream);
+    clock_.begin(i, Stage::extract_features, stream);
+    extract_features(octave, stream);
+    clock_.begin(i, Stage::classify_edges, stream);
+    classify_edges(octave, stream);
+    clock_.begin(i, Stage::estimate_radii, stream);
+    estimate_radii(frame, i, stream);
+  }
+  clock_.begin(0, Stage::propagate, stream);
   propagate(frame, stream);
   clock_.end(stream);
 }
 
-void Estimator::detect_edges(const DeviceFrame& frame, Stream stream) {
+void Estimator::detect_edges(const DeviceFrame& frame, std::size_t number, Stream stream) {
+  Octave& octave = octaves_[number];
   // Until the edges are classified, all of them stand in the mask of pattern edges.
-  std::uint8_t* const mask = answers_.pattern_edges;
-  if (frame.edges.data)
-    edge_detector_.copy_edges(frame.edges, mask, stream);
-  else
-    edge_detector_.detect_edges(frame.image, mask, stream);
-  if (frame.edge_stride > 1) edge_detector_.keep_grid(frame.edge_stride, mask, stream);
-  list_edges(answers_, edges_, stream);
+  std::uint8_t* const mask = octave.answers.pattern_edges;
+  if (number == 0) {
+    octave.image = frame.image;
+    if (frame.edges.data)
+      octave.detector.copy_edges(frame.edges, mask, stream);
+    else
+      octave.detector.detect_edges(octave.image, mask, stream);
+    if (frame.edge_stride > 1) octave.detector.keep_grid(frame.edge_stride, mask, stream);
+  } else {
+    const ImageView& image = octaves_[number - 1].image;
+    const std::ptrdiff_t size = image.type == PixelType::uint8 ? 1 : sizeof(float);
+    octave.image = ImageView::interleaved(octave.pixels, image.type, octave.answers.height, octave.answers.width,
+                                          image.channels, octave.answers.width * image.channels * size);
+    reduce(image, octave.image, octave.pixels, stream);
+    octave.detector.detect_edges(octave.image, mask, stream);
+    drop_sharp_edges(octaves_[number - 1].answers, octave.answers, stream);
+  }
+  list_edges(octave.answers, octave.edges, stream);
 }
 
-void Estimator::extract_features(const ImageView& image, Stream stream) {
-  for (int i = 0; i < tiling_.down * tiling_.across; ++i) {
-    const int y = i / tiling_.across * tiling_.height, x = i % tiling_.across * tiling_.width;
-    extract_tile(image, y - tiling_.margin, x - tiling_.margin, shapes_.image_height, shapes_.image_width, shapes_.type,
-                 image_, stream);
+void Estimator::extract_features(const Octave& octave, Stream stream) {
+  const Tiling& tiling = octave.tiling;
+  for (int i = 0; i < tiling.down * tiling.across; ++i) {
+    const int y = i / tiling.across * tiling.height, x = i % tiling.across * tiling.width;
+    extract_tile(octave.image, y - tiling.margin, x - tiling.margin, shapes_.image_height, shapes_.image_width,
+                 shapes_.type, image_, stream);
     std::array<void*, 5> tensors{image_};
     std::size_t count = 1;
-    for (std::byte* output : trunk_outputs_)
-      if (output) tensors[count++] = output + std::size_t(i) * tiling_.pitch;
+    for (std::byte* output : octave.trunk_outputs)
+      if (output) tensors[count++] = output + std::size_t(i) * tiling.pitch;
     networks_->enqueue(Graph::trunk, std::span(tensors).first(count), stream);
   }
 }
 
 template <class Read>
-void Estimator::ask(Head head, const ImageView& image, Stream stream, const Read& read) {
+void Estimator::ask(Head head, const Octave& octave, Stream stream, const Read& read) {
+  const Tiling& tiling = octave.tiling;
   const bool edge = head == Head::edge;
   if (by_cell()) {
-    for (int i = 0; i < tiling_.down * tiling_.across; ++i) {
-      const std::array<void*, 2> tensors{trunk_outputs_[0] + std::size_t(i) * tiling_.pitch, probabilities_};
+    for (int i = 0; i < tiling.down * tiling.across; ++i) {
+      const std::array<void*, 2> tensors{octave.trunk_outputs[0] + std::size_t(i) * tiling.pitch, probabilities_};
       networks_->enqueue(edge ? Graph::edge_head : Graph::blur_head, tensors, stream);
-      read(CellTile{i / tiling_.across * tiling_.rows, i % tiling_.across * tiling_.columns, tiling_.rows,
-                    tiling_.columns});
+      read(CellTile{i / tiling.across * tiling.rows, i % tiling.across * tiling.columns, tiling.rows, tiling.columns});
     }
     return;
   }
   const std::size_t first_output = edge ? 2 : 0;
-  const Features features{.u = trunk_outputs_[first_output],
-                          .v = trunk_outputs_[first_output + 1],
-                          .tiles_across = tiling_.across,
-                          .tile_height = tiling_.height,
-                          .tile_width = tiling_.width,
+  const Features features{.u = octave.trunk_outputs[first_output],
+                          .v = octave.trunk_outputs[first_output + 1],
+                          .tiles_across = tiling.across,
+                          .tile_height = tiling.height,
+                          .tile_width = tiling.width,
                           .channels = model_->width,
-                          .rows = tiling_.rows,
-                          .columns = tiling_.columns,
-                          .tile_pitch = tiling_.pitch / element(shapes_.type)};
-  for (int first = 0; first < edges_.capacity; first += shapes_.head_batch) {
-    const Batch batch{edges_, first, shapes_.head_batch};
+                          .rows = tiling.rows,
+                          .columns = tiling.columns,
+                          .tile_pitch = tiling.pitch / element(shapes_.type)};
+  for (int first = 0; first < octave.edges.capacity; first += shapes_.head_batch) {
+    const Batch batch{octave.edges, first, shapes_.head_batch};
     if (shapes_.evaluation == Evaluation::patch) {
-      extract_patches(image, model_->crop_offset, batch, shapes_.type, inputs_, stream);
+      extract_patches(octave.image, model_->crop_offset, batch, shapes_.type, inputs_, stream);
       const std::array<void*, 4> tensors{inputs_[0], inputs_[1], inputs_[2], probabilities_};
       networks_->enqueue(edge ? Graph::edge_patch : Graph::blur_patch, tensors, stream);
     } else {
@@ -151,27 +196,35 @@ void Estimator::ask(Head head, const ImageView& image, Stream stream, const Read
   }
 }
 
-void Estimator::classify_edges(const ImageView& image, Stream stream) {
+void Estimator::classify_edges(const Octave& octave, Stream stream) {
   if (depth_threshold_ >= 1) return;  // no edge is a depth edge, and the arena's zeros are the answers
-  ask(Head::edge, image, stream,
-      [&](const auto& asked) { read_depth(probabilities_, shapes_.type, asked, answers_, stream); });
-  split_edges(depth_threshold_, answers_, stream);
+  ask(Head::edge, octave, stream,
+      [&](const auto& asked) { read_depth(probabilities_, shapes_.type, asked, octave.answers, stream); });
+  split_edges(depth_threshold_, octave.answers, stream);
 }
 
-void Estimator::estimate_radii(const DeviceFrame& frame, Stream stream) {
-  ask(Head::blur, frame.image, stream, [&](const auto& asked) {
-    read_radii(probabilities_, shapes_.type, bins_, options_.labels, asked, answers_, frame.bin_probabilities, stream);
+void Estimator::estimate_radii(const DeviceFrame& frame, std::size_t number, Stream stream) {
+  const Octave& octave = octaves_[number];
+  float* const kept = bin_probabilities(frame, number);
+  ask(Head::blur, octave, stream, [&](const auto& asked) {
+    read_radii(probabilities_, shapes_.type, bins_, options_.labels, asked, octave.answers, kept, stream);
   });
+  if (number + 1 < count(frame)) note_sharp_edges(octave.answers, number == 0, stream);
 }
 
 void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
+  Octaves octaves;
+  for (const Octave& octave : octaves_)
+    if (octaves.count < int(count(frame))) octaves.answers[octaves.count++] = octave.answers;
+  if (octaves_.size() > 1) mark_barriers(octaves, barriers_, stream);
   const ExpectedError error{frame.expected_error, float(model_->error_floor), float(model_->error_slope),
-                            model_->radius_bins.back()};
-  domain_transform_.propagate(frame.image, propagation_, answers_, options_.labels, frame.out, error, stream);
+                            model_->radius_bins.back() * float(1 << (octaves.count - 1))};
+  domain_transform_.propagate(frame.image, propagation_, octaves, barriers_, options_.labels, frame.out, error, stream);
 }
 
-void Estimator::collect_edges(const DeviceFrame& frame, const EdgeArrays& to, Stream stream) const {
-  cuda::collect_edges(answers_, edges_, frame.bin_probabilities, bins_.count, to, stream);
+void Estimator::collect_edges(const DeviceFrame& frame, std::size_t octave, const EdgeArrays& to, Stream stream) const {
+  cuda::collect_edges(octaves_[octave].answers, octaves_[octave].edges, bin_probabilities(frame, octave), bins_.count,
+                      to, stream);
 }
 
 }  // namespace defocus_fast::cuda

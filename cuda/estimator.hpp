@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <deque>
 #include <memory>
 
 #include "../cpp/src/device.hpp"
@@ -20,6 +21,19 @@ struct Tiling {
   std::size_t pitch;  // bytes from tile to tile of an output
 };
 
+/// The image at one size, and what was found in it.
+struct Octave {
+  Octave(int height, int width, const CannyOptions& canny, Arena& arena) : detector(height, width, canny, arena) {}
+
+  ImageView image;
+  std::byte* pixels = nullptr;  // of the image, unless it is the caller's
+  EdgeDetector detector;
+  EdgeList edges;
+  Answers answers;
+  Tiling tiling{};
+  std::array<std::byte*, 4> trunk_outputs{};  // of all tiles; tip22: blur_u, blur_v, edge_u, edge_v; cells: one
+};
+
 /// Frames of one size on the device: the stages in order, on one stream, without allocation or any wait for the device.
 /// One frame at a time: the next one on another stream must wait for the stream of this one.
 class Estimator {
@@ -29,28 +43,33 @@ class Estimator {
   /// Enqueues a frame. Its pointers are used until the stream has done it.
   void run(const DeviceFrame& frame, Stream stream);
 
-  /// The last frame's, in device memory.
-  const EdgeList& edges() const { return edges_; }
-  const Answers& answers() const { return answers_; }
-  /// Enqueues the collection of the last frame's edges; `to` has room for all that were counted.
-  void collect_edges(const DeviceFrame& frame, const EdgeArrays& to, Stream stream) const;
+  /// From fine to coarse; the last frame's are in device memory.
+  const std::deque<Octave>& octaves() const { return octaves_; }
+  /// Of the last frame, (height, width): what the map does not cross.
+  const std::uint8_t* barriers() const { return barriers_; }
+  /// Enqueues the collection of the last frame's edges of an octave; `to` has room for all that were counted.
+  void collect_edges(const DeviceFrame& frame, std::size_t octave, const EdgeArrays& to, Stream stream) const;
 
   const StageClock& clock() const { return clock_; }
   /// Of DeviceFrame::bin_probabilities.
   std::size_t bin_rows() const;
+  /// That are read of a frame.
+  std::size_t count(const DeviceFrame& frame) const { return frame.edges.data ? 1 : octaves_.size(); }
 
  private:
-  void detect_edges(const DeviceFrame& frame, Stream stream);
-  void extract_features(const ImageView& image, Stream stream);
-  void classify_edges(const ImageView& image, Stream stream);
-  void estimate_radii(const DeviceFrame& frame, Stream stream);
+  void detect_edges(const DeviceFrame& frame, std::size_t octave, Stream stream);
+  void extract_features(const Octave& octave, Stream stream);
+  void classify_edges(const Octave& octave, Stream stream);
+  void estimate_radii(const DeviceFrame& frame, std::size_t octave, Stream stream);
+  float* bin_probabilities(const DeviceFrame& frame, std::size_t octave) const;
+  std::size_t bin_rows(const Octave& octave) const;
   void propagate(const DeviceFrame& frame, Stream stream);
 
   enum class Head : std::uint8_t { edge, blur };
   /// Asks a network about all edges or cells, some at a time, and calls read(what it was asked about).
   template <class Read>
-  void ask(Head head, const ImageView& image, Stream stream, const Read& read);
-  bool by_cell() const { return answers_.side > 1; }
+  void ask(Head head, const Octave& octave, Stream stream, const Read& read);
+  bool by_cell() const { return model_->architecture == Architecture::cells; }
 
   const int height_, width_;
   const Options options_;
@@ -60,17 +79,14 @@ class Estimator {
   const NetworkShapes shapes_;
   const std::shared_ptr<Networks> networks_;
   const RadiusBins bins_;
-  const Tiling tiling_;
   Arena arena_;
-  EdgeDetector edge_detector_;
-  EdgeList edges_;
-  Answers answers_;
+  std::deque<Octave> octaves_;
+  std::uint8_t* barriers_ = nullptr;
   DomainTransform domain_transform_;
   StageClock clock_;
   // Elements of the networks' type.
   std::byte *image_ = nullptr, *probabilities_ = nullptr;
-  std::array<std::byte*, 3> inputs_{};         // of a batch: the three crops, or a head's features
-  std::array<std::byte*, 4> trunk_outputs_{};  // of all tiles; tip22: blur_u, blur_v, edge_u, edge_v; cells: one
+  std::array<std::byte*, 3> inputs_{};  // of a batch: the three crops, or a head's features
 };
 
 }  // namespace defocus_fast::cuda

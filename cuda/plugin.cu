@@ -97,11 +97,10 @@ class Plugin : public Device {
   EdgeCount edge_count(Stream stream) override {
     const OnGpu on_gpu(gpu_);
     graphs_.follow(stream);
-    EdgeCount count{};
-    check(cudaMemcpyAsync(&count, estimator_.edges().count, sizeof count, cudaMemcpyDeviceToHost, stream),
-          "cudaMemcpyAsync");
-    check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
-    return count;
+    EdgeCount sum{};
+    for (const EdgeCount& count : edge_counts(estimator_.octaves().size(), stream))
+      sum = {sum.found + count.found, sum.kept + count.kept};
+    return sum;
   }
 
   void estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& options) override {
@@ -113,12 +112,12 @@ class Plugin : public Device {
     if (options.bin_probabilities) frame.bin_probabilities = bin_probabilities();
     enqueue(frame, stream);
 
-    const EdgeCount count = edge_count(stream);
-    if (count.found > count.kept)
-      throw Error("edges: found " + std::to_string(count.found) + ", but there is memory for " +
-                  std::to_string(count.kept) + ": set max_edges");
-    const std::size_t pixels = std::size_t(height_) * std::size_t(width_), n = std::size_t(count.kept);
-    const EdgeArrays& edges = collect_edges(frame, n);
+    const std::vector<EdgeCount> counts = edge_counts(estimator_.count(frame), stream);
+    for (const EdgeCount& count : counts)
+      if (count.found > count.kept)
+        throw Error("edges: found " + std::to_string(count.found) + ", but there is memory for " +
+                    std::to_string(count.kept) + ": set max_edges");
+    const std::size_t pixels = std::size_t(height_) * std::size_t(width_);
     const std::ptrdiff_t row = width_ * std::ptrdiff_t{sizeof(float)};
     const bool rows =
         out.pixel_stride_bytes == std::ptrdiff_t{sizeof(float)} && out.pitch_bytes >= row;  // else pixel by pixel
@@ -127,17 +126,14 @@ class Plugin : public Device {
     else
       download(map_, pixels, host_map_);
     download(error_, options.expected_error ? pixels : 0, result.expected_error);
-    download(estimator_.answers().pattern_edges, pixels, result.pattern_edges);
-    download(estimator_.answers().depth_edges, pixels, result.depth_edges);
-    download(edges.position, n, result.edges.position);
-    result.edges.octave.assign(n, 0);
-    download(edges.depth_probability, n, result.edges.depth_probability);
-    download(edges.radius, n, result.edges.radius);
-    download(edges.radius_std, n, result.edges.radius_std);
-    download(edges.radius_probability, n, result.edges.radius_probability);
-    download(edges.bin_probabilities, options.bin_probabilities ? n * bins_ : 0, result.edges.bin_probabilities);
+    download(estimator_.octaves().front().answers.pattern_edges, pixels, result.pattern_edges);
+    download(estimator_.barriers(), pixels, result.depth_edges);
+    clear(result.edges);
+    for (const EdgeCount& count : counts) reserve_edges(frame, std::size_t(count.kept));
+    for (std::size_t octave = 0; octave < counts.size(); ++octave)
+      download_edges(frame, octave, std::size_t(counts[octave].kept), result.edges);
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
-    result.stage_ms = estimator_.clock().stage_ms();
+    result.stage_ms = estimator_.clock().stage_ms(counts.size());
     for (int y = 0; y < height_ && !rows; ++y)
       for (int x = 0; x < width_; ++x) *out.at(y, x) = host_map_[std::size_t(y) * std::size_t(width_) + std::size_t(x)];
   }
@@ -230,11 +226,25 @@ class Plugin : public Device {
     check(cudaMemcpyAsync(to, packed_.data(), packed_.size(), cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
   }
 
+  static void clear(Edges& edges) {
+    edges.position.clear();
+    edges.octave.clear();
+    for (std::vector<float>* values : {&edges.depth_probability, &edges.radius, &edges.radius_std,
+                                       &edges.radius_probability, &edges.bin_probabilities})
+      values->clear();
+  }
+
   template <class T>
   void download(const T* from, std::size_t count, std::vector<T>& to) {
-    to.resize(count);
+    to.clear();
+    append(from, count, to);
+  }
+  template <class T>
+  void append(const T* from, std::size_t count, std::vector<T>& to) {
+    to.resize(to.size() + count);
     if (count > 0)
-      check(cudaMemcpyAsync(to.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync");
+      check(cudaMemcpyAsync(to.data() + to.size() - count, from, count * sizeof(T), cudaMemcpyDeviceToHost, stream),
+            "cudaMemcpyAsync");
   }
 
   /// Allocated when first wanted, which is seldom.
@@ -247,9 +257,41 @@ class Plugin : public Device {
     return bin_probabilities_;
   }
 
-  /// The last frame's `n` edges. Only frames from host memory need them listed, and when their number is known: there
-  /// is memory for the most that there were so far.
-  const EdgeArrays& collect_edges(const DeviceFrame& frame, std::size_t n) {
+  /// The last frame's, of the first `octaves`; waits for it.
+  std::vector<EdgeCount> edge_counts(std::size_t octaves, Stream on) {
+    graphs_.follow(on);
+    std::vector<EdgeCount> counts(octaves);
+    for (std::size_t i = 0; i < octaves; ++i)
+      check(cudaMemcpyAsync(&counts[i], estimator_.octaves()[i].edges.count, sizeof counts[i], cudaMemcpyDeviceToHost,
+                            on),
+            "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(on), "cudaStreamSynchronize");
+    return counts;
+  }
+
+  /// Adds the last frame's `n` edges of an octave to `edges`, in px of the image.
+  void download_edges(const DeviceFrame& frame, std::size_t octave, std::size_t n, Edges& edges) {
+    estimator_.collect_edges(frame, octave, edge_arrays_, stream);
+    const std::size_t before = edges.position.size();
+    append(edge_arrays_.position, n, edges.position);
+    append(edge_arrays_.depth_probability, n, edges.depth_probability);
+    append(edge_arrays_.radius, n, edges.radius);
+    append(edge_arrays_.radius_std, n, edges.radius_std);
+    append(edge_arrays_.radius_probability, n, edges.radius_probability);
+    append(edge_arrays_.bin_probabilities, frame.bin_probabilities ? n * bins_ : 0, edges.bin_probabilities);
+    check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    edges.octave.resize(before + n, std::uint8_t(octave));
+    const int scale = 1 << octave;
+    for (std::size_t i = before; i < before + n; ++i) {
+      edges.position[i] = in_image(edges.position[i], scale);
+      edges.radius[i] *= float(scale);
+      edges.radius_std[i] *= float(scale);
+    }
+  }
+
+  /// Only frames from host memory need their edges listed, and when their number is known: there is memory for the most
+  /// that an octave had so far.
+  void reserve_edges(const DeviceFrame& frame, std::size_t n) {
     if (n > edge_capacity_ || (frame.bin_probabilities && !edge_arrays_.bin_probabilities)) {
       edge_capacity_ = std::max(n + n / 4, edge_capacity_);
       edge_memory_.emplace();
@@ -260,8 +302,6 @@ class Plugin : public Device {
       if (bin_memory_) edge_memory_->reserve(edge_arrays_.bin_probabilities, edge_capacity_ * bins_);
       edge_memory_->allocate();
     }
-    estimator_.collect_edges(frame, edge_arrays_, stream);
-    return edge_arrays_;
   }
 
   const int gpu_, height_, width_;

@@ -60,13 +60,15 @@ class EdgeDetector {
   double* columns_ = nullptr;  // (height, width) of T smoothed along y, then (1 + height * width) int of hysteresis
 };
 
-/// What the networks say about a frame's edges. They are asked questions: tip22 about every edge by itself, cells about
-/// every cell, whose edges share the answer. The answers lie where the image has these pixels or cells.
+/// What the networks say about the edges of a frame, or of an octave of it. They are asked questions: tip22 about every
+/// edge by itself, cells about every cell, whose edges share the answer. The answers lie where the image has these
+/// pixels or cells.
 struct Answers {
   int height = 0, width = 0;              // px
   int side = 1;                           // px of a question's square: 1, or that of a cell
   std::uint8_t* pattern_edges = nullptr;  // (height, width); until the edges are classified, all of them
   std::uint8_t* depth_edges = nullptr;    // (height, width)
+  std::uint8_t* read = nullptr;           // (height, width) of edges, read_sharp or read_blurred; for the next octave
   // (down, across)
   float* depth_probability = nullptr;   // in [0, 1]
   float* radius = nullptr;              // px, by Labels; at depth edges that of the nearer side
@@ -81,6 +83,13 @@ struct Answers {
     return std::ptrdiff_t(y / side) * across() + x / side;
   }
 };
+
+/// Means of 2 x 2 pixels -> an image of half the size, of the same type, without gaps.
+void reduce(const ImageView& image, const ImageView& half, void* out, Stream stream);
+/// The edges that the finer octave, which was read, makes needless are no edges any more.
+void drop_sharp_edges(const Answers& finer, const Answers& answers, Stream stream);
+/// Fills answers.read, which drop_sharp_edges() may have begun to fill.
+void note_sharp_edges(const Answers& answers, bool first, Stream stream);
 
 /// Counts the edges, and lists them if there is a list. Those for which it has no room are no edges any more.
 void list_edges(const Answers& answers, const EdgeList& edges, Stream stream);
@@ -161,6 +170,15 @@ void collect_edges(const Answers& answers, const EdgeList& edges, const float* b
 
 // ---- propagate: domain_transform.cu
 
+/// From fine to coarse: octave i is reduced by 2^i.
+struct Octaves {
+  static constexpr int most = 8;
+  int count = 0;
+  Answers answers[most];
+};
+/// (height, width): the first octave's depth edges, and the axes of the others' barriers.
+void mark_barriers(const Octaves& octaves, std::uint8_t* barriers, Stream stream);
+
 /// BlurMap::expected_error, if out.data is not null.
 struct ExpectedError {
   MapView out;
@@ -192,15 +210,16 @@ class DomainTransform {
   void filter(int count, int iterations, Stream stream);
 
   /// Section III-C: out = F(radii) / F(weights) of the edges' seeds, F with the coefficients of the guide and of the
-  /// depth edges, and the expected error from the deviation of the mixture. Pixels that no edge reaches get those of
-  /// all edges; 0 and `error.unknown` without any.
-  void propagate(const ImageView& image, const Propagation& options, const Answers& answers, Labels labels,
-                 const MapView& out, const ExpectedError& error, Stream stream);
+  /// barriers (height, width), and the expected error from the deviation of the mixture. Pixels that no edge reaches
+  /// get those of all edges; 0 and `error.unknown` without any.
+  void propagate(const ImageView& image, const Propagation& options, const Octaves& octaves,
+                 const std::uint8_t* barriers, Labels labels, const MapView& out, const ExpectedError& error,
+                 Stream stream);
 
  private:
   void guide(const ImageView& image, const std::uint8_t* depth, const Propagation& options, Stream stream);
   /// Radii into signal 0, weights into signal 1, squares, if they are wanted, into signal 2.
-  void seed(const Answers& answers, Labels labels, const ExpectedError& error, Stream stream);
+  void seed(const Octaves& octaves, Labels labels, const ExpectedError& error, Stream stream);
 
   const int height_, width_;
   float *vx_ = nullptr, *vy_ = nullptr;

@@ -32,6 +32,7 @@ def pair(model: str, height: int, width: int, **options: Any) -> tuple[defocus_f
 
 def check(expected: defocus_fast.BlurMap, got: defocus_fast.BlurMap) -> None:
     np.testing.assert_array_equal(got.edges, expected.edges)
+    np.testing.assert_array_equal(got.octave, expected.octave)
     np.testing.assert_array_equal(got.pattern_edges, expected.pattern_edges)
     np.testing.assert_array_equal(got.depth_edges, expected.depth_edges)
     for name in ("depth_probability", "radius_probability", "bin_probabilities"):
@@ -87,6 +88,38 @@ def test_pictures_of_several_tiles(architecture: str, size: tuple[int, int], req
         cpu.estimate(picture, edges=edges, bin_probabilities=True),
         device.estimate(picture, edges=edges, bin_probabilities=True),
     )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "evaluation"), [("random_cells", "shared"), ("random_model", "shared"), ("random_model", "patch")]
+)
+def test_octaves(architecture: str, evaluation: str, request: pytest.FixtureRequest) -> None:
+    """Radii of the second octave are twice as large, and so is what may be between them and the CPU's."""
+    picture = texture(131, 140, seed=3)
+    picture = np.uint8((picture + np.kron(texture(17, 18, seed=4), np.ones((8, 8, 1)))[:131, :140]) // 2)
+    model = request.getfixturevalue(architecture)
+    for shown in (picture, np.float32(picture[::-1, :, 1] / 255)):
+        options: dict[str, Any] = {"octaves": 8, "evaluation": evaluation, "max_edges": 5000}
+        cpu, _ = pair(model, 131, 140, **options)
+        cpu, device = pair(model, 131, 140, **options, depth_threshold=threshold_between(cpu, shown, None))
+        expected = cpu.estimate(shown, bin_probabilities=True)
+        assert {0, 1} == set(expected.octave)
+        assert expected.depth_edges.sum() > (expected.octave == 0).sum() / 10
+        got = device.estimate(shown, bin_probabilities=True)
+        for name in ("edges", "octave", "pattern_edges", "depth_edges"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(expected, name), err_msg=name)
+        for name in ("depth_probability", "radius_probability", "bin_probabilities"):
+            close(got, expected, name, tolerances.PROBABILITY_DEVICE)
+        close(got, expected, "radii", 2 * tolerances.RADIUS_DEVICE)
+        close(got, expected, "radius_std", 2 * tolerances.DEVIATION_DEVICE)
+        close(got, expected, "map", 2 * (tolerances.RADIUS_DEVICE + tolerances.PROPAGATED))
+        close(got, expected, "expected_error", 2 * tolerances.ERROR_DEVICE)
+        assert device.edge_count() == (len(got.edges), len(got.edges))
+        edges = np.random.default_rng(0).random((131, 140)) < 0.05
+        check(  # of the first octave only, behind a frame of two
+            cpu.estimate(shown, edges=edges, bin_probabilities=True),
+            device.estimate(shown, edges=edges, bin_probabilities=True),
+        )
 
 
 @pytest.mark.parametrize("labels", ["posterior", "hard"])

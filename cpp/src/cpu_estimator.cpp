@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Frames on the CPU: the stages in order.
 #include <algorithm>
-#include <bit>
 #include <chrono>
 #include <deque>
 #include <numeric>
@@ -48,9 +47,6 @@ cpu::TileSize tile_size(const Model& model, int height, int width, Precision pre
   return {tile_side(model, height, most), tile_side(model, width, most)};
 }
 
-/// What an octave says about an edge to the next coarser one.
-constexpr std::uint8_t read_sharp = 1, read_blurred = 2;
-
 /// The image at one size, and what was found in it.
 struct Octave {
   Octave(int number_, int image_height, int image_width, const CannyOptions& canny, const Kernels& kernels,
@@ -63,8 +59,6 @@ struct Octave {
         row_start(std::size_t(height) + 1) {}
 
   std::size_t index(Pixel pixel) const { return std::size_t(pixel.y) * std::size_t(width) + std::size_t(pixel.x); }
-  /// Where a pixel's centre is in the image.
-  Pixel in_image(Pixel pixel) const { return {pixel.y * scale + scale / 2, pixel.x * scale + scale / 2}; }
 
   const int number, scale, height, width;
   ImageView image;
@@ -84,8 +78,7 @@ struct Estimator::Cpu : Impl {
       throw InvalidArgument("evaluation: patch needs device cuda; accepted on the CPU: shared");
     precision = choose(options.precision, kernels);
     tile = tile_size(*model, height, width, precision);
-    const int most = std::bit_width(unsigned(std::max(std::min(height, width) / smallest_octave, 1)));
-    for (int number = 0; number < std::min(options.octaves, most); ++number)
+    for (int number = 0; number < octave_count(height, width, options.octaves); ++number)
       octaves.emplace_back(number, height, width, options.canny, kernels, workers);
     weights = cpu::network_weights(model, precision, kernels);
     networks = weights->make_workspace(kernels, workers, tile);
@@ -144,8 +137,6 @@ struct Estimator::Cpu : Impl {
         use(std::size_t(selected[k]), std::size_t(question[k]));
     });
   }
-
-  static constexpr int smallest_octave = 64;  // px, of its shorter side: below, all of it is near its border
 
   cpu::TileSize tile{};
   std::deque<Octave> octaves;  // from fine to coarse
@@ -217,7 +208,7 @@ void Estimator::Cpu::note_sharp_edges(Octave& octave, const BlurMap& found) {
   if (octave.number == 0) std::fill(octave.read.begin(), octave.read.end(), std::uint8_t{0});
   for (std::size_t i = 0; i < found.edges.size(); ++i)
     octave.read[octave.index(found.edges.position[i])] =
-        found.edges.radius[i] + 2 * found.edges.radius_std[i] < sharp_radius ? read_sharp : read_blurred;
+        is_sharp(found.edges.radius[i], found.edges.radius_std[i]) ? read_sharp : read_blurred;
 }
 
 void Estimator::Cpu::list_edges(Octave& octave, BlurMap& found) {
@@ -326,7 +317,7 @@ void Estimator::Cpu::propagate(const ImageView& image, const MapView& out, BlurM
                              octave_weight(edges.radius[i], int(o), o + 1 == count);
         const float scale = float(octave.scale);
         if (weight > 0)
-          rows.add(octave.in_image(edges.position[i]).x,
+          rows.add(in_image(edges.position[i], octave.scale).x,
                    make_seed(weight, scale * edges.radius[i], scale * edges.radius_std[i]));
       }
     }
@@ -350,21 +341,15 @@ void Estimator::Cpu::merge(const Octave& octave, BlurMap& result) {
   Edges& all = result.edges;
   const float scale = float(octave.scale);
   for (std::size_t i = 0; i < edges.size(); ++i) {
-    const Pixel at = octave.in_image(edges.position[i]);
+    const Pixel at = in_image(edges.position[i], octave.scale);
     all.position.push_back(at);
     all.octave.push_back(std::uint8_t(octave.number));
     all.depth_probability.push_back(edges.depth_probability[i]);
     all.radius.push_back(scale * edges.radius[i]);
     all.radius_std.push_back(scale * edges.radius_std[i]);
     all.radius_probability.push_back(edges.radius_probability[i]);
-    if (!is_depth_edge(edges.depth_probability[i], depth_threshold) ||
-        octave_weight(edges.radius[i], octave.number, true) == 0)
-      continue;
-    // Whatever way the map takes across the pixel, it crosses one of its axes.
-    const Pixel corner{at.y - octave.scale / 2, at.x - octave.scale / 2};
-    for (int k = 0; k < octave.scale; ++k)
-      for (const Pixel pixel : {Pixel{corner.y + k, at.x}, Pixel{at.y, corner.x + k}})
-        result.depth_edges[octaves[0].index(pixel)] = 1;
+    if (!is_depth_edge(edges.depth_probability[i], depth_threshold) || !is_barrier(edges.radius[i])) continue;
+    for_barrier(at, octave.scale, [&](Pixel pixel) { result.depth_edges[octaves[0].index(pixel)] = 1; });
   }
   all.bin_probabilities.insert(all.bin_probabilities.end(), edges.bin_probabilities.begin(),
                                edges.bin_probabilities.end());

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-#include "defocus_fast/options.hpp"
+#include "defocus_fast/estimator.hpp"
 
 #ifdef __CUDACC__
 #define DEFOCUS_FAST_HOST_DEVICE __host__ __device__
@@ -70,6 +70,30 @@ inline constexpr float smallest_coarse_radius = 2.0f, largest_fine_radius = 6.0f
 inline constexpr float sharp_radius = 3.0f;        // px: below, twice as coarse a radius would be too small to count
 inline constexpr float least_fine_weight = 1e-3f;  // where no coarser octave has an edge
 
+/// What an octave says about an edge to the next coarser one, which is not asked where all edges nearby are sharp.
+enum : std::uint8_t { read_sharp = 1, read_blurred = 2 };
+DEFOCUS_FAST_HOST_DEVICE inline bool is_sharp(float radius, float radius_std) {
+  return radius + 2 * radius_std < sharp_radius;
+}
+
+/// A depth edge of a coarse octave keeps radii from spreading across it, unless a finer one knows better.
+DEFOCUS_FAST_HOST_DEVICE inline bool is_barrier(float radius) { return radius > smallest_coarse_radius; }
+
+/// Where the centre of an octave's pixel is in the image.
+DEFOCUS_FAST_HOST_DEVICE inline Pixel in_image(Pixel pixel, int scale) {
+  return {pixel.y * scale + scale / 2, pixel.x * scale + scale / 2};
+}
+
+/// Calls use(pixel of the image) for the axes of an octave's pixel with this centre: whatever way the map takes across
+/// it, it crosses one of them once.
+template <class Use>
+DEFOCUS_FAST_HOST_DEVICE void for_barrier(Pixel centre, int scale, const Use& use) {
+  for (int k = -(scale / 2); k < scale - scale / 2; ++k) {
+    use(Pixel{centre.y + k, centre.x});
+    use(Pixel{centre.y, centre.x + k});
+  }
+}
+
 /// How much an edge of an octave counts, by its radius in px of the octave. Small radii are read better in a finer one,
 /// large ones in a coarser one, if there is any. A coarse octave has fewer edges for the same outline.
 DEFOCUS_FAST_HOST_DEVICE inline float octave_weight(float radius, int octave, bool coarsest) {
@@ -118,7 +142,15 @@ DEFOCUS_FAST_HOST_DEVICE inline float expected_error(float floor, float slope, f
   return std::sqrt(floor * floor + scaled * scaled);
 }
 
-// ---- the domain transform; host only
+// ---- host only
+
+/// Octaves of images of this size: at most `most`, and none so small that all of it is near its border.
+inline int octave_count(int height, int width, int most) {
+  constexpr int smallest = 64;  // px, of the shorter side
+  int count = 1;
+  while (count < most && (std::min(height, width) >> count) >= smallest) ++count;
+  return count;
+}
 
 /// ln of the first iteration's feedback coefficient over a distance of 1 (equations 14 and 21 of the domain transform).
 inline double log_feedback(const FilterOptions& options) {

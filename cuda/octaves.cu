@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// An image at several sizes, as Estimator::Cpu reads it.
+#include "pixels.hpp"
+#include "stages.hpp"
+
+namespace defocus_fast::cuda {
+
+namespace {
+
+__device__ float mean(float a, float b, float c, float d) { return (a + b + c + d) * 0.25f; }
+__device__ std::uint8_t mean(std::uint8_t a, std::uint8_t b, std::uint8_t c, std::uint8_t d) {
+  return std::uint8_t((a + b + c + d + 2) / 4);
+}
+
+template <class Value>
+__global__ void reduce_pixels(ImageView image, ImageView half, Value* out) {
+  int y, x;
+  if (!pixel_of_thread(half.height, half.width, y, x)) return;
+  Value* const to = out + (std::ptrdiff_t(y) * half.width + x) * half.channels;
+  for (int c = 0; c < half.channels; ++c) {
+    const auto at = [&](int dy, int dx) { return value_at<Value>(image, 2 * y + dy, 2 * x + dx, c); };
+    to[c] = mean(at(0, 0), at(0, 1), at(1, 0), at(1, 1));
+  }
+}
+
+__global__ void drop(Answers finer, Answers answers) {
+  int y, x;
+  if (!pixel_of_thread(answers.height, answers.width, y, x)) return;
+  const std::ptrdiff_t i = answers.pixel(y, x);
+  answers.read[i] = 0;
+  if (!answers.pattern_edges[i]) return;
+  std::uint8_t around = 0;  // the pixel's four in the finer octave, and those next to them
+  for (int v = 2 * y - 1; v < 2 * y + 3; ++v)
+    for (int u = 2 * x - 1; u < 2 * x + 3; ++u)
+      if (v >= 0 && v < finer.height && u >= 0 && u < finer.width) around |= finer.read[finer.pixel(v, u)];
+  if (around != read_sharp) return;
+  answers.pattern_edges[i] = 0;
+  answers.read[i] = read_sharp;
+}
+
+__global__ void note(Answers answers, bool first) {
+  int y, x;
+  if (!pixel_of_thread(answers.height, answers.width, y, x)) return;
+  const std::ptrdiff_t i = answers.pixel(y, x), at = answers.question(y, x);
+  if (answers.pattern_edges[i] || answers.depth_edges[i])
+    answers.read[i] = is_sharp(answers.radius[at], answers.radius_std[at]) ? read_sharp : read_blurred;
+  else if (first)
+    answers.read[i] = 0;
+}
+
+__global__ void copy_depth_edges(Answers answers, std::uint8_t* barriers) {
+  int y, x;
+  if (pixel_of_thread(answers.height, answers.width, y, x))
+    barriers[answers.pixel(y, x)] = answers.depth_edges[answers.pixel(y, x)];
+}
+
+__global__ void mark(Answers image, Answers answers, int scale, std::uint8_t* barriers) {
+  int y, x;
+  if (!pixel_of_thread(answers.height, answers.width, y, x)) return;
+  if (!answers.depth_edges[answers.pixel(y, x)] || !is_barrier(answers.radius[answers.question(y, x)])) return;
+  for_barrier(in_image({y, x}, scale), scale, [&](Pixel pixel) { barriers[image.pixel(pixel.y, pixel.x)] = 1; });
+}
+
+unsigned blocks_of(const Answers& answers) { return blocks_for(std::int64_t{answers.height} * answers.width); }
+
+}  // namespace
+
+void reduce(const ImageView& image, const ImageView& half, void* out, Stream stream) {
+  for_pixel_type(image, [&](auto pixel) {
+    using Value = decltype(pixel);
+    launch(reduce_pixels<Value>, blocks_for(std::int64_t{half.height} * half.width), block_size, stream, image, half,
+           static_cast<Value*>(out));
+  });
+}
+
+void drop_sharp_edges(const Answers& finer, const Answers& answers, Stream stream) {
+  launch(drop, blocks_of(answers), block_size, stream, finer, answers);
+}
+
+void note_sharp_edges(const Answers& answers, bool first, Stream stream) {
+  launch(note, blocks_of(answers), block_size, stream, answers, first);
+}
+
+void mark_barriers(const Octaves& octaves, std::uint8_t* barriers, Stream stream) {
+  launch(copy_depth_edges, blocks_of(octaves.answers[0]), block_size, stream, octaves.answers[0], barriers);
+  for (int o = 1; o < octaves.count; ++o)
+    launch(mark, blocks_of(octaves.answers[o]), block_size, stream, octaves.answers[0], octaves.answers[o], 1 << o,
+           barriers);
+}
+
+}  // namespace defocus_fast::cuda
