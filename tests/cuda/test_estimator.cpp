@@ -31,6 +31,7 @@ struct Case {
   Precision precision = Precision::float32;
   int edge_stride = 1;
   Evaluation evaluation = Evaluation::shared;  // of the device; the CPU's is shared
+  int octaves = 1;
 };
 
 float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -89,6 +90,7 @@ Answer run(const Case& c) {
   options.kernels = "portable";
   options.canny.smoothing = smoothing(options.canny.sigma);
   options.labels = c.labels;
+  options.octaves = c.octaves;
   options.max_edges = c.max_edges == 0 ? int(pixels) : c.max_edges;
   const FrameOptions frame{
       .edges = edges, .edge_stride = c.edge_stride, .expected_error = true, .bin_probabilities = true};
@@ -144,16 +146,19 @@ void check(const Case& c) {
   CAPTURE(c.width);
   CAPTURE(c.percent);
   const auto [expected, got] = run(c);
+  const float coarsest = expected.edges.octave.empty() ? 1 : float(1 << expected.edges.octave.back());
+  CHECK(coarsest == float(1 << (c.octaves - 1)));
   CHECK(got.edges.position == expected.edges.position);
+  CHECK(got.edges.octave == expected.edges.octave);
   CHECK(got.pattern_edges == expected.pattern_edges);
   CHECK(got.depth_edges == expected.depth_edges);
   CHECK(largest_difference(got.edges.depth_probability, expected.edges.depth_probability) <= probability_tolerance);
   CHECK(largest_difference(got.edges.bin_probabilities, expected.edges.bin_probabilities) <= probability_tolerance);
   CHECK(largest_difference(got.edges.radius_probability, expected.edges.radius_probability) <= probability_tolerance);
-  CHECK(largest_difference(got.edges.radius, expected.edges.radius) <= radius_tolerance);
-  CHECK(largest_difference(got.edges.radius_std, expected.edges.radius_std) <= deviation_tolerance);
-  CHECK(largest_difference(got.map, expected.map) <= radius_tolerance);
-  CHECK(largest_difference(got.expected_error, expected.expected_error) <= error_tolerance);
+  CHECK(largest_difference(got.edges.radius, expected.edges.radius) <= coarsest * radius_tolerance);
+  CHECK(largest_difference(got.edges.radius_std, expected.edges.radius_std) <= coarsest * deviation_tolerance);
+  CHECK(largest_difference(got.map, expected.map) <= coarsest * radius_tolerance);
+  CHECK(largest_difference(got.expected_error, expected.expected_error) <= coarsest * error_tolerance);
 }
 
 std::unique_ptr<Device> make(const char* model, int height, int width, int max_edges) {
@@ -192,6 +197,15 @@ TEST_CASE("the whole networks on patches give what shared features give") {
     c.evaluation = Evaluation::patch;
     c.edge_stride = percent < 0 ? 2 : 1;
     c.max_edges = height * width > 90 ? 90 : 0;
+    check(c);
+  }
+}
+
+TEST_CASE("octaves") {
+  for (const PixelType type : {PixelType::uint8, PixelType::float32}) {
+    Case c{"cells", type, 129, type == PixelType::uint8 ? 128 : 131, type == PixelType::uint8 ? 3 : 1};
+    c.octaves = 2;
+    c.tile = 66;
     check(c);
   }
 }
