@@ -45,7 +45,8 @@ Estimator::Estimator(const DeviceSetup& setup)
       domain_transform_(height_, width_, arena_) {
   const bool patch = shapes_.evaluation == Evaluation::patch;
   const std::size_t size = element(shapes_.type);
-  for (int number = 0; number < octave_count(height_, width_, options_.octaves); ++number) {
+  const int octaves = octave_count(height_, width_, options_.octaves);
+  for (int number = 0; number < octaves; ++number) {
     const int height = height_ >> number, width = width_ >> number;
     const std::size_t pixels = std::size_t(height) * std::size_t(width);
     Octave& octave = octaves_.emplace_back(height, width, options_.canny, arena_);
@@ -62,7 +63,7 @@ Estimator::Estimator(const DeviceSetup& setup)
     answers.width = width;
     answers.side = by_cell() ? cell : 1;
     for (std::uint8_t** mask : {&answers.pattern_edges, &answers.depth_edges}) arena_.reserve(*mask, pixels);
-    if (options_.octaves > 1) arena_.reserve(answers.read, pixels);
+    if (octaves > 1) arena_.reserve(answers.read, pixels);
     for (float** values :
          {&answers.depth_probability, &answers.radius, &answers.radius_std, &answers.radius_probability})
       arena_.reserve(*values, std::size_t(answers.down()) * std::size_t(answers.across()));

@@ -172,7 +172,7 @@ void collect_edges(const Answers& answers, const EdgeList& edges, const float* b
 
 /// From fine to coarse: octave i is reduced by 2^i.
 struct Octaves {
-  static constexpr int most = 8;
+  static constexpr int most = most_octaves;
   int count = 0;
   Answers answers[most];
 };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "defocus_fast/estimator.hpp"
 
@@ -144,8 +145,11 @@ DEFOCUS_FAST_HOST_DEVICE inline float expected_error(float floor, float slope, f
 
 // ---- host only
 
-/// Octaves of images of this size: at most `most`, and none so small that all of it is near its border.
-inline int octave_count(int height, int width, int most) {
+inline constexpr int most_octaves = 8;
+
+/// Octaves of images of this size: none so small that all of it is near its border.
+inline int octave_count(int height, int width, std::optional<int> wanted) {
+  const int most = wanted.value_or(most_octaves);
   constexpr int smallest = 64;  // px, of the shorter side
   int count = 1;
   while (count < most && (std::min(height, width) >> count) >= smallest) ++count;

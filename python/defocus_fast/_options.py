@@ -35,7 +35,7 @@ class EstimatorOptions(TypedDict, total=False):
     kernels: str
     labels: Literal["posterior", "hard"]
     depth_threshold: float | None
-    octaves: int
+    octaves: int | None
     max_edges: int | None
     networks: Callable[[str, list[int], int], object] | None
     canny_sigma: float
@@ -129,10 +129,11 @@ ESTIMATOR = {
     'depth_threshold': Row('number', True, None, 0.0, 1.0, (),
         'Edges of a higher depth probability are depth edges. At 1 none is, and the edge network does not run.',
         "the model's, or 0.5 as in the paper for hard labels"),
-    'octaves': Row('integer', False, 1, 1.0, 8.0, (),
-        'Device cpu only: sizes at which the image is read, each half of the one before, as long as the shorter '
-        'side has 64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper.',
-        ''),
+    'octaves': Row('integer', True, None, 1.0, 8.0, (),
+        "Sizes at which the image is read, at most: the image's own, and each half of the one before, as long as "
+        'the shorter side has 64 px. Every one doubles the largest radius that can be read. 1 is the method of '
+        'the paper.',
+        'as many as there are'),
     'max_edges': Row('integer', True, None, 1.0, 2147483647.0, (),
         'Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with '
         'more is an error; of images in device memory, where nobody waits for the number, the last edges, at the '

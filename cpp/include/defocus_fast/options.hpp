@@ -145,7 +145,7 @@ struct Options {
   std::string kernels = "auto";
   Labels labels = Labels::posterior;
   std::optional<double> depth_threshold = {};
-  int octaves = 1;
+  std::optional<int> octaves = {};
   CannyOptions canny = {};              // their names have the prefix canny_ where options have no groups
   GuideOptions guide = {};              // guide_
   PropagationOptions propagation = {};  // no prefix
@@ -190,8 +190,9 @@ inline constexpr Option<Options> option_rows[]{
      &Options::octaves,
      {1, 8},
      "",
-     "Device cpu only: sizes at which the image is read, each half of the one before, as long as the shorter side has "
-     "64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper."},
+     "Sizes at which the image is read, at most: the image's own, and each half of the one before, as long as the "
+     "shorter side has 64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper.",
+     "as many as there are"},
     {"max_edges",
      &Options::max_edges,
      {1, std::numeric_limits<int>::max()},
