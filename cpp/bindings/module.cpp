@@ -31,19 +31,30 @@ struct DeviceMap {
 cuda::Stream device_stream(std::uintptr_t stream) { return reinterpret_cast<cuda::Stream>(stream); }
 
 void define_errors(py::module_& m) {
-  py::register_exception<Error>(m, "Error", PyExc_RuntimeError);
-  const py::object base = m.attr("Error");
-  py::register_exception<BackendUnavailable>(m, "BackendUnavailable", base);
-  py::register_exception<ModelError>(m, "ModelError", base);
-  py::register_exception_translator([](std::exception_ptr error) {
+  const py::exception<Error> base(m, "Error", PyExc_RuntimeError);
+  const py::exception<BackendUnavailable> unavailable(m, "BackendUnavailable", base);
+  const py::exception<ModelError> model(m, "ModelError", base);
+  for (const py::handle type : {py::handle(base), py::handle(unavailable), py::handle(model)})
+    type.attr("__module__") = "defocus_fast";
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    const auto raise = [](const py::handle& type, const Error& error) {
+      // Not PyErr_SetString: names of files in the text need not be UTF-8.
+      const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.what()));
+      if (text) PyErr_SetObject(type.ptr(), text.ptr());
+    };
+    const auto ours = [](const char* name) { return py::module_::import("defocus_fast._core").attr(name); };
     try {
-      if (error) std::rethrow_exception(error);
-    } catch (const InvalidArgument& invalid) {
-      PyErr_SetString(PyExc_ValueError, invalid.what());
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const InvalidArgument& error) {
+      raise(PyExc_ValueError, error);
+    } catch (const BackendUnavailable& error) {
+      raise(ours("BackendUnavailable"), error);
+    } catch (const ModelError& error) {
+      raise(ours("ModelError"), error);
+    } catch (const Error& error) {
+      raise(ours("Error"), error);
     }
   });
-  for (const char* name : {"Error", "BackendUnavailable", "ModelError"})
-    m.attr(name).attr("__module__") = "defocus_fast";
 }
 
 void define_device_map(py::module_& m) {
