@@ -227,7 +227,9 @@ def test_photographs_may_have_names_like_results(estimate: Estimate, folder: Pat
     assert estimate("in", "-o", "out").exit_code == 0
     pictures = {path.name for path in (folder / "out").iterdir() if path.suffix != ".npy"}
     assert pictures == {
-        f"{stem}{suffix}" for stem in ("holiday", "holiday.overlay", "x.blur") for suffix in (".blur.png", ".overlay.jpg")
+        f"{stem}{suffix}"
+        for stem in ("holiday", "holiday.overlay", "x.blur")
+        for suffix in (".blur.png", ".overlay.jpg")
     }
     before = Path("in/holiday.overlay.jpg").read_bytes()
     result = estimate("in", "-o", "in")

@@ -38,12 +38,12 @@ def optional_array(image: Any, name: str) -> NDArray[Any] | None:
     return None if image is None else as_array(image, name)
 
 
-def integer(name: str, value: Any) -> int:
+def side(name: str, value: Any) -> int:
     """Return an int or a NumPy integer as int; anything else would get pybind11's message."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if abs(int(value)) > 2**31 - 1:
-        raise ValueError(f"{name}: expected at most 2147483647, got {value}")
+    if not 1 <= value <= 2**30:
+        raise ValueError(f"{name}: expected 1 to 1073741824 px, got {value}")
     return int(value)
 
 

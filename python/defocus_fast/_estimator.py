@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, _tensorrt
-from ._arguments import as_array, integer, no_stream, optional_array
+from ._arguments import as_array, no_stream, optional_array, side
 from ._device import DeviceArray, describe, on_device, stream_handle
 from ._device import shape as device_shape
 from ._results import BlurMap, DeviceBlurMap
@@ -53,8 +55,16 @@ class Estimator:
     def __init__(self, height: int, width: int, **options: Unpack[EstimatorOptions]) -> None:
         if options.get("networks") is None:
             options["networks"] = _tensorrt.Networks()
-        self._core = _core.Estimator(integer("height", height), integer("width", width), **options)
+        self._core = _core.Estimator(side("height", height), side("width", width), **options)
         self._enqueueing = threading.RLock()  # the core refuses calls from within its own
+        _made.add(self)
+
+    if not TYPE_CHECKING:  # type checkers would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "_core":
+                raise TypeError("estimator: expected Estimator.__init__ to be called first, but it was not")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     @classmethod
     @takes("Estimator")
@@ -219,6 +229,17 @@ class Estimator:
             f"precision={self.precision!r}, num_threads={self.num_threads}, kernels={self.kernels!r})"
         )
 
+
+_made: weakref.WeakSet[Estimator] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked child nobody gives back what other threads of the parent held; the core knows of the fork."""
+    for estimator in _made:
+        estimator._enqueueing = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 if Estimator.__doc__:  # not with python -OO
     Estimator.__doc__ = document(Estimator.__doc__, "Estimator")
