@@ -87,7 +87,7 @@ def evaluate(
 
     The ground truth of NAME.jpg (or .png, ...) is NAME.npy, NAME.mat or NAME.png: the radius in px of every pixel, or,
     with --mask, what is in or out of focus. Several models are scored on the same images in the same run. NAME.mat
-    needs: pip install "defocus_fast[models]"
+    is of MATLAB's versions 5 to 7, not of 7.3.
 
     \b
     With radii, means over the images of
