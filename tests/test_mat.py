@@ -46,7 +46,7 @@ def test_damaged_files(tmp_path: Path, compressed: bool) -> None:
     content = whole.read_bytes()
     messages = []
     rng = np.random.default_rng(1)
-    for i in range(3000):
+    for i in range(600):
         damaged = bytearray(content[: len(content) if i % 4 else rng.integers(len(content))])
         for _ in range(rng.integers(1, 4) if damaged[128:] else 0):
             damaged[rng.integers(124, len(damaged))] = rng.choice([0, 1, 6, 14, 15, 127, 128, 255])
@@ -55,7 +55,7 @@ def test_damaged_files(tmp_path: Path, compressed: bool) -> None:
             assert all(array.nbytes < 1000 for array in read_mat(file).values())
         except ValueError as error:
             messages.append(str(error))
-    assert len(messages) > 1000
+    assert len(messages) > 200
     assert all(
         message.startswith(("a damaged MATLAB file: ", "expected a MATLAB file of version 5 to 7"))
         for message in messages
