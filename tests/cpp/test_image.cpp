@@ -56,10 +56,10 @@ TEST_CASE("pixels of no known type are refused") {
   const float pixel = 0;
   for (const int type : {2, 255}) {
     const ImageView image = ImageView::interleaved(&pixel, PixelType(type), 1, 1, 1, 4);
-    CHECK_THROWS_WITH_AS(cpu::check_layout(image, "image"),
-                         ("image: expected PixelType::uint8 or PixelType::float32, got the value " +
-                          std::to_string(type)).c_str(),
-                         InvalidArgument);
+    CHECK_THROWS_WITH_AS(
+        cpu::check_layout(image, "image"),
+        ("image: expected PixelType::uint8 or PixelType::float32, got the value " + std::to_string(type)).c_str(),
+        InvalidArgument);
   }
 }
 
