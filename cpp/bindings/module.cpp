@@ -65,7 +65,7 @@ void define_device_map(py::module_& m) {
 void define_estimator(py::module_& m) {
   py::class_<Estimator>(m, "Estimator")
       .def(py::init([](int height, int width, const py::kwargs& arguments) {
-             Options options = read<EstimatorCall>(arguments).options;
+             Options options = read("Estimator", arguments).options;
              options.canny.smoothing = numpy_gaussian(options.canny.sigma);
              const GilRelease release;
              return std::make_unique<Estimator>(height, width, options);
@@ -76,7 +76,7 @@ void define_estimator(py::module_& m) {
           [](Estimator& self, const py::array& image, const std::optional<py::array>& edges,
              const py::kwargs& arguments) {
             const ImageView view = image_view(image, "image");
-            FrameOptions frame = read<EstimateCall>(arguments).frame;
+            FrameOptions frame = read("estimate", arguments).frame;
             frame.edges = mask_view(edges, "edges");
             auto result = std::make_unique<BlurMap>();
             {
@@ -92,7 +92,7 @@ void define_estimator(py::module_& m) {
              const py::kwargs& arguments) {
             const ImageView view = image_view(image, "image");
             const MapView map = map_view(out, "out");
-            FrameOptions frame = read<EstimateIntoCall>(arguments).frame;
+            FrameOptions frame = read("estimate_into", arguments).frame;
             frame.edges = mask_view(edges, "edges");
             const GilRelease release;
             self.estimate_into(view, map, frame);
@@ -105,7 +105,7 @@ void define_estimator(py::module_& m) {
              const std::optional<py::array>& edges, std::uintptr_t stream, const py::kwargs& arguments) {
             const ImageView view = image_view(image, "image");
             const MapView map = map_view(out, "out"), error = map_view(expected_error, "expected_error");
-            FrameOptions frame = read<EstimateIntoCall>(arguments).frame;
+            FrameOptions frame = read("estimate_into", arguments).frame;
             frame.edges = mask_view(edges, "edges");
             const GilRelease release;
             self.enqueue(view, map, device_stream(stream), error, frame);
@@ -143,13 +143,13 @@ void define_stages(py::module_& m) {
       "detect_edges",
       [](const py::array& image, const py::kwargs& arguments) {
         const ImageView view = image_view(image, "image");
-        auto [canny, run] = read<DetectEdgesCall>(arguments);
-        canny.smoothing = numpy_gaussian(canny.sigma);
+        Arguments given = read("detect_edges", arguments);
+        given.canny.smoothing = numpy_gaussian(given.canny.sigma);
         py::array_t<bool> mask({view.height, view.width});
         auto* const data = reinterpret_cast<std::uint8_t*>(mask.mutable_data());
         {
           const GilRelease release;
-          detect_edges(view, canny, data, run.num_threads, run.kernels);
+          detect_edges(view, given.canny, data, given.options.num_threads, given.options.kernels);
         }
         return mask;
       },
@@ -158,12 +158,13 @@ void define_stages(py::module_& m) {
       "domain_transform_filter",
       [](const py::array& image, const py::array& guide, const py::kwargs& arguments) {
         const ImageView view = image_view(image, "image", true), guide_view = image_view(guide, "guide", true);
-        const auto [filter, run] = read<FilterCall>(arguments);
+        const Arguments given = read("domain_transform_filter", arguments);
         py::array_t<float> out(std::vector<py::ssize_t>(image.shape(), image.shape() + image.ndim()));
         float* const data = out.mutable_data();
         {
           const GilRelease release;
-          domain_transform_filter(view, guide_view, filter, data, run.num_threads, run.kernels);
+          domain_transform_filter(view, guide_view, given.filter, data, given.options.num_threads,
+                                  given.options.kernels);
         }
         return out;
       },
@@ -176,7 +177,7 @@ void define_stages(py::module_& m) {
         const RadiiView radius = radii_view(radii, "radii");
         const MaskView pattern = mask_view(pattern_edges, "pattern_edges");
         const MaskView depth = mask_view(depth_edges, "depth_edges");
-        const Options options = read<PropagateCall>(arguments).options;
+        const Options options = read("propagate", arguments).options;
         py::array_t<float> out({view.height, view.width});
         const MapView map = map_view(out, "out");
         {
@@ -200,6 +201,8 @@ void define_facts(py::module_& m) {
         return free_dimensions(cuda::network_shapes(height, width, options));
       },
       py::arg("model"), py::arg("height"), py::arg("width"), py::arg("max_edges"), py::arg("evaluation"));
+  // Makes pybind11 load NumPy: it lets go of Python's lock for that, and not as GilRelease does.
+  m.def("load_numpy", [] { py::dtype::of<float>(); });
   m.def("available_kernels", &available_kernels);
   m.def("build_config", [] {
     py::dict facts;
@@ -213,8 +216,6 @@ void define_facts(py::module_& m) {
 }  // namespace defocus_fast::python
 
 PYBIND11_MODULE(bindings, m, pybind11::mod_gil_not_used()) {
-  // Makes pybind11 load NumPy now: it lets go of Python's lock for that, and not as GilRelease does.
-  pybind11::dtype::of<float>();
   using namespace defocus_fast::python;
   define_errors(m);
   define_options(m);

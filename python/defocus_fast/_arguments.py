@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _core
 from ._device import on_device
+
+_core.load_numpy()
 
 
 def as_array(image: Any, name: str) -> NDArray[Any]:

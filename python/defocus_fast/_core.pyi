@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-from typing import Any
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Literal, TypedDict, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,38 +16,63 @@ class BackendUnavailable(Error):
 class ModelError(Error):
     """A model folder is missing, incomplete or of another format."""
 
-class Option:
-    """A row of the table of options, cpp/include/defocus_fast/options.hpp."""
+# ---- the table of options, cpp/include/defocus_fast/options.hpp, as types; tests/test_options.py compares
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def optional(self) -> bool: ...
-    @property
-    def default(self) -> Any: ...
-    @property
-    def minimum(self) -> float: ...
-    @property
-    def maximum(self) -> float: ...
-    @property
-    def names(self) -> list[str]: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def nothing(self) -> str:
-        """What None stands for."""
-    @property
-    def expected(self) -> str:
-        """Type and range, as messages have it."""
+@type_check_only
+class RunningOptions(TypedDict, total=False):
+    num_threads: int | None
+    kernels: str
 
-def option_table(call: str) -> list[Option]:
-    """Return the options of "Estimator", "estimate" or another call that takes any as keyword arguments."""
+@type_check_only
+class PropagateOptions(RunningOptions, total=False):
+    guide_sigma_s: float
+    guide_sigma_r: float
+    psi: float
+    sigma_s: float | None
+    sigma_r: float | None
+    iterations: int | None
+
+@type_check_only
+class EstimatorOptions(PropagateOptions, total=False):
+    model: str | os.PathLike[str]
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"]
+    evaluation: Literal["shared", "patch"]
+    labels: Literal["posterior", "hard"]
+    depth_threshold: float | None
+    max_edges: int | None
+    networks: Callable[[str, list[int], int], object] | None
+    canny_sigma: float
+    canny_low: float
+    canny_high: float
+
+@type_check_only
+class StrideOptions(TypedDict, total=False):
+    edge_stride: int
+
+@type_check_only
+class FrameOptions(StrideOptions, total=False):
+    expected_error: bool
+    bin_probabilities: bool
+
+@type_check_only
+class CannyOptions(RunningOptions, total=False):
+    sigma: float
+    low: float
+    high: float
+
+@type_check_only
+class FilterOptions(RunningOptions, total=False):
+    sigma_s: float
+    sigma_r: float
+    iterations: int
+
+def option_table(call: str) -> list[SimpleNamespace]:
+    """Return the options of "Estimator", "estimate" or another call that takes any as keyword arguments.
+
+    Their attributes are members of OptionInfo: name, kind, optional, default, minimum, maximum, names, text, nothing;
+    and `expected`, type and range as messages have it.
+    """
 
 def frame_options(**options: Any) -> dict[str, Any]:
     """Check the options of "estimate" and fill in defaults."""
@@ -115,6 +143,9 @@ def network_shapes(
     model: str, height: int, width: int, max_edges: int | None, evaluation: str
 ) -> dict[str, dict[str, int]]:
     """Sizes of the ONNX files' free dimensions, of the graphs that an estimator on device "cuda" evaluates."""
+
+def load_numpy() -> None:
+    """Load what the core needs of NumPy; to be called before the core is given arrays."""
 
 def available_kernels() -> list[str]: ...
 def build_config() -> dict[str, str]: ...

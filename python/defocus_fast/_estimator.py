@@ -19,7 +19,7 @@ from ._table import document, takes
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._options import EstimatorOptions, FrameOptions, StrideOptions
+    from ._core import EstimatorOptions, FrameOptions, StrideOptions
 
 
 class Estimator:
