@@ -24,10 +24,10 @@ class Cells : public TileNetworks {
     return weights;
   }
 
-  Cells(const Model& model, const TrunkWeights<Hidden>& weights, const NetworkKernels<Hidden>& network_kernels,
-        const Kernels& /*kernels*/, Workers& workers, const TileSize& tile)
+  Cells(const Model& model, const TrunkWeights<Hidden>& weights, const Kernels& kernels, Workers& workers,
+        const TileSize& tile)
       : margin_(model.depth + 1),
-        net_(weights, model.width, network_kernels, workers, tile.height / cell + 2 * margin_,
+        net_(weights, model.width, kernels, workers, tile.height / cell + 2 * margin_,
              padded(tile.width / cell + 2 * margin_), 5 * (padded(tile.width / cell + 2 * margin_) + 1), image_values),
         question_at_(std::size_t(net_.pixel_count), -1),
         at_(std::size_t(model.depth + 1)) {

@@ -13,26 +13,16 @@ namespace defocus_fast::cpu {
 
 namespace {
 
-template <class T>
-const NetworkKernels<T>& kernels_of(const Kernels& kernels) {
-  if constexpr (std::is_same_v<T, float>)
-    return *kernels.networks_float;
-  else if constexpr (std::is_same_v<T, std::uint16_t>)
-    return *bf16_networks(kernels);
-  else
-    return *int8_networks(kernels);
-}
-
 /// `Trunk` is an architecture: the layers that edges share. T is what the heads compute in, Hidden the trunk.
 template <template <class T, class Hidden> class Trunk, class T, class Hidden>
 class TileNetworksOf : public Trunk<T, Hidden> {
  public:
   TileNetworksOf(const Model& model, const TrunkWeights<Hidden>& trunk, const HeadWeights<T>& heads,
                  const Kernels& kernels, Workers& workers, const TileSize& tile)
-      : Trunk<T, Hidden>(model, trunk, kernels_of<Hidden>(kernels), kernels, workers, tile),
+      : Trunk<T, Hidden>(model, trunk, kernels, workers, tile),
         workers_(workers),
         weights_(heads),
-        heads_(heads, kernels_of<T>(kernels), kernels, workers.count()) {}
+        heads_(heads, kernels, workers.count()) {}
 
   void ask(Head head, const std::function<void(int, const float*)>& use) override {
     workers_.for_ranges(this->question_count(), heads_.batch, [&](int begin, int end, int slot) {

@@ -26,9 +26,9 @@ class Tip22 : public TileNetworks {
     return weights;
   }
 
-  Tip22(const Model& model, const TrunkWeights<Hidden>& weights, const NetworkKernels<Hidden>& network_kernels,
-        const Kernels& kernels, Workers& workers, const TileSize& tile)
-      : net_(weights, model.width, network_kernels, workers, tile.height + 2 * margin, padded(tile.width + 2 * margin),
+  Tip22(const Model& model, const TrunkWeights<Hidden>& weights, const Kernels& kernels, Workers& workers,
+        const TileSize& tile)
+      : net_(weights, model.width, kernels, workers, tile.height + 2 * margin, padded(tile.width + 2 * margin),
              14 * (padded(tile.width + 2 * margin) + 1), image_values),
         shift_(model.crop_offset) {
     if constexpr (std::is_same_v<T, float>)
