@@ -259,7 +259,8 @@ class Plugin : public Device {
       if (bin_memory_) edge_memory_->reserve(edge_arrays_.bin_probabilities, edge_capacity_ * bins_);
       edge_memory_->allocate();
     }
-    estimator_.collect_edges(frame, edge_arrays_, stream);
+    cuda::collect_edges(estimator_.answers(), estimator_.edges(), frame.bin_probabilities, int(bins_), edge_arrays_,
+                        stream);
     return edge_arrays_;
   }
 

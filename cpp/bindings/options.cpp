@@ -148,7 +148,7 @@ Arguments read(const char* call, py::kwargs given) {
 }
 
 void define_options(py::module_& m) {
-  m.def("option_table", &table_of, py::arg("call"));
+  m.def("option_table", &table_of);
   m.def("frame_options", [](const py::kwargs& arguments) {
     const FrameOptions frame = read("estimate", arguments).frame;
     return py::dict("edge_stride"_a = frame.edge_stride, "expected_error"_a = frame.expected_error,

@@ -67,7 +67,7 @@ class FilterOptions(RunningOptions, total=False):
     sigma_r: float
     iterations: int
 
-def option_table(call: str) -> list[SimpleNamespace]:
+def option_table(call: str, /) -> list[SimpleNamespace]:
     """Return the options of "Estimator", "estimate" or another call that takes any as keyword arguments.
 
     Their attributes are members of OptionInfo: name, kind, optional, default, minimum, maximum, names, text, nothing;
@@ -84,17 +84,17 @@ class DeviceMap:
     def pointer(self) -> int: ...
     @property
     def gpu(self) -> int: ...
-    def to_dlpack(self, versioned: bool) -> object: ...
+    def to_dlpack(self, versioned: bool, /) -> object: ...
 
-def from_dlpack(capsule: object, name: str) -> NDArray[Any]:
+def from_dlpack(capsule: object, name: str, /) -> NDArray[Any]:
     """Take the tensor out of a capsule: a description of its memory that owns it."""
 
 class Estimator:
-    def __init__(self, height: int, width: int, **options: Any) -> None: ...
-    def estimate(self, image: NDArray[Any], edges: NDArray[Any] | None, **options: Any) -> dict[str, Any]:
+    def __init__(self, height: int, width: int, /, **options: Any) -> None: ...
+    def estimate(self, image: NDArray[Any], edges: NDArray[Any] | None, /, **options: Any) -> dict[str, Any]:
         """Return the fields of BlurMap."""
     def estimate_into(
-        self, image: NDArray[Any], out: NDArray[np.float32], edges: NDArray[Any] | None, **options: Any
+        self, image: NDArray[Any], out: NDArray[np.float32], edges: NDArray[Any] | None, /, **options: Any
     ) -> None: ...
     def enqueue(
         self,
@@ -103,13 +103,14 @@ class Estimator:
         expected_error: NDArray[np.float32] | None,
         edges: NDArray[Any] | None,
         stream: int,
+        /,
         **options: Any,
     ) -> None:
         """Of arrays that describe device memory."""
-    def edge_count(self, stream: int) -> tuple[int, int]:
+    def edge_count(self, stream: int, /) -> tuple[int, int]:
         """Edges found and kept in the last frame enqueued; waits for it."""
     def make_map(self) -> DeviceMap: ...
-    def order(self, before: int, after: int) -> None:
+    def order(self, before: int, after: int, /) -> None:
         """What is enqueued on the stream `after` from now on waits for what is on `before`."""
     @property
     def gpu(self) -> int: ...
@@ -130,17 +131,18 @@ class Estimator:
     @property
     def radius_bins(self) -> list[float]: ...
 
-def detect_edges(image: NDArray[Any], **options: Any) -> NDArray[np.bool_]: ...
-def domain_transform_filter(image: NDArray[Any], guide: NDArray[Any], **options: Any) -> NDArray[np.float32]: ...
+def detect_edges(image: NDArray[Any], /, **options: Any) -> NDArray[np.bool_]: ...
+def domain_transform_filter(image: NDArray[Any], guide: NDArray[Any], /, **options: Any) -> NDArray[np.float32]: ...
 def propagate(
     image: NDArray[Any],
     radii: NDArray[Any],
     pattern_edges: NDArray[Any],
     depth_edges: NDArray[Any],
+    /,
     **options: Any,
 ) -> NDArray[np.float32]: ...
 def network_shapes(
-    model: str, height: int, width: int, max_edges: int | None, evaluation: str
+    model: str, height: int, width: int, max_edges: int | None, evaluation: str, /
 ) -> dict[str, dict[str, int]]:
     """Sizes of the ONNX files' free dimensions, of the graphs that an estimator on device "cuda" evaluates."""
 
