@@ -195,7 +195,7 @@ class _Runtime:
                 _log.warning("%s: cannot be used, and is built anew: %s", path, error)
             engine = build(self._trt, request)
             if (loaded := self._runtime.deserialize_cuda_engine(engine.plan)) is None:
-                raise self.error("TensorRT refuses the engine that it has built", request)
+                raise self.error("TensorRT refuses the engine that it has built", request) from None
             try:
                 write(path, engine)
             except OSError as refused:
