@@ -170,8 +170,4 @@ void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
   domain_transform_.propagate(frame.image, propagation_, answers_, options_.labels, frame.out, error, stream);
 }
 
-void Estimator::collect_edges(const DeviceFrame& frame, const EdgeArrays& to, Stream stream) const {
-  cuda::collect_edges(answers_, edges_, frame.bin_probabilities, bins_.count, to, stream);
-}
-
 }  // namespace defocus_fast::cuda

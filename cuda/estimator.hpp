@@ -32,9 +32,6 @@ class Estimator {
   /// The last frame's, in device memory.
   const EdgeList& edges() const { return edges_; }
   const Answers& answers() const { return answers_; }
-  /// Enqueues the collection of the last frame's edges; `to` has room for all that were counted.
-  void collect_edges(const DeviceFrame& frame, const EdgeArrays& to, Stream stream) const;
-
   const StageClock& clock() const { return clock_; }
   /// Of DeviceFrame::bin_probabilities.
   std::size_t bin_rows() const;

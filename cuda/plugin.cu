@@ -15,6 +15,12 @@ namespace defocus_fast::cuda {
 
 namespace {
 
+int current_gpu() {
+  int gpu = 0;
+  check(cudaGetDevice(&gpu), "cudaGetDevice");
+  return gpu;
+}
+
 /// Of the GPU that will be used, as 86 for 8.6.
 int compute_capability() {
   int devices = 0;
@@ -28,8 +34,8 @@ int compute_capability() {
   if (status != cudaSuccess)
     throw BackendUnavailable(std::string("device: the NVIDIA driver cannot be used: cudaGetDeviceCount: ") +
                              cudaGetErrorString(status));
-  int major = 0, minor = 0, device = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
+  const int device = current_gpu();
+  int major = 0, minor = 0;
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
   const std::string got = std::to_string(major) + '.' + std::to_string(minor);
@@ -42,12 +48,6 @@ int compute_capability() {
                              " does not run this build's kernels, see CMAKE_CUDA_ARCHITECTURES: " + error.what());
   }
   return 10 * major + minor;
-}
-
-int current_gpu() {
-  int gpu = 0;
-  check(cudaGetDevice(&gpu), "cudaGetDevice");
-  return gpu;
 }
 
 /// Of the GPU that will be used.
@@ -259,7 +259,8 @@ class Plugin : public Device {
       if (bin_memory_) edge_memory_->reserve(edge_arrays_.bin_probabilities, edge_capacity_ * bins_);
       edge_memory_->allocate();
     }
-    estimator_.collect_edges(frame, edge_arrays_, stream);
+    cuda::collect_edges(estimator_.answers(), estimator_.edges(), frame.bin_probabilities, int(bins_), edge_arrays_,
+                        stream);
     return edge_arrays_;
   }
 

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _core
 from ._device import on_device
+
+_core.load_numpy()
 
 
 def as_array(image: Any, name: str) -> NDArray[Any]:
@@ -33,11 +36,6 @@ def as_array(image: Any, name: str) -> NDArray[Any]:
     raise TypeError(f"{name}: expected {accepted}, got {type(image).__name__}")
 
 
-def optional_array(image: Any, name: str) -> NDArray[Any] | None:
-    """The same, or None of None."""
-    return None if image is None else as_array(image, name)
-
-
 def side(name: str, value: Any) -> int:
     """Return an int or a NumPy integer as int; anything else would get pybind11's message."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
@@ -47,9 +45,11 @@ def side(name: str, value: Any) -> int:
     return int(value)
 
 
-def no_stream(stream: Any) -> None:
-    """Refuse a stream for an image in host memory."""
+def host_frame(image: Any, edges: Any, stream: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """View an image in host memory, and the mask that may come with it; for a stream raise ValueError."""
+    arrays = as_array(image, "image"), None if edges is None else as_array(edges, "edges")
     if stream is not None:
         raise ValueError(
             f"stream: expected None for an image in host memory, whose frame is waited for, got {stream!r}"
         )
+    return arrays

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, _tensorrt
-from ._arguments import as_array, no_stream, optional_array, side
+from ._arguments import as_array, host_frame, side
 from ._device import DeviceArray, describe, on_device, stream_handle
 from ._device import shape as device_shape
 from ._results import BlurMap, DeviceBlurMap
@@ -21,7 +21,7 @@ from ._table import document, takes
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._options import EstimatorOptions, FrameOptions, StrideOptions
+    from ._core import EstimatorOptions, FrameOptions, StrideOptions
 
 
 class Estimator:
@@ -117,9 +117,7 @@ class Estimator:
             same arrays as one of the 16 last are replayed as a CUDA graph: give the same few arrays again and again.
         """
         if self.device == "cpu" or not on_device(image):
-            array, mask = as_array(image, "image"), optional_array(edges, "edges")
-            no_stream(stream)
-            return BlurMap(**self._core.estimate(array, mask, **options))
+            return BlurMap(**self._core.estimate(*host_frame(image, edges, stream), **options))
         frame = _core.frame_options(**options)
         if frame["bin_probabilities"]:
             raise ValueError("bin_probabilities: expected False for an image in device memory, got True")
@@ -147,10 +145,9 @@ class Estimator:
         must be writeable.
         """
         if self.device == "cpu" or not on_device(image):
-            array, mask = as_array(image, "image"), optional_array(edges, "edges")
+            array, mask = host_frame(image, edges, stream)
             if not isinstance(out, np.ndarray):
                 raise TypeError(f"out: expected a NumPy array, as `image` is in host memory, got {type(out).__name__}")
-            no_stream(stream)
             self._core.estimate_into(array, out, mask, **options)
         else:
             self._enqueue(stream_handle(stream), image, out, None, edges, **options)

@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from .._options import StrideOptions
 from . import _options
 from ._shared import Estimators, Unusable, console, error_console, fail, model_path, progress, reason, shown, write_json
 
-VARIANTS: dict[str, tuple[dict[str, Any], StrideOptions]] = {  # options of the estimator and of its frames
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # options of the estimator and of its frames
     "as shipped": ({}, {}),
     "psi 0": ({"psi": 0.0}, {}),
     "without E-NET": ({"depth_threshold": 1.0}, {}),
