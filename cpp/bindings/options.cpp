@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -24,7 +25,13 @@ template <class Exception>
   throw Exception(message);
 }
 
+// Where Python code runs, another thread may take Python's lock; if the interpreter ends meanwhile, the unwinding that
+// gil.hpp speaks of begins below destructors of ours. So plain numbers run none, and
+// the default smoothing kernel only once.
+
 bool is_a(const py::handle& value, const char* number) {
+  if (PyLong_CheckExact(value.ptr()) || (PyFloat_CheckExact(value.ptr()) && std::string_view(number) == "Real"))
+    return true;
   return !PyBool_Check(value.ptr()) && py::isinstance(value, py::module_::import("numbers").attr(number));
 }
 
@@ -156,13 +163,25 @@ void define_options(py::module_& m) {
   });
 }
 
-std::vector<double> numpy_gaussian(double sigma) {
+namespace {
+
+std::vector<double> compute_gaussian(double sigma) {
   const int radius = int(4.0 * sigma + 0.5);
   if (radius == 0) return {1.0};  // below, the square of a tiny sigma would be 0
   const py::module_ numpy = py::module_::import("numpy");
   const py::object x = numpy.attr("arange")(-radius, radius + 1);
   const py::object kernel = numpy.attr("exp")(py::float_(-0.5 / (sigma * sigma)) * (x * x));
   return (kernel / kernel.attr("sum")()).cast<std::vector<double>>();
+}
+
+}  // namespace
+
+std::vector<double> numpy_gaussian(double sigma) {
+  if (sigma != CannyOptions().sigma) return compute_gaussian(sigma);
+  // Two threads may compute it: one that waited for the other would keep Python's lock, which the other may ask for.
+  static std::atomic<const std::vector<double>*> known = nullptr;
+  if (!known) known = new std::vector<double>(compute_gaussian(sigma));
+  return *known;
 }
 
 }  // namespace defocus_fast::python
