@@ -590,7 +590,7 @@ def test_propagate_in_a_frame(run: Run) -> None:
 
 
 def trunk_multiply_adds(model: str, side: int, width: int = 64) -> int:
-    """Of the convolutions as defined, where cpp/src/tip22.cpp and cells.cpp compute them for a tile of
+    """Of the convolutions as defined, where cpp/src/tip22.hpp and cells.hpp compute them for a tile of
     which every pixel is an edge."""
 
     def layer(reach: int, inputs: int, taps: int) -> int:

@@ -299,29 +299,22 @@ void DomainTransform::filter(int count, int iterations, Stream stream) {
   }
 }
 
-void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const Propagation& options,
-                            Stream stream) {
-  // |I'| is summed over red, green and blue; a grey image is three equal channels.
+void DomainTransform::propagate(const ImageView& image, const Propagation& options, const Octaves& octaves,
+                                const std::uint8_t* barriers, Labels labels, const MapView& out,
+                                const ExpectedError& error, Stream stream) {
+  // The guide: the image filtered by itself. |I'| is summed over red, green and blue; a grey image is three equal
+  // channels.
   const double channels = image.channels == 1 ? 3 : 1;
   const auto& [guide, spread, psi] = options;
   load(image, stream);
   set_feedback(image.channels, channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0, stream);
   filter(image.channels, guide.iterations, stream);
-  set_feedback(image.channels, channels * spread.sigma_s / spread.sigma_r, spread, depth, psi, stream);
-}
-
-void DomainTransform::seed(const Octaves& octaves, Labels labels, const ExpectedError& error, Stream stream) {
+  set_feedback(image.channels, channels * spread.sigma_s / spread.sigma_r, spread, barriers, psi, stream);
+  // Radii into signal 0, weights into signal 1, squares, if they are wanted, into signal 2.
   launch(seed_pixels, seed_blocks, block_size, stream, octaves, labels, signals_[0], signals_[1],
          error.out.data ? signals_[2] : nullptr, seed_sums_);
   launch(average_seeds, 1, block_size, stream, seed_sums_, error.unknown, of_all_);
-}
-
-void DomainTransform::propagate(const ImageView& image, const Propagation& options, const Octaves& octaves,
-                                const std::uint8_t* barriers, Labels labels, const MapView& out,
-                                const ExpectedError& error, Stream stream) {
-  guide(image, barriers, options, stream);
-  seed(octaves, labels, error, stream);
-  filter(error.out.data ? 3 : 2, options.spread.iterations, stream);
+  filter(error.out.data ? 3 : 2, spread.iterations, stream);
   launch(divide, blocks_for(std::int64_t{height_} * width_), block_size, stream, signals_[0], signals_[1], signals_[2],
          of_all_, out, error);
 }

@@ -98,7 +98,6 @@ std::size_t Estimator::bin_rows() const {
   return rows;
 }
 
-/// Where those of an octave begin.
 float* Estimator::bin_probabilities(const DeviceFrame& frame, std::size_t octave) const {
   if (!frame.bin_probabilities) return nullptr;
   std::size_t row = 0;
@@ -221,11 +220,6 @@ void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
   const ExpectedError error{frame.expected_error, float(model_->error_floor), float(model_->error_slope),
                             model_->radius_bins.back() * float(1 << (octaves.count - 1))};
   domain_transform_.propagate(frame.image, propagation_, octaves, barriers_, options_.labels, frame.out, error, stream);
-}
-
-void Estimator::collect_edges(const DeviceFrame& frame, std::size_t octave, const EdgeArrays& to, Stream stream) const {
-  cuda::collect_edges(octaves_[octave].answers, octaves_[octave].edges, bin_probabilities(frame, octave), bins_.count,
-                      to, stream);
 }
 
 }  // namespace defocus_fast::cuda

@@ -47,9 +47,8 @@ class Estimator {
   const std::deque<Octave>& octaves() const { return octaves_; }
   /// Of the last frame, (height, width): what the map does not cross.
   const std::uint8_t* barriers() const { return barriers_; }
-  /// Enqueues the collection of the last frame's edges of an octave; `to` has room for all that were counted.
-  void collect_edges(const DeviceFrame& frame, std::size_t octave, const EdgeArrays& to, Stream stream) const;
-
+  /// An octave's part of the frame's.
+  float* bin_probabilities(const DeviceFrame& frame, std::size_t octave) const;
   const StageClock& clock() const { return clock_; }
   /// Of DeviceFrame::bin_probabilities.
   std::size_t bin_rows() const;
@@ -61,7 +60,6 @@ class Estimator {
   void extract_features(const Octave& octave, Stream stream);
   void classify_edges(const Octave& octave, Stream stream);
   void estimate_radii(const DeviceFrame& frame, std::size_t octave, Stream stream);
-  float* bin_probabilities(const DeviceFrame& frame, std::size_t octave) const;
   std::size_t bin_rows(const Octave& octave) const;
   void propagate(const DeviceFrame& frame, Stream stream);
 

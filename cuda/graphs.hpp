@@ -55,8 +55,6 @@ class FrameGraphs {
       if (entry.graph) cudaGraphExecDestroy(entry.graph);
     cudaStreamDestroy(capture_);
   }
-  FrameGraphs(const FrameGraphs&) = delete;
-  FrameGraphs& operator=(const FrameGraphs&) = delete;
 
   /// The first frame with given arguments runs as it is, since engines prepare themselves in their first evaluation;
   /// the second is captured, and replayed from then on. Within the caller's own capture frames run as they are, and

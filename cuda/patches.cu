@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From the image and the features to the networks' inputs, as cpp/src/image.cpp and tip22.cpp.
+// From the image and the features to the networks' inputs, as cpp/src/image.cpp and tip22.hpp.
 #include "pixels.hpp"
 #include "stages.hpp"
 #include "tensors.hpp"

@@ -15,6 +15,12 @@ namespace defocus_fast::cuda {
 
 namespace {
 
+int current_gpu() {
+  int gpu = 0;
+  check(cudaGetDevice(&gpu), "cudaGetDevice");
+  return gpu;
+}
+
 /// Of the GPU that will be used, as 86 for 8.6.
 int compute_capability() {
   int devices = 0;
@@ -28,8 +34,8 @@ int compute_capability() {
   if (status != cudaSuccess)
     throw BackendUnavailable(std::string("device: the NVIDIA driver cannot be used: cudaGetDeviceCount: ") +
                              cudaGetErrorString(status));
-  int major = 0, minor = 0, device = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
+  const int device = current_gpu();
+  int major = 0, minor = 0;
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
   const std::string got = std::to_string(major) + '.' + std::to_string(minor);
@@ -42,12 +48,6 @@ int compute_capability() {
                              " does not run this build's kernels, see CMAKE_CUDA_ARCHITECTURES: " + error.what());
   }
   return 10 * major + minor;
-}
-
-int current_gpu() {
-  int gpu = 0;
-  check(cudaGetDevice(&gpu), "cudaGetDevice");
-  return gpu;
 }
 
 /// Of the GPU that will be used.
@@ -271,7 +271,9 @@ class Plugin : public Device {
 
   /// Adds the last frame's `n` edges of an octave to `edges`, in px of the image.
   void download_edges(const DeviceFrame& frame, std::size_t octave, std::size_t n, Edges& edges) {
-    estimator_.collect_edges(frame, octave, edge_arrays_, stream);
+    const Octave& of = estimator_.octaves()[octave];
+    cuda::collect_edges(of.answers, of.edges, estimator_.bin_probabilities(frame, octave), int(bins_), edge_arrays_,
+                        stream);
     const std::size_t before = edges.position.size();
     append(edge_arrays_.position, n, edges.position);
     append(edge_arrays_.depth_probability, n, edges.depth_probability);

@@ -217,10 +217,6 @@ class DomainTransform {
                  Stream stream);
 
  private:
-  void guide(const ImageView& image, const std::uint8_t* depth, const Propagation& options, Stream stream);
-  /// Radii into signal 0, weights into signal 1, squares, if they are wanted, into signal 2.
-  void seed(const Octaves& octaves, Labels labels, const ExpectedError& error, Stream stream);
-
   const int height_, width_;
   float *vx_ = nullptr, *vy_ = nullptr;
   SeedSums* seed_sums_ = nullptr;

@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.io import savemat
 
 import defocus_fast
 from defocus_fast import _files, _images, benchmark, cli, model_io
@@ -194,19 +195,48 @@ def test_what_is_no_file_does_not_stop_the_others(estimate: Estimate, folder: Pa
     assert result.exit_code == 1
     for name, reason in bad.items():
         assert f"{name}: {reason}" in result.stderr
-    assert "5 of 6 failed" in result.stderr, "an empty name is not the current folder"
+    assert '"": expected the name of a file or folder' in result.stderr, "it is not the current folder"
+    assert "5 of 6 failed" in result.stderr
     assert "a.blur.npy" in names(folder)
 
 
 def test_a_folder_may_hold_anything(estimate: Estimate, folder: Path) -> None:
+    """What cannot be read is told."""
     Path("in/folder.png").mkdir(parents=True)
     save("in/a.png")
     os.mkfifo("in/pipe.png")
-    for name, target in (("loop.png", "loop.png"), ("nowhere.png", "nowhere"), ("long.png", "x" * 300)):
+    os.mkfifo("in/pipe.blur.png")
+    for name, target in (("loop.png", "loop.png"), ("nowhere.overlay.jpg", "nowhere"), ("long.png", "x" * 300)):
         os.symlink(target, f"in/{name}")
     result = estimate("in", "--save", "npy", "-o", "out")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 1
+    assert sorted(result.stderr.splitlines()) == [
+        "5 of 6 failed",
+        "in/long.png: file name too long",
+        "in/loop.png: too many levels of symbolic links",
+        "in/nowhere.overlay.jpg: no such file",
+        "in/pipe.blur.png: not a regular file",
+        "in/pipe.png: not a regular file",
+    ]
     assert names(folder / "out") == {"a.blur.npy"}
+
+
+def test_photographs_may_have_names_like_results(estimate: Estimate, folder: Path) -> None:
+    Path("in").mkdir()
+    for name in ("holiday.jpg", "holiday.overlay.jpg", "x.blur.png"):
+        save(f"in/{name}")
+    assert estimate("in", "-o", "out").exit_code == 0
+    pictures = {path.name for path in (folder / "out").iterdir() if path.suffix != ".npy"}
+    assert pictures == {
+        f"{stem}{suffix}"
+        for stem in ("holiday", "holiday.overlay", "x.blur")
+        for suffix in (".blur.png", ".overlay.jpg")
+    }
+    before = Path("in/holiday.overlay.jpg").read_bytes()
+    result = estimate("in", "-o", "in")
+    assert result.exit_code == 1
+    assert "holiday.overlay.jpg would overwrite a photograph of this run" in result.stderr
+    assert Path("in/holiday.overlay.jpg").read_bytes() == before
 
 
 def test_16_bit_out_of_range_is_refused(estimate: Estimate, folder: Path) -> None:
@@ -390,6 +420,7 @@ def test_info() -> None:
         assert fact in result.stdout
     assert "device cuda" in result.stdout
     assert result.stdout.count("trained: ") == len(defocus_fast.shipped_models())
+    assert all(line == line.rstrip() for line in result.stdout.splitlines()), "scripts read it"
 
 
 def test_info_and_estimate_with_a_driver_that_cannot_be_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,7 +439,6 @@ def test_info_and_estimate_with_a_driver_that_cannot_be_used(folder: Path, monke
 
 def published_files(folder: Path, seed: int = 0) -> None:
     """Write random weights in the files and layout of the published ones."""
-    savemat = pytest.importorskip("scipy.io").savemat
     shapes = model_io.expected_shapes(
         {
             "branch1.conv1": np.empty(4),
@@ -440,20 +470,18 @@ def test_import_weights(folder: Path) -> None:
     assert defocus_fast.Estimator(48, 64, model="./out").estimate(scene()).map.shape == (48, 64)
 
 
-@pytest.mark.parametrize("package", ["onnx", "scipy"])
-def test_import_weights_names_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+def test_import_weights_names_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published_files(folder / "in")
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "onnx"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     result = CliRunner().invoke(cli.main, ["import-weights", "in", "out"])
     assert result.exit_code == 1
-    assert f'the package {package} is needed: pip install "defocus_fast[models]"' in result.stderr
+    assert 'the package onnx is needed: pip install "defocus_fast[models]"' in result.stderr
 
 
 def test_import_weights_of_wrong_folders(folder: Path) -> None:
     pytest.importorskip("onnx")
-    pytest.importorskip("scipy")
     published_files(folder / "in")
     Path("in/edge/25.mat").unlink()
     Path("empty").mkdir()
@@ -576,7 +604,7 @@ def test_a_full_disk_is_told_as_that(random_model: str, folder: Path, kind: str)
 def test_output_that_cannot_be_written(command: str) -> None:
     with open("/dev/full", "w") as full:
         process = start(command, stdout=full)
-        assert process.communicate()[1] == "Error: [Errno 28] No space left on device\n"
+        assert process.communicate()[1] == "Error: standard output: No space left on device\n"
     assert process.returncode == 1
 
 
@@ -601,7 +629,7 @@ def test_names_that_the_terminal_cannot_show(random_model: str, folder: Path) ->
 def test_a_current_folder_that_is_gone(folder: Path) -> None:
     Path("gone").mkdir()
     process = start("estimate", "a.png", cwd="gone", preexec_fn=functools.partial(os.rmdir, "../gone"))
-    assert process.communicate()[1] == "Error: [Errno 2] No such file or directory\n"
+    assert process.communicate()[1] == "Error: the current folder: No such file or directory\n"
     assert process.returncode == 1
 
 
@@ -612,7 +640,21 @@ def wait_for(found: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes differ on Windows")
+@pytest.mark.parametrize("command", ["info", "--help"])
+def test_output_that_nobody_reads(command: str) -> None:
+    """The signal that ends other commands ends this one."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(command, stdout=writer)
+    os.close(writer)
+    assert process.communicate()[1] == ""
+    assert process.returncode == -signal.SIGPIPE
+
+
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+if os.name != "nt":
+    SIGNALS.append((signal.SIGQUIT, 131))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")

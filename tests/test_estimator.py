@@ -396,8 +396,15 @@ def test_unfit_out(estimator: Estimator, picture: np.ndarray, out: Any, error: t
 def test_sizes_are_integers(random_model: str, arguments: tuple[Any, Any], name: str) -> None:
     with pytest.raises(TypeError, match=f"{name}: expected an integer, got"):
         make(random_model, *arguments)
-    with pytest.raises(ValueError, match="height: expected at most 2147483647"):
-        make(random_model, 2**40, 10)
+
+
+def test_an_estimator_that_was_not_initialised() -> None:
+    estimator = Estimator.__new__(Estimator)
+    for use in (repr, lambda each: each.estimate(np.zeros((5, 5), np.uint8)), lambda each: each.edge_count()):
+        with pytest.raises(TypeError, match="expected Estimator.__init__ to be called first"):
+            use(estimator)
+    with pytest.raises(AttributeError, match="'Estimator' object has no attribute 'nonsense'"):
+        estimator.nonsense  # noqa: B018
 
 
 def test_result_shows_its_size(estimator: Estimator) -> None:
@@ -405,9 +412,19 @@ def test_result_shows_its_size(estimator: Estimator) -> None:
     assert defocus_fast.ModelError.__module__ == "defocus_fast"
 
 
-@pytest.mark.parametrize("size", [(0, 5), (5, -1), (50_000, 50_000), (1, 2**30 + 1), (2**31 - 1, 1)])
-def test_sizes_out_of_range(random_model: str, size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="size: expected 1 to 2147483647 pixels and sides of at most 1073741824, got"):
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((0, 5), "height: expected 1 to 1073741824 px, got 0"),
+        ((5, -1), "width: expected 1 to 1073741824 px, got -1"),
+        ((1, 2**30 + 1), "width: expected 1 to 1073741824 px, got 1073741825"),
+        ((2**31, 1), "height: expected 1 to 1073741824 px, got 2147483648"),
+        ((-(2**40), 1), "height: expected 1 to 1073741824 px, got -1099511627776"),
+        ((50_000, 50_000), "size: expected 1 to 2147483647 pixels and sides of at most 1073741824, got"),
+    ],
+)
+def test_sizes_out_of_range(random_model: str, size: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make(random_model, *size)
 
 
@@ -458,9 +475,7 @@ def test_int8_is_near_float32(model: str) -> None:
 
 
 def test_missing_and_broken_models(tmp_path: Any, random_model: str) -> None:
-    with pytest.raises(
-        defocus_fast.ModelError, match='"tip23" is neither a shipped model .*tip22.* nor a model folder'
-    ):
+    with pytest.raises(defocus_fast.ModelError, match='"tip23" is no shipped model: .* accepted: .*tip22'):
         Estimator(20, 20, model="tip23")
     (tmp_path / "weights.bin").write_bytes(b"")
     (tmp_path / "model.txt").write_text("format: 99\n")

@@ -251,7 +251,7 @@ def test_command_refuses(folder: Path, random_model: str, tmp_path_factory: pyte
     assert "has ground truth" in result.output
     result = run(folder, "--model", "absent")
     assert result.exit_code == 2
-    assert "neither a shipped model" in result.output
+    assert "is no shipped model" in result.output
     for scale in ("0", "-1", "inf", "nan"):
         assert run(folder, "--scale", scale).exit_code == 2
     for mask, shown in ((np.uint8([0, 255]), "0, 255"), (np.array([0, 1]), "0, 1"), (np.array([0, 1]) > 0, "0, 1")):

@@ -137,13 +137,13 @@ def test_texts_that_are_no_models(cells: Path) -> None:
 
 def test_weights_of_another_length(cells: Path) -> None:
     weights = (cells / "weights.bin").read_bytes()
-    for wrong in (weights[:-1], weights[: len(weights) // 2], b"", weights + bytes(64)):
+    padding = -len(weights) % 64  # no more than would come before a next tensor
+    assert padding
+    for wrong in (weights[:-1], weights[: len(weights) // 2], b"", *(weights + bytes(n) for n in (1, padding, 64))):
         (cells / "weights.bin").write_bytes(wrong)
         refused(cells, f"weights.bin: expected {len(weights)} bytes, got {len(wrong)}")
     os.truncate(cells / "weights.bin", 2**40)  # a file without blocks
     refused(cells, "weights.bin: expected at most 268435456 bytes, got 1099511627776")
-    (cells / "weights.bin").write_bytes(weights + bytes(-len(weights) % 64))
-    defocus_fast.Estimator(20, 20, model=cells)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -194,8 +194,20 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("format: 3\n", encoding="utf-8")
     refused(tmp_path / "loop", "model.txt: expected a file, got Too many levels of symbolic links")
     for absent in ("file", "absent", "x" * 5000):
-        with pytest.raises(defocus_fast.ModelError, match="nor a model folder|File name too long"):
+        with pytest.raises(defocus_fast.ModelError, match="is no model folder: no .*/model.txt;|File name too long"):
             defocus_fast.Estimator(20, 20, model=tmp_path / absent)
+    with pytest.raises(defocus_fast.ModelError, match='"./fast" is no model folder: no ./fast/model.txt; accepted: a'):
+        defocus_fast.Estimator(20, 20, model=Path("./fast"))
+
+
+def test_names_that_are_no_utf8(cells: Path) -> None:
+    """They are told as Python tells names of files."""
+    folder = cells.rename(cells.with_name("model \udcff"))
+    (folder / "weights.bin").write_bytes(b"")
+    with pytest.raises(defocus_fast.ModelError, match="model \udcff/weights.bin: expected [0-9]+ bytes, got 0"):
+        defocus_fast.Estimator(20, 20, model=folder, device="cpu")
+    with pytest.raises(defocus_fast.ModelError, match='"fast\udcff" is no shipped model'):
+        defocus_fast.Estimator(20, 20, model="fast\udcff", device="cpu")
 
 
 def test_graphs_are_not_read(cells: Path) -> None:
@@ -209,5 +221,5 @@ def test_shipped_models_elsewhere(cells: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("DEFOCUS_FAST_MODELS", str(cells.parent))
     assert defocus_fast.shipped_models() == ["hostile"]
     assert defocus_fast.Estimator(20, 20, model="hostile", device="cpu").model == "cells"
-    with pytest.raises(defocus_fast.ModelError, match='"fast" is neither a shipped model .hostile. nor a model folder'):
+    with pytest.raises(defocus_fast.ModelError, match='"fast" is no shipped model: .*; accepted: .* .hostile.'):
         defocus_fast.Estimator(20, 20, model="fast", device="cpu")

@@ -91,6 +91,41 @@ thread.join()
     )
 
 
+def test_a_child_forked_while_a_frame_in_device_memory_is_enqueued_says_so() -> None:
+    if "emulated" not in defocus_fast.build_config()["cuda"]:
+        pytest.skip("the CUDA part is not built with DEFOCUS_FAST_CUDA_EMULATION")
+    assert (
+        run("""
+class InDeviceMemory:
+    def __init__(self, array):
+        self.array = array
+        self.__cuda_array_interface__ = {**array.__array_interface__, "stream": None}
+inside, go_on = threading.Event(), threading.Event()
+def networks(graph, tensors, stream):
+    inside.set()
+    go_on.wait(60)
+estimator = Estimator(90, 130, device="cuda", networks=networks)
+frame = InDeviceMemory(image), InDeviceMemory(np.empty((90, 130), np.float32))
+thread = threading.Thread(target=estimator.estimate_into, args=frame)
+thread.start()
+inside.wait(60)
+pid = os.fork()
+if pid == 0:
+    try:
+        estimator.estimate_into(*frame)
+        sys.exit(1)
+    except defocus_fast.Error as error:
+        assert "forked during a frame" in str(error)
+    del estimator
+    sys.exit(0)
+go_on.set()
+thread.join()
+print(child_status(pid))
+""")
+        == "0\n"
+    )
+
+
 def test_daemon_threads_inside_a_frame_at_the_end_of_the_interpreter() -> None:
     program = """
 estimators = [Estimator(90, 130, num_threads=2) for _ in range(3)]

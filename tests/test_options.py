@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import itertools
 import re
@@ -17,7 +18,7 @@ import reference
 from images import texture
 
 import defocus_fast
-from defocus_fast import Estimator, _core, _options, _table
+from defocus_fast import Estimator, _core, _table
 
 HEIGHT, WIDTH = 20, 31
 IMAGE = texture(HEIGHT, WIDTH)
@@ -55,8 +56,30 @@ OPTIONS = [
 NUMBERS = [param for param in OPTIONS if param.values[1].kind in ("integer", "number")]
 
 
-def test_the_written_table_is_the_cores() -> None:
-    assert Path(_options.__file__).read_text() == _table.module(), "python -m defocus_fast._table > .../_options.py"
+STUBS = {
+    "Estimator": "EstimatorOptions",
+    "estimate": "FrameOptions",
+    "estimate_into": "StrideOptions",
+    "detect_edges": "CannyOptions",
+    "domain_transform_filter": "FilterOptions",
+    "propagate": "PropagateOptions",
+}
+
+
+@pytest.mark.parametrize("call", FUNCTIONS)
+def test_the_stubs_have_the_table(call: str) -> None:
+    stub = Path(defocus_fast.__file__).with_name("_core.pyi").read_text()
+    classes = {node.name: node for node in ast.parse(stub).body if isinstance(node, ast.ClassDef)}
+
+    def members(name: str) -> dict[str, str]:
+        if name not in classes:
+            return {}
+        own = [node for node in classes[name].body if isinstance(node, ast.AnnAssign)]
+        inherited = [members(ast.unparse(base)) for base in classes[name].bases]
+        types = {ast.unparse(node.target): ast.unparse(node.annotation).replace("'", '"') for node in own}
+        return {key: value for each in [*inherited, types] for key, value in each.items()}
+
+    assert members(STUBS[call]) == {option.name: _table.annotation(option) for option in _core.option_table(call)}
 
 
 @pytest.mark.parametrize("call", FUNCTIONS)
@@ -121,6 +144,20 @@ def test_messages_show_what_was_got() -> None:
             Estimator(10, 10, **options)
     with pytest.raises(ValueError, match="^low: expected at most high, which is 0.2, got 0.5$"):
         defocus_fast.detect_edges(IMAGE, low=0.5)
+
+
+def test_texts_with_nul_bytes_are_refused_and_shown_whole() -> None:
+    """Only what is before the NUL used to be read and shown."""
+    for options, message in [
+        ({"kernels": "auto\0zzz"}, r'kernels: expected a text without NUL bytes, got "auto\0zzz"'),
+        ({"model": "fast\0"}, r'model: expected a text or a path without NUL bytes, got "fast\0"'),
+        ({"model": Path("a\0b\0c")}, r'model: expected a text or a path without NUL bytes, got "./a\0b\0c"'),
+        ({"device": "cpu\0x"}, r'device: expected one of auto, cpu, cuda, got "cpu\0x"'),
+    ]:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            Estimator(10, 10, **options)
+    with pytest.raises(ValueError, match="^kernels: expected a text without NUL bytes, got "):
+        defocus_fast.detect_edges(IMAGE, kernels="auto\0")
 
 
 @pytest.mark.parametrize(("call", "option"), OPTIONS)

@@ -31,19 +31,30 @@ struct DeviceMap {
 cuda::Stream device_stream(std::uintptr_t stream) { return reinterpret_cast<cuda::Stream>(stream); }
 
 void define_errors(py::module_& m) {
-  py::register_exception<Error>(m, "Error", PyExc_RuntimeError);
-  const py::object base = m.attr("Error");
-  py::register_exception<BackendUnavailable>(m, "BackendUnavailable", base);
-  py::register_exception<ModelError>(m, "ModelError", base);
-  py::register_exception_translator([](std::exception_ptr error) {
+  const py::exception<Error> base(m, "Error", PyExc_RuntimeError);
+  const py::exception<BackendUnavailable> unavailable(m, "BackendUnavailable", base);
+  const py::exception<ModelError> model(m, "ModelError", base);
+  for (const py::handle type : {py::handle(base), py::handle(unavailable), py::handle(model)})
+    type.attr("__module__") = "defocus_fast";
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    const auto raise = [](const py::handle& type, const Error& error) {
+      // Not PyErr_SetString: names of files in the text need not be UTF-8.
+      const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.what()));
+      if (text) PyErr_SetObject(type.ptr(), text.ptr());
+    };
+    const auto ours = [](const char* name) { return py::module_::import("defocus_fast._core").attr(name); };
     try {
-      if (error) std::rethrow_exception(error);
-    } catch (const InvalidArgument& invalid) {
-      PyErr_SetString(PyExc_ValueError, invalid.what());
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const InvalidArgument& error) {
+      raise(PyExc_ValueError, error);
+    } catch (const BackendUnavailable& error) {
+      raise(ours("BackendUnavailable"), error);
+    } catch (const ModelError& error) {
+      raise(ours("ModelError"), error);
+    } catch (const Error& error) {
+      raise(ours("Error"), error);
     }
   });
-  for (const char* name : {"Error", "BackendUnavailable", "ModelError"})
-    m.attr(name).attr("__module__") = "defocus_fast";
 }
 
 void define_device_map(py::module_& m) {
@@ -51,82 +62,66 @@ void define_device_map(py::module_& m) {
       .def_property_readonly("pointer",
                              [](const DeviceMap& self) { return reinterpret_cast<std::uintptr_t>(self.memory.get()); })
       .def_readonly("gpu", &DeviceMap::gpu)
-      .def(
-          "to_dlpack",
-          [](const DeviceMap& self, bool versioned) {
-            const auto make =
-                versioned ? dlpack::to_capsule<dlpack::ManagedVersioned> : dlpack::to_capsule<dlpack::Managed>;
-            return make(self.memory, self.height, self.width, self.gpu);
-          },
-          py::arg("versioned"));
-  m.def("from_dlpack", &dlpack::from_capsule, py::arg("capsule"), py::arg("name"));
+      .def("to_dlpack", [](const DeviceMap& self, bool versioned) {
+        const auto make =
+            versioned ? dlpack::to_capsule<dlpack::ManagedVersioned> : dlpack::to_capsule<dlpack::Managed>;
+        return make(self.memory, self.height, self.width, self.gpu);
+      });
+  m.def("from_dlpack", &dlpack::from_capsule);
 }
 
 void define_estimator(py::module_& m) {
   py::class_<Estimator>(m, "Estimator")
       .def(py::init([](int height, int width, const py::kwargs& arguments) {
-             Options options = read<EstimatorCall>(arguments).options;
-             options.canny.smoothing = numpy_gaussian(options.canny.sigma);
+        Options options = read("Estimator", arguments).options;
+        options.canny.smoothing = numpy_gaussian(options.canny.sigma);
+        const GilRelease release;
+        return std::make_unique<Estimator>(height, width, options);
+      }))
+      .def("estimate",
+           [](Estimator& self, const py::array& image, const std::optional<py::array>& edges,
+              const py::kwargs& arguments) {
+             const ImageView view = image_view(image, "image");
+             FrameOptions frame = read("estimate", arguments).frame;
+             frame.edges = mask_view(edges, "edges");
+             auto result = std::make_unique<BlurMap>();
+             {
+               const GilRelease release;
+               self.estimate(view, *result, frame);
+             }
+             return arrays_of(std::move(result));
+           })
+      .def("estimate_into",
+           [](Estimator& self, const py::array& image, py::array& out, const std::optional<py::array>& edges,
+              const py::kwargs& arguments) {
+             const ImageView view = image_view(image, "image");
+             const MapView map = map_view(out, "out");
+             FrameOptions frame = read("estimate_into", arguments).frame;
+             frame.edges = mask_view(edges, "edges");
              const GilRelease release;
-             return std::make_unique<Estimator>(height, width, options);
-           }),
-           py::arg("height"), py::arg("width"))
-      .def(
-          "estimate",
-          [](Estimator& self, const py::array& image, const std::optional<py::array>& edges,
-             const py::kwargs& arguments) {
-            const ImageView view = image_view(image, "image");
-            FrameOptions frame = read<EstimateCall>(arguments).frame;
-            frame.edges = mask_view(edges, "edges");
-            auto result = std::make_unique<BlurMap>();
-            {
-              const GilRelease release;
-              self.estimate(view, *result, frame);
-            }
-            return arrays_of(std::move(result));
-          },
-          py::arg("image"), py::arg("edges"))
-      .def(
-          "estimate_into",
-          [](Estimator& self, const py::array& image, py::array& out, const std::optional<py::array>& edges,
-             const py::kwargs& arguments) {
-            const ImageView view = image_view(image, "image");
-            const MapView map = map_view(out, "out");
-            FrameOptions frame = read<EstimateIntoCall>(arguments).frame;
-            frame.edges = mask_view(edges, "edges");
-            const GilRelease release;
-            self.estimate_into(view, map, frame);
-          },
-          py::arg("image"), py::arg("out"), py::arg("edges"))
-      .def(
-          "enqueue",
-          // Descriptions of device memory, see python/defocus_fast/_device.py.
-          [](Estimator& self, const py::array& image, py::array& out, std::optional<py::array>& expected_error,
-             const std::optional<py::array>& edges, std::uintptr_t stream, const py::kwargs& arguments) {
-            const ImageView view = image_view(image, "image");
-            const MapView map = map_view(out, "out"), error = map_view(expected_error, "expected_error");
-            FrameOptions frame = read<EstimateIntoCall>(arguments).frame;
-            frame.edges = mask_view(edges, "edges");
-            const GilRelease release;
-            self.enqueue(view, map, device_stream(stream), error, frame);
-          },
-          py::arg("image"), py::arg("out"), py::arg("expected_error"), py::arg("edges"), py::arg("stream"))
-      .def(
-          "edge_count",
-          [](Estimator& self, std::uintptr_t stream) {
-            const GilRelease release;
-            const EdgeCount count = self.edge_count(device_stream(stream));
-            return std::pair(count.found, count.kept);
-          },
-          py::arg("stream"))
+             self.estimate_into(view, map, frame);
+           })
+      .def("enqueue",
+           // Descriptions of device memory, see python/defocus_fast/_device.py.
+           [](Estimator& self, const py::array& image, py::array& out, std::optional<py::array>& expected_error,
+              const std::optional<py::array>& edges, std::uintptr_t stream, const py::kwargs& arguments) {
+             const ImageView view = image_view(image, "image");
+             const MapView map = map_view(out, "out"), error = map_view(expected_error, "expected_error");
+             FrameOptions frame = read("estimate_into", arguments).frame;
+             frame.edges = mask_view(edges, "edges");
+             const GilRelease release;
+             self.enqueue(view, map, device_stream(stream), error, frame);
+           })
+      .def("edge_count",
+           [](Estimator& self, std::uintptr_t stream) {
+             const GilRelease release;
+             const EdgeCount count = self.edge_count(device_stream(stream));
+             return std::pair(count.found, count.kept);
+           })
       .def("make_map",
            [](Estimator& self) { return DeviceMap{self.make_map(), self.height(), self.width(), self.gpu()}; })
-      .def(
-          "order",
-          [](Estimator& self, std::uintptr_t before, std::uintptr_t after) {
-            self.order(device_stream(before), device_stream(after));
-          },
-          py::arg("before"), py::arg("after"))
+      .def("order", [](Estimator& self, std::uintptr_t before,
+                       std::uintptr_t after) { self.order(device_stream(before), device_stream(after)); })
       .def_property_readonly("gpu", &Estimator::gpu)
       .def_property_readonly("height", &Estimator::height)
       .def_property_readonly("width", &Estimator::width)
@@ -139,67 +134,58 @@ void define_estimator(py::module_& m) {
 }
 
 void define_stages(py::module_& m) {
-  m.def(
-      "detect_edges",
-      [](const py::array& image, const py::kwargs& arguments) {
-        const ImageView view = image_view(image, "image");
-        auto [canny, run] = read<DetectEdgesCall>(arguments);
-        canny.smoothing = numpy_gaussian(canny.sigma);
-        py::array_t<bool> mask({view.height, view.width});
-        auto* const data = reinterpret_cast<std::uint8_t*>(mask.mutable_data());
-        {
-          const GilRelease release;
-          detect_edges(view, canny, data, run.num_threads, run.kernels);
-        }
-        return mask;
-      },
-      py::arg("image"));
-  m.def(
-      "domain_transform_filter",
-      [](const py::array& image, const py::array& guide, const py::kwargs& arguments) {
-        const ImageView view = image_view(image, "image", true), guide_view = image_view(guide, "guide", true);
-        const auto [filter, run] = read<FilterCall>(arguments);
-        py::array_t<float> out(std::vector<py::ssize_t>(image.shape(), image.shape() + image.ndim()));
-        float* const data = out.mutable_data();
-        {
-          const GilRelease release;
-          domain_transform_filter(view, guide_view, filter, data, run.num_threads, run.kernels);
-        }
-        return out;
-      },
-      py::arg("image"), py::arg("guide"));
-  m.def(
-      "propagate",
-      [](const py::array& image, const py::array& radii, const py::array& pattern_edges, const py::array& depth_edges,
-         const py::kwargs& arguments) {
-        const ImageView view = image_view(image, "image");
-        const RadiiView radius = radii_view(radii, "radii");
-        const MaskView pattern = mask_view(pattern_edges, "pattern_edges");
-        const MaskView depth = mask_view(depth_edges, "depth_edges");
-        const Options options = read<PropagateCall>(arguments).options;
-        py::array_t<float> out({view.height, view.width});
-        const MapView map = map_view(out, "out");
-        {
-          const GilRelease release;
-          propagate(view, radius, pattern, depth, options.guide, options.propagation, map, options.num_threads,
-                    options.kernels);
-        }
-        return out;
-      },
-      py::arg("image"), py::arg("radii"), py::arg("pattern_edges"), py::arg("depth_edges"));
+  m.def("detect_edges", [](const py::array& image, const py::kwargs& arguments) {
+    const ImageView view = image_view(image, "image");
+    Arguments given = read("detect_edges", arguments);
+    given.canny.smoothing = numpy_gaussian(given.canny.sigma);
+    py::array_t<bool> mask({view.height, view.width});
+    auto* const data = reinterpret_cast<std::uint8_t*>(mask.mutable_data());
+    {
+      const GilRelease release;
+      detect_edges(view, given.canny, data, given.options.num_threads, given.options.kernels);
+    }
+    return mask;
+  });
+  m.def("domain_transform_filter", [](const py::array& image, const py::array& guide, const py::kwargs& arguments) {
+    const ImageView view = image_view(image, "image", true), guide_view = image_view(guide, "guide", true);
+    const Arguments given = read("domain_transform_filter", arguments);
+    py::array_t<float> out(std::vector<py::ssize_t>(image.shape(), image.shape() + image.ndim()));
+    float* const data = out.mutable_data();
+    {
+      const GilRelease release;
+      domain_transform_filter(view, guide_view, given.filter, data, given.options.num_threads, given.options.kernels);
+    }
+    return out;
+  });
+  m.def("propagate", [](const py::array& image, const py::array& radii, const py::array& pattern_edges,
+                        const py::array& depth_edges, const py::kwargs& arguments) {
+    const ImageView view = image_view(image, "image");
+    const RadiiView radius = radii_view(radii, "radii");
+    const MaskView pattern = mask_view(pattern_edges, "pattern_edges");
+    const MaskView depth = mask_view(depth_edges, "depth_edges");
+    const Options options = read("propagate", arguments).options;
+    py::array_t<float> out({view.height, view.width});
+    const MapView map = map_view(out, "out");
+    {
+      const GilRelease release;
+      propagate(view, radius, pattern, depth, options.guide, options.propagation, map, options.num_threads,
+                options.kernels);
+    }
+    return out;
+  });
 }
 
 void define_facts(py::module_& m) {
-  m.def(
-      "network_shapes",
-      [](const std::string& model, int height, int width, std::optional<int> max_edges, const std::string& evaluation) {
-        Options options;
-        options.model = model;
-        options.max_edges = max_edges;
-        set_option(options, "evaluation", evaluation);
-        return free_dimensions(cuda::network_shapes(height, width, options));
-      },
-      py::arg("model"), py::arg("height"), py::arg("width"), py::arg("max_edges"), py::arg("evaluation"));
+  m.def("network_shapes", [](const std::string& model, int height, int width, std::optional<int> max_edges,
+                             const std::string& evaluation) {
+    Options options;
+    options.model = model;
+    options.max_edges = max_edges;
+    set_option(options, "evaluation", evaluation);
+    return free_dimensions(cuda::network_shapes(height, width, options));
+  });
+  // Makes pybind11 load NumPy: it lets go of Python's lock for that, and not as GilRelease does.
+  m.def("load_numpy", [] { py::dtype::of<float>(); });
   m.def("available_kernels", &available_kernels);
   m.def("build_config", [] {
     py::dict facts;
@@ -213,8 +199,6 @@ void define_facts(py::module_& m) {
 }  // namespace defocus_fast::python
 
 PYBIND11_MODULE(bindings, m, pybind11::mod_gil_not_used()) {
-  // Makes pybind11 load NumPy now: it lets go of Python's lock for that, and not as GilRelease does.
-  pybind11::dtype::of<float>();
   using namespace defocus_fast::python;
   define_errors(m);
   define_options(m);

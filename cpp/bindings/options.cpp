@@ -5,11 +5,16 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <string>
+#include <string_view>
 #include <type_traits>
 
 #include "python_networks.hpp"
 
 namespace defocus_fast::python {
+
+using namespace py::literals;
 
 namespace {
 
@@ -20,7 +25,13 @@ template <class Exception>
   throw Exception(message);
 }
 
+// Where Python code runs, another thread may take Python's lock; if the interpreter ends meanwhile, the unwinding that
+// gil.hpp speaks of begins below destructors of ours. So plain numbers run none, and
+// the default smoothing kernel only once.
+
 bool is_a(const py::handle& value, const char* number) {
+  if (PyLong_CheckExact(value.ptr()) || (PyFloat_CheckExact(value.ptr()) && std::string_view(number) == "Real"))
+    return true;
   return !PyBool_Check(value.ptr()) && py::isinstance(value, py::module_::import("numbers").attr(number));
 }
 
@@ -82,44 +93,53 @@ py::object to_python(OptionKind kind, const OptionValue& value) {
       value);
 }
 
-template <class Group>
-std::vector<OptionInfo> rows(const Names& names) {
-  std::vector<OptionInfo> table = option_table<Group>();
-  const auto is_meant = [&](const std::string& name) { return std::ranges::find(names, name) != names.end(); };
-  if (!names.empty())
-    std::erase_if(table, [&](const OptionInfo& row) { return !is_meant(row.name) && !is_meant(row.group); });
-  return table;
-}
-
-template <class Call>
-std::vector<OptionInfo> table_of() {
-  std::vector<OptionInfo> table;
-  Call().parts([&]<class Group>(Group&, const Names& names) {
-    for (OptionInfo& row : rows<Group>(names)) table.push_back(std::move(row));
-  });
-  return table;
-}
-
-std::vector<OptionInfo> table_of_call(const std::string& call) {
-  std::vector<OptionInfo> table;
-  const auto try_call = [&]<class Call>(Call) {
-    if (call == Call::name) table = table_of<Call>();
+/// Calls part(struct, options) for every struct that has options of the call.
+void for_parts(std::string_view call, Arguments& of, const auto& part) {
+  const auto some = [&]<class Group>(Group& group, const std::vector<std::string>& names) {
+    std::vector<OptionInfo> table = option_table<Group>();
+    std::erase_if(table, [&](const OptionInfo& option) {
+      return std::ranges::find(names, option.name) == names.end() &&
+             std::ranges::find(names, option.group) == names.end();
+    });
+    part(group, table);
   };
-  try_call(EstimatorCall()), try_call(EstimateCall()), try_call(EstimateIntoCall());
-  try_call(DetectEdgesCall()), try_call(FilterCall()), try_call(PropagateCall());
+  static const std::vector<std::string> running{"num_threads", "kernels"};
+  if (call == "Estimator") part(of.options, option_table<Options>());
+  if (call == "estimate") part(of.frame, option_table<FrameOptions>());
+  if (call == "estimate_into") some(of.frame, {"edge_stride"});
+  if (call == "detect_edges") part(of.canny, option_table<CannyOptions>()), some(of.options, running);
+  if (call == "domain_transform_filter") part(of.filter, option_table<FilterOptions>()), some(of.options, running);
+  if (call == "propagate") some(of.options, {"guide", "propagation"}), some(of.options, running);
+}
+
+constexpr std::array kinds{"flag", "integer", "number", "name", "text", "path", "object"};
+
+py::list table_of(std::string_view call) {
+  const py::object row = py::module_::import("types").attr("SimpleNamespace");
+  py::list table;
+  Arguments defaults;
+  for_parts(call, defaults, [&](const auto&, const std::vector<OptionInfo>& options) {
+    for (const OptionInfo& option : options) {
+      py::list names;
+      for (const char* name : option.accepted.names) names.append(name);
+      table.append(row("name"_a = option.name, "kind"_a = kinds[std::size_t(option.kind)],
+                       "optional"_a = option.optional, "default"_a = to_python(option.kind, option.default_value),
+                       "minimum"_a = option.accepted.minimum, "maximum"_a = option.accepted.maximum, "names"_a = names,
+                       "text"_a = option.text, "nothing"_a = option.nothing, "expected"_a = option.expected()));
+    }
+  });
   return table;
 }
 
 }  // namespace
 
-template <class Call>
-Call read(py::kwargs arguments) {
-  Call call;
-  call.parts([&]<class Group>(Group& group, const Names& names) {
-    for (const OptionInfo& option : rows<Group>(names)) {
+Arguments read(const char* call, py::kwargs given) {
+  Arguments arguments;
+  for_parts(call, arguments, [&]<class Group>(Group& group, const std::vector<OptionInfo>& options) {
+    for (const OptionInfo& option : options) {
       const py::str name(option.name);
-      if (!arguments.contains(name)) continue;
-      const py::object value = arguments.attr("pop")(name);
+      if (!given.contains(name)) continue;
+      const py::object value = given.attr("pop")(name);
       if constexpr (std::is_same_v<Group, Options>)
         if (option.kind == OptionKind::object && PyCallable_Check(value.ptr())) {
           group.networks = networks_of(value);
@@ -128,54 +148,40 @@ Call read(py::kwargs arguments) {
       set_option(group, option.name, value_of(option, value));
     }
   });
-  if (!arguments.empty())
-    throw py::type_error(std::string(Call::name) + "() got an unexpected keyword argument '" +
-                         arguments.begin()->first.cast<std::string>() + "'");
-  return call;
+  if (!given.empty())
+    throw py::type_error(std::string(call) + "() got an unexpected keyword argument '" +
+                         given.begin()->first.cast<std::string>() + "'");
+  return arguments;
 }
 
-template EstimatorCall read(py::kwargs);
-template EstimateCall read(py::kwargs);
-template EstimateIntoCall read(py::kwargs);
-template DetectEdgesCall read(py::kwargs);
-template FilterCall read(py::kwargs);
-template PropagateCall read(py::kwargs);
-
 void define_options(py::module_& m) {
-  static constexpr std::array kinds{"flag", "integer", "number", "name", "text", "path", "object"};
-  py::class_<OptionInfo>(m, "Option")
-      .def_readonly("name", &OptionInfo::name)
-      .def_readonly("group", &OptionInfo::group)
-      .def_property_readonly("kind", [](const OptionInfo& self) { return kinds[std::size_t(self.kind)]; })
-      .def_readonly("optional", &OptionInfo::optional)
-      .def_property_readonly("default", [](const OptionInfo& self) { return to_python(self.kind, self.default_value); })
-      .def_property_readonly("minimum", [](const OptionInfo& self) { return self.accepted.minimum; })
-      .def_property_readonly("maximum", [](const OptionInfo& self) { return self.accepted.maximum; })
-      .def_property_readonly("names",
-                             [](const OptionInfo& self) {
-                               return std::vector<std::string>(self.accepted.names.begin(), self.accepted.names.end());
-                             })
-      .def_readonly("unit", &OptionInfo::unit)
-      .def_readonly("text", &OptionInfo::text)
-      .def_readonly("nothing", &OptionInfo::nothing)
-      .def_property_readonly("expected", &OptionInfo::expected);
-  m.def("option_table", &table_of_call, py::arg("call"));
+  m.def("option_table", &table_of);
   m.def("frame_options", [](const py::kwargs& arguments) {
-    const FrameOptions frame = read<EstimateCall>(arguments).frame;
-    py::dict values;
-    for (const OptionInfo& option : option_table<FrameOptions>())
-      values[py::str(option.name)] = to_python(option.kind, get_option(frame, option.name));
-    return values;
+    const FrameOptions frame = read("estimate", arguments).frame;
+    return py::dict("edge_stride"_a = frame.edge_stride, "expected_error"_a = frame.expected_error,
+                    "bin_probabilities"_a = frame.bin_probabilities);
   });
 }
 
-std::vector<double> numpy_gaussian(double sigma) {
+namespace {
+
+std::vector<double> compute_gaussian(double sigma) {
   const int radius = int(4.0 * sigma + 0.5);
   if (radius == 0) return {1.0};  // below, the square of a tiny sigma would be 0
   const py::module_ numpy = py::module_::import("numpy");
   const py::object x = numpy.attr("arange")(-radius, radius + 1);
   const py::object kernel = numpy.attr("exp")(py::float_(-0.5 / (sigma * sigma)) * (x * x));
   return (kernel / kernel.attr("sum")()).cast<std::vector<double>>();
+}
+
+}  // namespace
+
+std::vector<double> numpy_gaussian(double sigma) {
+  if (sigma != CannyOptions().sigma) return compute_gaussian(sigma);
+  // Two threads may compute it: one that waited for the other would keep Python's lock, which the other may ask for.
+  static std::atomic<const std::vector<double>*> known = nullptr;
+  if (!known) known = new std::vector<double>(compute_gaussian(sigma));
+  return *known;
 }
 
 }  // namespace defocus_fast::python

@@ -116,9 +116,9 @@ class ListedConvolutions {
     int dilation;
   };
 
-  ListedConvolutions(const TrunkWeights<Hidden>& weights_, int features, const NetworkKernels<Hidden>& kernels_,
-                     Workers& workers_, int rows_, int pitch_, int guard_, const ImageValues& image_values_)
-      : kernels(kernels_),
+  ListedConvolutions(const TrunkWeights<Hidden>& weights_, int features, const Kernels& kernels_, Workers& workers_,
+                     int rows_, int pitch_, int guard_, const ImageValues& image_values_)
+      : kernels(network_kernels<Hidden>(kernels_)),
         workers(workers_),
         channels(padded_features(features)),
         rows(rows_),

@@ -21,8 +21,6 @@ std::shared_ptr<const Model> load_model_for(const Options& options);
 struct Estimator::Impl {
   Impl(int height, int width, const Options& options, const char* device);
   virtual ~Impl() = default;
-  Impl(const Impl&) = delete;
-  Impl& operator=(const Impl&) = delete;
 
   static std::unique_ptr<Impl> on_cpu(int height, int width, const Options& options);
   static std::unique_ptr<Impl> on_cuda(int height, int width, const Options& options);

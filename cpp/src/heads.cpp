@@ -71,17 +71,9 @@ HeadWeights<T>::HeadWeights(const Model& model)
 }
 
 template <class T>
-struct Heads<T>::Slot {
-  std::array<std::vector<T>, 2> buffers;
-  std::vector<T> transformed;
-  std::vector<float> products, probabilities;
-};
-
-template <class T>
-Heads<T>::Heads(const HeadWeights<T>& weights, const NetworkKernels<T>& network_kernels, const Kernels& kernels,
-                int slots)
+Heads<T>::Heads(const HeadWeights<T>& weights, const Kernels& kernels, int slots)
     : weights_(weights),
-      network_kernels_(network_kernels),
+      network_kernels_(network_kernels<T>(kernels)),
       kernels_(kernels),
       slots_(std::size_t(slots)),
       edges_(std::size_t(batch)) {
@@ -96,14 +88,6 @@ Heads<T>::Heads(const HeadWeights<T>& weights, const NetworkKernels<T>& network_
       slot.products.resize(winograd_memory<3>(weights.channels));
     }
   }
-}
-
-template <class T>
-Heads<T>::~Heads() = default;
-
-template <class T>
-T* Heads<T>::features(int slot) {
-  return slots_[std::size_t(slot)].buffers[0].data();
 }
 
 template <class T>

@@ -40,18 +40,19 @@ class Heads {
   static constexpr int batch = winograd_batch;  // questions whose features stay in the second-level cache
 
   /// `slots`: how many threads may ask at once, each under a number of its own.
-  Heads(const HeadWeights<T>& weights, const NetworkKernels<T>& network_kernels, const Kernels& kernels, int slots);
-  ~Heads();
-  Heads(const Heads&) = delete;
-  Heads& operator=(const Heads&) = delete;
+  Heads(const HeadWeights<T>& weights, const Kernels& kernels, int slots);
 
   /// Input of predict: (batch, edge_size).
-  T* features(int slot);
+  T* features(int slot) { return slots_[std::size_t(slot)].buffers[0].data(); }
   /// Probabilities of the first `count` questions; rows are pitch(head) of the weights apart. Spends the features.
   const float* predict(Head head, int count, int slot);
 
  private:
-  struct Slot;
+  struct Slot {
+    std::array<std::vector<T>, 2> buffers;
+    std::vector<T> transformed;
+    std::vector<float> products, probabilities;
+  };
 
   const HeadWeights<T>& weights_;
   const NetworkKernels<T>& network_kernels_;

@@ -61,6 +61,9 @@ void check_layout(const ImageView& image, const char* name) {
     throw InvalidArgument(message.str());
   };
   if (image.data == nullptr) fail("a pointer to pixels");
+  if (image.type != PixelType::uint8 && image.type != PixelType::float32)
+    throw InvalidArgument(std::string(name) + ": expected PixelType::uint8 or PixelType::float32, got the value " +
+                          std::to_string(int(image.type)));
   if (std::min(image.height, image.width) < 1 || std::max(image.height, image.width) > most_side)
     fail("sides of 1 to 1073741824 px");
   if (image.channels != 1 && image.channels != 3) fail("1 or 3 channels");

@@ -98,7 +98,7 @@ template <class T, int side>
 using ConvolveSquares = void (*)(const WinogradConvolution<T, side>& layer, const std::int32_t* squares, int n,
                                  T* transformed, float* products, T* out);
 
-/// T is float, or uint16_t for bf16.
+/// T is float, uint16_t for bf16, or uint8_t for integers, to which outputs of convolve are rounded.
 template <class T>
 struct NetworkKernels {
   void (*convolve)(const Convolution<T>& layer, const std::int32_t* pixels, int n, T* out);
@@ -106,20 +106,13 @@ struct NetworkKernels {
   void (*convolve_to_float)(const Convolution<T>& layer, const std::int32_t* pixels, int n, float* out);
   /// Maximum over the 3 x 3 pixels around each listed one; values are not negative; `row` elements from row to row.
   void (*pool)(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* pixels, int n, T* out);
-  /// At most winograd_batch squares. See winograd_memory for `transformed`, of all sources, and `products`.
-  ConvolveSquares<T, 3> convolve_3x3;
-  ConvolveSquares<T, 4> convolve_4x4;
-};
-
-/// Integers; outputs of convolve are rounded to the nearest in [0, 255].
-template <>
-struct NetworkKernels<std::uint8_t> {
-  void (*convolve)(const Convolution<std::uint8_t>& layer, const std::int32_t* pixels, int n, std::uint8_t* out);
-  void (*convolve_to_float)(const Convolution<std::uint8_t>& layer, const std::int32_t* pixels, int n, float* out);
-  void (*convolve_to_bf16)(const Convolution<std::uint8_t>& layer, const std::int32_t* pixels, int n,
-                           std::uint16_t* out);
-  void (*pool)(const std::uint8_t* in, std::ptrdiff_t row, int channels, const std::int32_t* pixels, int n,
-               std::uint8_t* out);
+  /// Not of integers: at most winograd_batch squares. See winograd_memory for `transformed`, of all sources, and
+  /// `products`.
+  ConvolveSquares<T, 3> convolve_3x3 = nullptr;
+  ConvolveSquares<T, 4> convolve_4x4 = nullptr;
+  /// Of integers only.
+  void (*convolve_to_bf16)(const Convolution<T>& layer, const std::int32_t* pixels, int n,
+                           std::uint16_t* out) = nullptr;
 };
 
 struct Kernels {
@@ -163,5 +156,15 @@ const Kernels& select_kernels(const char* name);
 const NetworkKernels<std::uint16_t>* bf16_networks(const Kernels& kernels);
 /// The trunk in integers, or null as above.
 const NetworkKernels<std::uint8_t>* int8_networks(const Kernels& kernels);
+/// Those of T, which must be there.
+template <class T>
+const NetworkKernels<T>& network_kernels(const Kernels& kernels) {
+  if constexpr (std::is_same_v<T, float>)
+    return *kernels.networks_float;
+  else if constexpr (std::is_same_v<T, std::uint16_t>)
+    return *bf16_networks(kernels);
+  else
+    return *int8_networks(kernels);
+}
 
 }  // namespace defocus_fast

@@ -41,16 +41,10 @@ void brightest(const std::uint8_t* pixels, int channels, int n, T* out) {
 // What follows is written in vectors: the compiler finds none of it by itself.
 constexpr int width = 8;
 template <class T>
-struct Vectors;
-template <>
-struct Vectors<float> {
-  using type = float __attribute__((vector_size(width * 4)));
-  using mask = std::int32_t __attribute__((vector_size(width * 4)));
-};
-template <>
-struct Vectors<double> {
-  using type = double __attribute__((vector_size(width * 8)));
-  using mask = std::int64_t __attribute__((vector_size(width * 8)));
+struct Vectors {
+  using type __attribute__((vector_size(width * sizeof(T)))) = T;
+  using mask __attribute__((vector_size(width * sizeof(T)))) =
+      std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
 };
 
 template <class T>

@@ -149,18 +149,8 @@ void convolve(const Convolution<T>& layer, const std::int32_t* at, int n, Out* o
 }
 
 template <class T>
-struct Block;
-template <>
-struct Block<float> {
-  using type __attribute__((vector_size(feature_block * sizeof(float)), aligned(4), may_alias)) = float;
-};
-template <>
-struct Block<std::uint16_t> {
-  using type __attribute__((vector_size(feature_block * sizeof(std::uint16_t)), aligned(2), may_alias)) = std::uint16_t;
-};
-template <>
-struct Block<std::uint8_t> {
-  using type __attribute__((vector_size(feature_block), aligned(1), may_alias)) = std::uint8_t;
+struct Block {
+  using type __attribute__((vector_size(feature_block * sizeof(T)), aligned(alignof(T)), may_alias)) = T;
 };
 
 /// bf16 features after ReLU are not negative, and such numbers are ordered as their bits are.
@@ -318,8 +308,10 @@ extern constinit const NetworkKernels<std::uint16_t> networks_bf16{
     convolve_squares<std::uint16_t, 3>, convolve_squares<std::uint16_t, 4>};
 #elif defined(__AVX512VNNI__)
 extern constinit const NetworkKernels<std::uint8_t> networks_int8{
-    convolve<std::uint8_t, std::uint8_t>, convolve<std::uint8_t, float>, convolve<std::uint8_t, std::uint16_t>,
-    pool<std::uint8_t>};
+    .convolve = convolve<std::uint8_t, std::uint8_t>,
+    .convolve_to_float = convolve<std::uint8_t, float>,
+    .pool = pool<std::uint8_t>,
+    .convolve_to_bf16 = convolve<std::uint8_t, std::uint16_t>};
 #else
 extern constinit const NetworkKernels<float> networks_float{convolve<float, float>, convolve<float, float>, pool<float>,
                                                             convolve_squares<float, 3>, convolve_squares<float, 4>};

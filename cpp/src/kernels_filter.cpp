@@ -156,18 +156,7 @@ void scatter_lines(const float* in, int n, float* const* rows) {
 
 constexpr int positions = 25;
 
-void fuse_float(const float* u, const float* v, const std::ptrdiff_t* u_offset, const std::ptrdiff_t* v_offset,
-                int channels, float* out) {
-  for (int p = 0; p < positions; ++p) {
-    const float* up = u + u_offset[p];
-    const float* vp = v + v_offset[p];
-    for (int k = 0; k < channels; ++k) {
-      const float sum = up[k] + vp[k];
-      out[p * channels + k] = sum > 0 ? sum : 0;
-    }
-  }
-}
-
+inline float widen(float x) { return x; }
 inline float widen(std::uint16_t x) {
   const std::uint32_t bits = std::uint32_t(x) << 16;
   float value;
@@ -175,17 +164,22 @@ inline float widen(std::uint16_t x) {
   return value;
 }
 
-void fuse_bf16(const std::uint16_t* u, const std::uint16_t* v, const std::ptrdiff_t* u_offset,
-               const std::ptrdiff_t* v_offset, int channels, std::uint16_t* out) {
+inline void narrow(float value, float& out) { out = value; }
+inline void narrow(float value, std::uint16_t& out) {
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  out = std::uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+template <class T>
+void fuse(const T* u, const T* v, const std::ptrdiff_t* u_offset, const std::ptrdiff_t* v_offset, int channels,
+          T* out) {
   for (int p = 0; p < positions; ++p) {
-    const std::uint16_t* up = u + u_offset[p];
-    const std::uint16_t* vp = v + v_offset[p];
+    const T* up = u + u_offset[p];
+    const T* vp = v + v_offset[p];
     for (int k = 0; k < channels; ++k) {
       const float sum = widen(up[k]) + widen(vp[k]);
-      const float value = sum > 0 ? sum : 0;
-      std::uint32_t bits;
-      __builtin_memcpy(&bits, &value, sizeof bits);
-      out[p * channels + k] = std::uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+      narrow(sum > 0 ? sum : 0, out[p * channels + k]);
     }
   }
 }
@@ -213,8 +207,8 @@ extern constinit const Kernels kernels{DEFOCUS_FAST_QUOTE(DEFOCUS_FAST_VARIANT),
                                        recursive_pass<2 * lanes, 16>,
                                        gather_lines,
                                        scatter_lines,
-                                       fuse_float,
-                                       fuse_bf16,
+                                       fuse<float>,
+                                       fuse<std::uint16_t>,
                                        softmax,
                                        &networks_float};
 

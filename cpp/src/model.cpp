@@ -218,21 +218,21 @@ void allocate(const Metadata& metadata, const std::map<std::string, std::size_t>
   std::vector<std::pair<std::size_t, std::string>> order;
   for (const auto& [name, offset] : offsets) order.emplace_back(offset, name);
   std::ranges::sort(order);
-  std::size_t begin = 0, end = 0;
+  std::size_t end = 0;
   std::map<std::string, std::size_t> counts;
   for (const auto& [offset, name] : order) {
+    const std::size_t begin = (end + alignment - 1) / alignment * alignment;
     if (offset != begin)
       metadata.fail("tensor \"" + name + "\": expected offset " + std::to_string(begin) + ", got " +
                     std::to_string(offset));
     counts[name] = 1;
     for (const int side : model.tensors[name].shape) counts[name] *= std::size_t(side);
     end = begin + counts[name] * sizeof(float);
-    begin = (end + alignment - 1) / alignment * alignment;
   }
-  if (size < end || size > begin)
+  if (size != end)
     throw ModelError((model.folder / "weights.bin").string() + ": expected " + std::to_string(end) + " bytes, got " +
                      std::to_string(size));
-  model.values.resize((size + sizeof(float) - 1) / sizeof(float));
+  model.values.resize(size / sizeof(float));
   for (const auto& [offset, name] : order)
     model.tensors[name].values = std::span(model.values).subspan(offset / sizeof(float), counts[name]);
 }
@@ -331,7 +331,7 @@ std::shared_ptr<const Model> parse_model(const std::filesystem::path& folder, st
   metadata.finish();
 
   allocate(metadata, offsets, size, *model);
-  read(std::as_writable_bytes(std::span(model->values)).first(size));
+  read(std::as_writable_bytes(std::span(model->values)));
   check_weights(*model);
   return model;
 }
@@ -358,8 +358,9 @@ std::shared_ptr<const Model> load_model(const std::string& name_or_folder) {
     std::string shipped;
     for (const auto& entry : std::filesystem::directory_iterator(shipped_models(), error))
       shipped += (shipped.empty() ? "" : ", ") + entry.path().filename().string();
-    throw ModelError("model: \"" + name_or_folder + "\" is neither a shipped model (" + shipped +
-                     ") nor a model folder (a path with a '/'): no " + file.lexically_normal().string());
+    throw ModelError("model: \"" + name_or_folder + "\" is no " + (is_folder ? "model folder" : "shipped model") +
+                     ": no " + file.string() + "; accepted: a path with a '/' in it, or the name of a shipped model (" +
+                     shipped + ")");
   }
   std::string text(check_file(file, most_text), '\0');
   read_file(file, std::as_writable_bytes(std::span(text)));

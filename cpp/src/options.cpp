@@ -29,12 +29,19 @@ std::string text_of(double value) {
 std::string text_of(const OptionValue& value) {
   if (const auto* number = std::get_if<double>(&value)) return text_of(*number);
   if (const auto* integer = std::get_if<std::int64_t>(&value)) return std::to_string(*integer);
-  if (const auto* text = std::get_if<std::string>(&value)) return '"' + *text + '"';
+  if (const auto* text = std::get_if<std::string>(&value)) {
+    std::string shown = *text;  // messages would end at a NUL
+    for (std::size_t nul; (nul = shown.find('\0')) != shown.npos;) shown.replace(nul, 1, "\\0");
+    return '"' + shown + '"';
+  }
   return "none";
 }
 
 [[noreturn]] void refuse(const OptionInfo& option, const OptionValue& got) {
-  throw InvalidArgument(option.name + ": expected " + option.expected() + ", got " + text_of(got));
+  const bool any_text = option.kind == OptionKind::text || option.kind == OptionKind::path;
+  const bool has_nul = any_text && std::holds_alternative<std::string>(got);  // nothing else is wrong with a text
+  throw InvalidArgument(option.name + ": expected " + option.expected() + (has_nul ? " without NUL bytes" : "") +
+                        ", got " + text_of(got));
 }
 
 // ---- one member as an OptionValue, and back
@@ -43,86 +50,66 @@ template <class T>
 constexpr bool is_optional = false;
 template <class T>
 constexpr bool is_optional<std::optional<T>> = true;
+template <>
+constexpr bool is_optional<std::shared_ptr<cuda::Networks>> = true;
 
 template <class T>
-constexpr OptionKind kind_of(const Accepted& accepted) {
-  if constexpr (is_optional<T>)
-    return kind_of<typename T::value_type>(accepted);
-  else if constexpr (std::is_same_v<T, bool>)
-    return OptionKind::flag;
-  else if constexpr (std::is_same_v<T, int>)
-    return OptionKind::integer;
-  else if constexpr (std::is_same_v<T, double>)
-    return OptionKind::number;
-  else if constexpr (std::is_enum_v<T>)
-    return OptionKind::name;
-  else if constexpr (std::is_same_v<T, std::string>)
-    return accepted.path ? OptionKind::path : accepted.names.empty() ? OptionKind::text : OptionKind::name;
-  else
-    return OptionKind::object;
-}
-
-template <class T>
-OptionValue value_of(const T& member, const Accepted& accepted) {
-  if constexpr (is_optional<T>)
-    return member ? value_of(*member, accepted) : OptionValue();
-  else if constexpr (std::is_integral_v<T>)
-    return std::int64_t{member};
-  else if constexpr (std::is_enum_v<T>)
-    return std::size_t(member) < accepted.names.size() ? accepted.names[std::size_t(member)]
-                                                       : std::to_string(std::size_t(member));
-  else if constexpr (std::is_same_v<T, double> || std::is_same_v<T, std::string>)
-    return member;
-  else
-    return {};
-}
-
-/// Of a value that was checked.
-template <class T>
-void assign(T& member, const Accepted& accepted, const OptionValue& value) {
-  if constexpr (is_optional<T>) {
-    if (std::holds_alternative<std::monostate>(value))
-      member.reset();
-    else
-      assign(member.emplace(), accepted, value);
-  } else if constexpr (std::is_integral_v<T>) {
-    member = T(std::get<std::int64_t>(value));
+std::pair<OptionKind, OptionValue> describe(const T& member, const Accepted& accepted) {
+  if constexpr (std::is_same_v<T, bool>) {
+    return {OptionKind::flag, std::int64_t{member}};
+  } else if constexpr (std::is_same_v<T, int>) {
+    return {OptionKind::integer, std::int64_t{member}};
   } else if constexpr (std::is_same_v<T, double>) {
-    const auto* const integer = std::get_if<std::int64_t>(&value);
-    member = integer ? double(*integer) : std::get<double>(value);
+    return {OptionKind::number, member};
   } else if constexpr (std::is_enum_v<T>) {
-    member = T(std::ranges::find(accepted.names, std::get<std::string>(value)) - accepted.names.begin());
+    const auto i = std::size_t(member);
+    return {OptionKind::name, i < accepted.names.size() ? accepted.names[i] : std::to_string(i)};
   } else if constexpr (std::is_same_v<T, std::string>) {
-    member = std::get<std::string>(value);
+    const OptionKind any = accepted.path ? OptionKind::path : OptionKind::text;
+    return {accepted.names.empty() ? any : OptionKind::name, member};
+  } else if constexpr (std::is_same_v<T, std::shared_ptr<cuda::Networks>>) {
+    return {OptionKind::object, {}};
   } else {
-    member = nullptr;
+    auto described = describe(member.value_or(typename T::value_type()), accepted);
+    if (!member) described.second = {};
+    return described;
   }
 }
 
-bool fits(OptionKind kind, bool optional, const Accepted& accepted, const OptionValue& value) {
-  const auto inside = [&](auto number) {
-    return double(number) >= accepted.minimum && double(number) <= accepted.maximum;
-  };
-  const auto* const integer = std::get_if<std::int64_t>(&value);
-  const auto* const number = std::get_if<double>(&value);
-  const auto* const text = std::get_if<std::string>(&value);
-  if (std::holds_alternative<std::monostate>(value)) return optional;
-  switch (kind) {
-    case OptionKind::flag:
-      return integer && (*integer == 0 || *integer == 1);
-    case OptionKind::integer:
-      return integer && inside(*integer);
-    case OptionKind::number:
-      return (integer && inside(*integer)) || (number && inside(*number));
-    case OptionKind::name:
-      return text && std::ranges::find(accepted.names, *text) != accepted.names.end();
-    case OptionKind::text:
-    case OptionKind::path:
-      return text != nullptr;
-    case OptionKind::object:
-      return false;
+/// Whether the option takes the value, which the member has then.
+template <class T>
+bool assign(T& member, const Accepted& accepted, const OptionValue& value) {
+  [[maybe_unused]] const auto* const integer = std::get_if<std::int64_t>(&value);
+  [[maybe_unused]] const auto* const number = std::get_if<double>(&value);
+  [[maybe_unused]] const auto* const text = std::get_if<std::string>(&value);
+  const auto inside = [&](auto given) { return given >= accepted.minimum && given <= accepted.maximum; };
+  const auto name = text ? std::ranges::find(accepted.names, *text) : accepted.names.end();
+  if constexpr (std::is_same_v<T, bool>) {
+    if (!integer || (*integer != 0 && *integer != 1)) return false;
+    member = *integer == 1;
+  } else if constexpr (std::is_same_v<T, int>) {
+    if (!integer || !inside(double(*integer))) return false;
+    member = int(*integer);
+  } else if constexpr (std::is_same_v<T, double>) {
+    if (!(integer && inside(double(*integer))) && !(number && inside(*number))) return false;
+    member = integer ? double(*integer) : *number;
+  } else if constexpr (std::is_enum_v<T>) {
+    if (name == accepted.names.end()) return false;
+    member = T(name - accepted.names.begin());
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    const bool known = accepted.names.empty() || name != accepted.names.end();
+    // Of a text with a NUL only what is before it would be read.
+    if (!text || !known || text->find('\0') != std::string::npos) return false;
+    member = *text;
+  } else {
+    T given{};
+    bool fits = std::holds_alternative<std::monostate>(value);
+    if constexpr (!std::is_same_v<T, std::shared_ptr<cuda::Networks>>)
+      fits = fits || assign(given.emplace(), accepted, value);
+    if (!fits) return false;
+    member = given;
   }
-  return false;
+  return true;
 }
 
 // ---- the table as a whole
@@ -134,43 +121,11 @@ std::span<const Option<PropagationOptions>> rows(const PropagationOptions&) { re
 std::span<const Option<FrameOptions>> rows(const FrameOptions&) { return frame_rows; }
 std::span<const Option<Options>> rows(const Options&) { return option_rows; }
 
-/// A row and the member that it is about.
-template <class Row, class T>
-struct Bound {
-  const Row& row;
-  const char *prefix, *group;
-  T& member;
-
-  using Member = std::remove_const_t<T>;
-  OptionKind kind() const { return kind_of<Member>(row.accepted); }
-  bool optional() const { return is_optional<Member> || kind() == OptionKind::object; }
-  bool is(const std::string& name) const { return name == std::string(prefix) + row.name; }
-  OptionValue value() const { return value_of(member, row.accepted); }
-  /// With the member's value as the default.
-  OptionInfo info() const {
-    return {std::string(prefix) + row.name,
-            group,
-            kind(),
-            optional(),
-            value(),
-            row.accepted,
-            row.unit,
-            row.text,
-            row.nothing};
-  }
-  void check(const OptionValue& value) const {
-    if (!fits(kind(), optional(), row.accepted, value)) refuse(info(), value);
-  }
-};
-
-template <class Row, class T>  // Clang before 17 deduces no arguments of aggregates
-Bound(const Row&, const char*, const char*, T&) -> Bound<Row, T>;
-
-/// Calls visit(bound) for every row.
+/// Calls visit(row, member, prefix of the name, group) for every row.
 template <class Group, class Visit>
 void for_each(Group& options, const Visit& visit, const char* prefix = "", const char* group = "") {
   for (const auto& row : rows(options))
-    std::visit([&](auto pointer) { visit(Bound{row, prefix, group, options.*pointer}); }, row.member);
+    std::visit([&](auto pointer) { visit(row, options.*pointer, prefix, group); }, row.member);
   if constexpr (std::is_same_v<std::remove_const_t<Group>, Options>) {
     for_each(options.canny, visit, "canny_", "canny");
     for_each(options.guide, visit, "guide_", "guide");
@@ -178,54 +133,49 @@ void for_each(Group& options, const Visit& visit, const char* prefix = "", const
   }
 }
 
-/// Allocates nothing where all is well and no member is a text: FrameOptions are checked in every frame.
-template <class Group>
-void check_rows(const Group& options) {
-  for_each(options, [](const auto& option) { option.check(option.value()); });
+/// With the member's value as the default.
+template <class Row, class T>
+OptionInfo info(const Row& row, const T& member, const std::string& prefix, const char* group) {
+  const auto [kind, value] = describe(member, row.accepted);
+  return {prefix + row.name, group, kind, is_optional<T>, value, row.accepted, row.unit, row.text, row.nothing};
 }
 
-void check_rest(const CannyOptions& options, const std::string& prefix) {
-  if (options.low > options.high)
-    throw InvalidArgument(prefix + "low: expected at most " + prefix + "high, which is " + text_of(options.high) +
-                          ", got " + text_of(options.low));
-  const std::vector<double>& given = options.smoothing;
-  if (!given.empty() &&
-      (given.size() % 2 == 0 || given.size() > 513 || !std::equal(given.begin(), given.end(), given.rbegin()) ||
-       !std::all_of(given.begin(), given.end(), [](double w) { return std::isfinite(w); })))
-    throw InvalidArgument(prefix + "smoothing: expected an odd number of at most 513 finite weights, symmetric, got " +
-                          std::to_string(given.size()) + " that are not");
+/// Calls use(row, member, prefix, group) for the option of that name.
+template <class Group, class Use>
+void with_option(Group& options, const std::string& name, const Use& use) {
+  bool known = false;
+  for_each(options, [&](const auto& row, auto& member, const std::string& prefix, const char* group) {
+    if (name != prefix + row.name) return;
+    known = true;
+    use(row, member, prefix, group);
+  });
+  if (!known) throw InvalidArgument("options: there is none of the name " + text_of(OptionValue(name)));
+}
+
+/// Allocates nothing where all is well and no member is a text: FrameOptions are checked in every frame.
+template <class Group>
+void check_rows(const Group& options, const char* prefix_of_all = "") {
+  const auto check = [](const auto& row, const auto& member, const char* prefix, const char* group) {
+    auto same = member;
+    const OptionValue value = describe(member, row.accepted).second;
+    if (!assign(same, row.accepted, value)) refuse(info(row, member, prefix, group), value);
+  };
+  for_each(options, check, prefix_of_all);
 }
 
 }  // namespace
 
 std::string OptionInfo::expected() const {
-  const std::string range = " in [" + text_of(accepted.minimum) + ", " + text_of(accepted.maximum) + ']';
-  const std::string of_unit = unit.empty() ? "" : ' ' + unit;
-  std::string result;
-  switch (kind) {
-    case OptionKind::flag:
-      result = "true or false";
-      break;
-    case OptionKind::integer:
-      result = "an integer in [" + std::to_string(std::int64_t(accepted.minimum)) + ", " +
-               std::to_string(std::int64_t(accepted.maximum)) + ']';
-      break;
-    case OptionKind::number:
-      result = "a number" + range + of_unit;
-      break;
-    case OptionKind::name:
-      for (const char* choice : accepted.names) result += (result.empty() ? "one of " : ", ") + std::string(choice);
-      break;
-    case OptionKind::text:
-      result = "a text";
-      break;
-    case OptionKind::path:
-      result = "a text or a path";
-      break;
-    case OptionKind::object:
-      result = "a callable";
-      break;
-  }
+  static constexpr std::array kinds{"true or false", "an integer",       "a number",  "one of",
+                                    "a text",        "a text or a path", "a callable"};
+  std::string result = kinds[std::size_t(kind)];
+  const auto end = [&](double value) {
+    return kind == OptionKind::integer ? std::to_string(std::int64_t(value)) : text_of(value);
+  };
+  if (kind == OptionKind::integer || kind == OptionKind::number)
+    result += " in [" + end(accepted.minimum) + ", " + end(accepted.maximum) + ']';
+  for (const char* name : accepted.names) result += (name == accepted.names.front() ? " " : ", ") + std::string(name);
+  if (!unit.empty()) result += ' ' + unit;
   return optional ? result + ", or none" : result;
 }
 
@@ -233,30 +183,22 @@ template <class Group>
 std::vector<OptionInfo> option_table() {
   std::vector<OptionInfo> table;
   const Group defaults{};
-  for_each(defaults, [&](const auto& option) { table.push_back(option.info()); });
+  for_each(defaults, [&](const auto&... option) { table.push_back(info(option...)); });
   return table;
 }
 
 template <class Group>
 void set_option(Group& options, const std::string& name, const OptionValue& value) {
-  bool known = false;
-  for_each(options, [&](const auto& option) {
-    if (!option.is(name)) return;
-    known = true;
-    option.check(value);
-    assign(option.member, option.row.accepted, value);
+  with_option(options, name, [&](const auto& row, auto& member, const auto&... where) {
+    if (!assign(member, row.accepted, value)) refuse(info(row, member, where...), value);
   });
-  if (!known) throw InvalidArgument("options: there is none of the name \"" + name + '"');
 }
 
 template <class Group>
 OptionValue get_option(const Group& options, const std::string& name) {
-  std::optional<OptionValue> value;
-  for_each(options, [&](const auto& option) {
-    if (option.is(name)) value = option.value();
-  });
-  if (!value) throw InvalidArgument("options: there is none of the name \"" + name + '"');
-  return *value;
+  OptionValue value;
+  with_option(options, name, [&](const auto&... option) { value = info(option...).default_value; });
+  return value;
 }
 
 // Marked here: the structs are not exported, and what is made from them would not be either.
@@ -293,24 +235,31 @@ void check_out(const MapView& out, const char* name, int height, int width) {
                           " bytes");
 }
 
-void check_threads(const std::optional<int>& num_threads) {
+void check_running(const std::optional<int>& num_threads, const std::string& kernels) {
   Options options;
   options.num_threads = num_threads;
+  options.kernels = kernels;
   check_rows(options);
 }
 
-void check(const CannyOptions& options) {
-  check_rows(options);
-  check_rest(options, "");
+void check(const CannyOptions& options, const std::string& prefix) {
+  check_rows(options, prefix.c_str());
+  if (options.low > options.high)
+    throw InvalidArgument(prefix + "low: expected at most " + prefix + "high, which is " + text_of(options.high) +
+                          ", got " + text_of(options.low));
+  const std::vector<double>& given = options.smoothing;
+  if (!given.empty() &&
+      (given.size() % 2 == 0 || given.size() > 513 || !std::equal(given.begin(), given.end(), given.rbegin()) ||
+       !std::all_of(given.begin(), given.end(), [](double w) { return std::isfinite(w); })))
+    throw InvalidArgument(prefix + "smoothing: expected an odd number of at most 513 finite weights, symmetric, got " +
+                          std::to_string(given.size()) + " that are not");
 }
 
 void check(const FilterOptions& options) { check_rows(options); }
 
 void check(const GuideOptions& guide, const PropagationOptions& propagation) {
-  Options options;
-  options.guide = guide;
-  options.propagation = propagation;
-  check_rows(options);
+  check_rows(guide, "guide_");
+  check_rows(propagation);
 }
 
 void check(int height, int width, const Options& options) {
@@ -319,7 +268,7 @@ void check(int height, int width, const Options& options) {
     throw InvalidArgument("size: expected 1 to 2147483647 pixels and sides of at most 1073741824, got height x width " +
                           size_text(height, width));
   check_rows(options);
-  check_rest(options.canny, "canny_");
+  check(options.canny, "canny_");
 }
 
 void check(const FrameOptions& frame, int height, int width) {

@@ -13,11 +13,12 @@ namespace defocus_fast {
 
 /// Everything but the model.
 void check(int height, int width, const Options& options);
-void check(const CannyOptions& options);
+/// `prefix` is that of the names.
+void check(const CannyOptions& options, const std::string& prefix = "");
 void check(const FilterOptions& options);
 void check(const GuideOptions& guide, const PropagationOptions& propagation);
 void check(const FrameOptions& frame, int height, int width);
-void check_threads(const std::optional<int>& num_threads);
+void check_running(const std::optional<int>& num_threads, const std::string& kernels);
 
 void check_size(const void* data, int got_height, int got_width, const char* name, int height, int width);
 template <class View>

@@ -32,7 +32,7 @@ class Workspace {
   /// The last call's, if it fits.
   static std::unique_ptr<Workspace> take(int height, int width, const std::string& kernels,
                                          const std::optional<int>& threads, const Settings&... settings) {
-    check_threads(threads);
+    check_running(threads, kernels);
     const int num_threads = threads.value_or(0);
     const Kernels& selected = select_kernels(kernels.c_str());
     const Key key{height, width, &selected, num_threads, forks(), settings...};

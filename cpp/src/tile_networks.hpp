@@ -30,10 +30,14 @@ class TileNetworks {
   virtual void extract_features(const ImageView& image, int y0, int x0, const std::vector<Pixel>& edges) = 0;
 
   /// The questions that these edges are, by edge: each has its own, but those in one cell share one.
-  virtual const std::vector<std::int32_t>& question_of_edge() const = 0;
-  virtual int question_count() const = 0;
+  const std::vector<std::int32_t>& question_of_edge() const { return question_of_edge_; }
+  int question_count() const { return int(questions_.size()); }
   /// Calls use(question, probabilities) for every question, by several threads at once.
   virtual void ask(Head head, const std::function<void(int question, const float* probabilities)>& use) = 0;
+
+ protected:
+  std::vector<std::int32_t> questions_;  // where on the trunk's grid each looks
+  std::vector<std::int32_t> question_of_edge_;
 };
 
 class NetworkWeights {

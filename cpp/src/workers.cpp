@@ -99,11 +99,6 @@ class NoSignals {
 
 std::uint32_t forks() { return fork_count; }
 
-void Workers::Region::run_range(int i, int slot) const {
-  const int begin = i * grain;
-  call(body, begin, begin + std::min(n - begin, grain), slot);
-}
-
 /// Threads take the ranges of a region one by one. Who has taken one may read the region until it is done with it; so
 /// nobody has to be told that a region ends, and threads that wake up late find nothing to take.
 class Workers::Pool {
@@ -126,8 +121,6 @@ class Workers::Pool {
     wait_for_all();
   }
   ~Pool() { stop(); }
-  Pool(const Pool&) = delete;
-  Pool& operator=(const Pool&) = delete;
 
   bool of_this_process() const { return forks_ == forks(); }
 

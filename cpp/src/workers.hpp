@@ -18,13 +18,11 @@ class Workers {
   /// `num_threads` 0 means all cores that this process may run on. Throws Error if threads cannot be started.
   explicit Workers(int num_threads);
   ~Workers();
-  Workers(const Workers&) = delete;
-  Workers& operator=(const Workers&) = delete;
 
   /// The calling thread included.
   int count() const { return count_; }
   /// How many threads can be at work on so many ranges.
-  int slots(int n, int grain) const { return std::min(count_, n / grain + (n % grain != 0)); }
+  int slots(int n, int grain) const { return std::min(count_, Region{n, grain}.ranges()); }
 
   /// Calls body(begin, end, slot) on disjoint ranges that cover [0, n), each `grain` long but the last; `slot` in
   /// [0, slots(n, grain)) is never in use twice at a time. Throws the first exception of a body, and then the rest of
@@ -43,7 +41,10 @@ class Workers {
     void (*call)(const void* body, int begin, int end, int slot) = nullptr;
 
     int ranges() const { return n / grain + (n % grain != 0); }
-    void run_range(int i, int slot) const;
+    void run_range(int i, int slot) const {
+      const int begin = i * grain;
+      call(body, begin, begin + std::min(n - begin, grain), slot);
+    }
   };
   class Pool;
 

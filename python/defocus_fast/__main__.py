@@ -29,8 +29,9 @@ def main() -> None:
         _end("interrupted", 128 + stopped.args[0])
     except KeyboardInterrupt:  # before signals were minded
         _end("interrupted", 130)
-    except OSError as error:  # of standard output: the commands answer for files themselves
-        _end(f"Error: {error}", 1)
+    except OSError as error:  # the commands answer for files themselves
+        what = "the current folder" if isinstance(error, FileNotFoundError) else "standard output"
+        _end(f"Error: {error.filename or what}: {error.strerror}", 1)
 
 
 def _mind_signals() -> None:
@@ -39,7 +40,9 @@ def _mind_signals() -> None:
     def stop(number: int, _frame: object) -> NoReturn:
         raise _Stopped(number)
 
-    for name in ("SIGHUP", "SIGINT", "SIGTERM"):
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as of other commands whose output nobody reads on
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"):
         number = getattr(signal, name, None)  # not every system has all
         if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not ignored
             signal.signal(number, stop)

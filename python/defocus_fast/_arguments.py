@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _core
 from ._device import on_device
+
+_core.load_numpy()
 
 
 def as_array(image: Any, name: str) -> NDArray[Any]:
@@ -33,23 +36,20 @@ def as_array(image: Any, name: str) -> NDArray[Any]:
     raise TypeError(f"{name}: expected {accepted}, got {type(image).__name__}")
 
 
-def optional_array(image: Any, name: str) -> NDArray[Any] | None:
-    """The same, or None of None."""
-    return None if image is None else as_array(image, name)
-
-
-def integer(name: str, value: Any) -> int:
+def side(name: str, value: Any) -> int:
     """Return an int or a NumPy integer as int; anything else would get pybind11's message."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if abs(int(value)) > 2**31 - 1:
-        raise ValueError(f"{name}: expected at most 2147483647, got {value}")
+    if not 1 <= value <= 2**30:
+        raise ValueError(f"{name}: expected 1 to 1073741824 px, got {value}")
     return int(value)
 
 
-def no_stream(stream: Any) -> None:
-    """Refuse a stream for an image in host memory."""
+def host_frame(image: Any, edges: Any, stream: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """View an image in host memory, and the mask that may come with it; for a stream raise ValueError."""
+    arrays = as_array(image, "image"), None if edges is None else as_array(edges, "edges")
     if stream is not None:
         raise ValueError(
             f"stream: expected None for an image in host memory, whose frame is waited for, got {stream!r}"
         )
+    return arrays

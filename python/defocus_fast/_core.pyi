@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-from typing import Any
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Literal, TypedDict, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,38 +16,63 @@ class BackendUnavailable(Error):
 class ModelError(Error):
     """A model folder is missing, incomplete or of another format."""
 
-class Option:
-    """A row of the table of options, cpp/include/defocus_fast/options.hpp."""
+# ---- the table of options, cpp/include/defocus_fast/options.hpp, as types; tests/test_options.py compares
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def optional(self) -> bool: ...
-    @property
-    def default(self) -> Any: ...
-    @property
-    def minimum(self) -> float: ...
-    @property
-    def maximum(self) -> float: ...
-    @property
-    def names(self) -> list[str]: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def nothing(self) -> str:
-        """What None stands for."""
-    @property
-    def expected(self) -> str:
-        """Type and range, as messages have it."""
+@type_check_only
+class RunningOptions(TypedDict, total=False):
+    num_threads: int | None
+    kernels: str
 
-def option_table(call: str) -> list[Option]:
-    """Return the options of "Estimator", "estimate" or another call that takes any as keyword arguments."""
+@type_check_only
+class PropagateOptions(RunningOptions, total=False):
+    guide_sigma_s: float
+    guide_sigma_r: float
+    psi: float
+    sigma_s: float | None
+    sigma_r: float | None
+    iterations: int | None
+
+@type_check_only
+class EstimatorOptions(PropagateOptions, total=False):
+    model: str | os.PathLike[str]
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"]
+    evaluation: Literal["shared", "patch"]
+    labels: Literal["posterior", "hard"]
+    depth_threshold: float | None
+    max_edges: int | None
+    networks: Callable[[str, list[int], int], object] | None
+    canny_sigma: float
+    canny_low: float
+    canny_high: float
+
+@type_check_only
+class StrideOptions(TypedDict, total=False):
+    edge_stride: int
+
+@type_check_only
+class FrameOptions(StrideOptions, total=False):
+    expected_error: bool
+    bin_probabilities: bool
+
+@type_check_only
+class CannyOptions(RunningOptions, total=False):
+    sigma: float
+    low: float
+    high: float
+
+@type_check_only
+class FilterOptions(RunningOptions, total=False):
+    sigma_s: float
+    sigma_r: float
+    iterations: int
+
+def option_table(call: str, /) -> list[SimpleNamespace]:
+    """Return the options of "Estimator", "estimate" or another call that takes any as keyword arguments.
+
+    Their attributes are members of OptionInfo: name, kind, optional, default, minimum, maximum, names, text, nothing;
+    and `expected`, type and range as messages have it.
+    """
 
 def frame_options(**options: Any) -> dict[str, Any]:
     """Check the options of "estimate" and fill in defaults."""
@@ -56,17 +84,17 @@ class DeviceMap:
     def pointer(self) -> int: ...
     @property
     def gpu(self) -> int: ...
-    def to_dlpack(self, versioned: bool) -> object: ...
+    def to_dlpack(self, versioned: bool, /) -> object: ...
 
-def from_dlpack(capsule: object, name: str) -> NDArray[Any]:
+def from_dlpack(capsule: object, name: str, /) -> NDArray[Any]:
     """Take the tensor out of a capsule: a description of its memory that owns it."""
 
 class Estimator:
-    def __init__(self, height: int, width: int, **options: Any) -> None: ...
-    def estimate(self, image: NDArray[Any], edges: NDArray[Any] | None, **options: Any) -> dict[str, Any]:
+    def __init__(self, height: int, width: int, /, **options: Any) -> None: ...
+    def estimate(self, image: NDArray[Any], edges: NDArray[Any] | None, /, **options: Any) -> dict[str, Any]:
         """Return the fields of BlurMap."""
     def estimate_into(
-        self, image: NDArray[Any], out: NDArray[np.float32], edges: NDArray[Any] | None, **options: Any
+        self, image: NDArray[Any], out: NDArray[np.float32], edges: NDArray[Any] | None, /, **options: Any
     ) -> None: ...
     def enqueue(
         self,
@@ -75,13 +103,14 @@ class Estimator:
         expected_error: NDArray[np.float32] | None,
         edges: NDArray[Any] | None,
         stream: int,
+        /,
         **options: Any,
     ) -> None:
         """Of arrays that describe device memory."""
-    def edge_count(self, stream: int) -> tuple[int, int]:
+    def edge_count(self, stream: int, /) -> tuple[int, int]:
         """Edges found and kept in the last frame enqueued; waits for it."""
     def make_map(self) -> DeviceMap: ...
-    def order(self, before: int, after: int) -> None:
+    def order(self, before: int, after: int, /) -> None:
         """What is enqueued on the stream `after` from now on waits for what is on `before`."""
     @property
     def gpu(self) -> int: ...
@@ -102,19 +131,23 @@ class Estimator:
     @property
     def radius_bins(self) -> list[float]: ...
 
-def detect_edges(image: NDArray[Any], **options: Any) -> NDArray[np.bool_]: ...
-def domain_transform_filter(image: NDArray[Any], guide: NDArray[Any], **options: Any) -> NDArray[np.float32]: ...
+def detect_edges(image: NDArray[Any], /, **options: Any) -> NDArray[np.bool_]: ...
+def domain_transform_filter(image: NDArray[Any], guide: NDArray[Any], /, **options: Any) -> NDArray[np.float32]: ...
 def propagate(
     image: NDArray[Any],
     radii: NDArray[Any],
     pattern_edges: NDArray[Any],
     depth_edges: NDArray[Any],
+    /,
     **options: Any,
 ) -> NDArray[np.float32]: ...
 def network_shapes(
-    model: str, height: int, width: int, max_edges: int | None, evaluation: str
+    model: str, height: int, width: int, max_edges: int | None, evaluation: str, /
 ) -> dict[str, dict[str, int]]:
     """Sizes of the ONNX files' free dimensions, of the graphs that an estimator on device "cuda" evaluates."""
+
+def load_numpy() -> None:
+    """Load what the core needs of NumPy; to be called before the core is given arrays."""
 
 def available_kernels() -> list[str]: ...
 def build_config() -> dict[str, str]: ...

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, _tensorrt
-from ._arguments import as_array, integer, no_stream, optional_array
+from ._arguments import as_array, host_frame, side
 from ._device import DeviceArray, describe, on_device, stream_handle
 from ._device import shape as device_shape
 from ._results import BlurMap, DeviceBlurMap
@@ -19,7 +21,7 @@ from ._table import document, takes
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._options import EstimatorOptions, FrameOptions, StrideOptions
+    from ._core import EstimatorOptions, FrameOptions, StrideOptions
 
 
 class Estimator:
@@ -53,8 +55,16 @@ class Estimator:
     def __init__(self, height: int, width: int, **options: Unpack[EstimatorOptions]) -> None:
         if options.get("networks") is None:
             options["networks"] = _tensorrt.Networks()
-        self._core = _core.Estimator(integer("height", height), integer("width", width), **options)
+        self._core = _core.Estimator(side("height", height), side("width", width), **options)
         self._enqueueing = threading.RLock()  # the core refuses calls from within its own
+        _made.add(self)
+
+    if not TYPE_CHECKING:  # type checkers would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "_core":
+                raise TypeError("estimator: expected Estimator.__init__ to be called first, but it was not")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     @classmethod
     @takes("Estimator")
@@ -107,9 +117,7 @@ class Estimator:
             same arrays as one of the 16 last are replayed as a CUDA graph: give the same few arrays again and again.
         """
         if self.device == "cpu" or not on_device(image):
-            array, mask = as_array(image, "image"), optional_array(edges, "edges")
-            no_stream(stream)
-            return BlurMap(**self._core.estimate(array, mask, **options))
+            return BlurMap(**self._core.estimate(*host_frame(image, edges, stream), **options))
         frame = _core.frame_options(**options)
         if frame["bin_probabilities"]:
             raise ValueError("bin_probabilities: expected False for an image in device memory, got True")
@@ -137,10 +145,9 @@ class Estimator:
         must be writeable.
         """
         if self.device == "cpu" or not on_device(image):
-            array, mask = as_array(image, "image"), optional_array(edges, "edges")
+            array, mask = host_frame(image, edges, stream)
             if not isinstance(out, np.ndarray):
                 raise TypeError(f"out: expected a NumPy array, as `image` is in host memory, got {type(out).__name__}")
-            no_stream(stream)
             self._core.estimate_into(array, out, mask, **options)
         else:
             self._enqueue(stream_handle(stream), image, out, None, edges, **options)
@@ -219,6 +226,17 @@ class Estimator:
             f"precision={self.precision!r}, num_threads={self.num_threads}, kernels={self.kernels!r})"
         )
 
+
+_made: weakref.WeakSet[Estimator] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked child nobody gives back what other threads of the parent held; the core knows of the fork."""
+    for estimator in _made:
+        estimator._enqueueing = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 if Estimator.__doc__:  # not with python -OO
     Estimator.__doc__ = document(Estimator.__doc__, "Estimator")

@@ -7,7 +7,6 @@ Apart from ``_images``, so that the command line knows the names before Pillow a
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,24 +14,33 @@ from typing import IO
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 OUTPUTS = {"npy": ".blur.npy", "png": ".blur.png", "overlay": ".overlay.jpg", "error": ".error.npy"}
+MARK = "blur radius by defocus_fast"
+"""Stands at the beginning of every result that is a picture: a photograph may have a name like a result's."""
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """Return the photographs in a folder, without other files, hidden ones, and results of earlier runs."""
+    """Return the photographs in a folder: all files of such names but hidden ones, and results of earlier runs.
+
+    What cannot be read is among them, so that reading tells why: links that lead nowhere, pipes.
+    """
 
     def is_photo(path: Path) -> bool:
         name = path.name.lower()
-        results = tuple(OUTPUTS.values())
-        if not name.endswith(SUFFIXES) or name.endswith(results) or name.startswith("."):
+        if not name.endswith(SUFFIXES) or name.startswith(".") or os.path.isdir(path):
             return False
-        try:
-            return stat.S_ISREG(path.stat().st_mode)
-        except PermissionError:  # which reading will tell
-            return True
-        except OSError:  # a link that leads nowhere
-            return False
+        return not (name.endswith(tuple(OUTPUTS.values())) and _is_result(path))
 
     return sorted(path for path in folder.iterdir() if is_photo(path))
+
+
+def _is_result(path: Path) -> bool:
+    try:
+        if not os.path.isfile(path):  # from a pipe there may never come anything
+            return False
+        with open(path, "rb") as file:
+            return MARK.encode() in file.read(512)
+    except OSError:
+        return False
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

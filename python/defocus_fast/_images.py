@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from ._files import MARK
+
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 """What is read. Pillow knows more formats, but some of them start other programs."""
 
@@ -90,7 +92,7 @@ def write_png(file: IO[bytes], radii: NDArray[np.float32]) -> None:
     np.rint(values, out=values)
     np.clip(values, 0, 65535, out=values)
     text = PngInfo()
-    text.add_text("Description", f"defocus blur radius in pixels = value / {UNITS_PER_PX}")
+    text.add_text("Description", f"{MARK}, in pixels = value / {UNITS_PER_PX}")
     text.add_text("blur_units_per_px", str(UNITS_PER_PX))
     # Level 3 is three times as fast as Pillow's default and the files are as small to a few percent.
     Image.fromarray(values.astype(np.uint16)).save(file, "PNG", pnginfo=text, compress_level=3)
@@ -106,7 +108,7 @@ def write_overlay(file: IO[bytes], photo: NDArray[Any], radii: NDArray[np.float3
     """
     # Pillow writes a JPEG past Python to files, and takes no notice where a full disk cuts off its end.
     content = io.BytesIO()
-    draw_overlay(photo, radii, top).save(content, "JPEG", quality=90, subsampling=0)
+    draw_overlay(photo, radii, top).save(content, "JPEG", quality=90, subsampling=0, comment=MARK)
     file.write(content.getbuffer())
 
 

@@ -15,7 +15,7 @@ from ._table import takes
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._options import CannyOptions, FilterOptions, PropagationOptions
+    from ._core import CannyOptions, FilterOptions, PropagateOptions
 
 
 @takes("detect_edges")
@@ -57,7 +57,7 @@ def domain_transform_filter(image: Any, guide: Any, **options: Unpack[FilterOpti
 
 @takes("propagate")
 def propagate(
-    image: Any, radii: Any, pattern_edges: Any, depth_edges: Any, **options: Unpack[PropagationOptions]
+    image: Any, radii: Any, pattern_edges: Any, depth_edges: Any, **options: Unpack[PropagateOptions]
 ) -> NDArray[np.float32]:
     """Return the dense map, (H, W) float32, of radii that are known at pattern edges (section III-C of the paper).
 

@@ -110,11 +110,9 @@ def import_tensorrt() -> Any:
     for name in PACKAGES:
         try:
             return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise Error(f"device: the package {name} cannot be imported: {error}") from error
         except Exception as error:
-            raise Error(f"device: the package {name} cannot be imported: {error}") from error
+            if not isinstance(error, ModuleNotFoundError) or error.name != name:
+                raise Error(f"device: the package {name} cannot be imported: {error}") from error
     raise BackendUnavailable(f"device: TensorRT is missing: {INSTALL}")
 
 
@@ -188,24 +186,20 @@ class _Runtime:
     def load(self, request: Request) -> tuple[list[str], Any]:
         """Return the names of the tensors, and an execution context."""
         path = cache_folder() / file_name(self._trt, request)
-        loaded = None
         try:
-            kept = read(path)
-            if (loaded := self._runtime.deserialize_cuda_engine(kept.plan)) is None:
-                raise ValueError(f"TensorRT refuses it{self._logger.reasons()}")
-            engine = kept
-        except FileNotFoundError:
-            engine = build(self._trt, request)
-        except (OSError, ValueError) as error:
-            _log.warning("%s: cannot be used, and is built anew: %s", path, error)
-            engine = build(self._trt, request)
-        if loaded is None:
+            engine = read(path)
             if (loaded := self._runtime.deserialize_cuda_engine(engine.plan)) is None:
-                raise self.error("TensorRT refuses the engine that it has built", request)
+                raise ValueError(f"TensorRT refuses it{self._logger.reasons()}")
+        except (OSError, ValueError) as error:
+            if not isinstance(error, FileNotFoundError):
+                _log.warning("%s: cannot be used, and is built anew: %s", path, error)
+            engine = build(self._trt, request)
+            if (loaded := self._runtime.deserialize_cuda_engine(engine.plan)) is None:
+                raise self.error("TensorRT refuses the engine that it has built", request) from None
             try:
                 write(path, engine)
-            except OSError as error:
-                _log.warning("%s: cannot be written, so the engine will be built again: %s", path, error)
+            except OSError as refused:
+                _log.warning("%s: cannot be written, so the engine will be built again: %s", path, refused)
         self._check(loaded, engine, request)
         if (context := loaded.create_execution_context()) is None:
             raise self.error("TensorRT cannot make an execution context", request)

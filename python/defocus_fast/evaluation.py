@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ._files import photos_in
+from ._mat import read_mat
 from ._results import BlurMap
 
 Floats = NDArray[np.floating[Any]]
@@ -33,8 +34,8 @@ RADIUS_RANGES = (0, 2, 6, 12, 24, 1000)  # px, of the true radius: errors are al
 def read_truth(path: Path, scale: float = 1.0, mask: bool = False) -> NDArray[np.float64]:
     """Return the (H, W) ground truth in a .npy, .mat or .png file, times `scale`.
 
-    A .mat file must hold exactly one two-dimensional array of numbers; it needs the package ``scipy``. Of an image in
-    colour the first channel counts.
+    A .mat file is of MATLAB's versions 5 to 7 and must hold exactly one two-dimensional array of real numbers. Of an
+    image in colour the first channel counts.
 
     Raises:
         ValueError: no two-dimensional array of finite numbers >= 0 is in the file; or, unless `mask`, truth values or
@@ -46,13 +47,8 @@ def read_truth(path: Path, scale: float = 1.0, mask: bool = False) -> NDArray[np
         with open(path, "rb") as file:
             values = np.lib.format.read_array(file, allow_pickle=False)
     elif suffix == ".mat":
-        from scipy.io import loadmat
-
-        found = {
-            key: value
-            for key, value in loadmat(str(path)).items()
-            if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "buif" and min(value.shape) > 1
-        }
+        arrays = read_mat(path)
+        found = {name: array for name, array in arrays.items() if array.ndim == 2 and min(array.shape) > 1}
         if len(found) != 1:
             raise ValueError(f"expected one two-dimensional array, got {sorted(found) or 'none'}")
         values = next(iter(found.values()))

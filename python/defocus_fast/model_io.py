@@ -344,16 +344,16 @@ def _save_tip22(folder: Path, weights: Weights, width: int, crop_offset: int, bi
 
 
 def import_published_weights(folder: str | Path) -> dict[str, np.ndarray]:
-    """Read the authors' published weights, ``blur/0..21.mat`` and ``edge/0..25.mat``. Needs the package ``scipy``.
+    """Read the authors' published weights, ``blur/0..21.mat`` and ``edge/0..25.mat``.
 
     Returns the tensors under the names of :func:`expected_shapes`, to be passed to :func:`write_model` with
     ``crop_offset=1`` (that program takes the 27 and 15 px crops one pixel down and right of the centre).
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the two networks do not share branches 1 to 3.
+        ValueError: a file is damaged, or the two networks do not share branches 1 to 3.
     """
-    from scipy.io import loadmat
+    from ._mat import read_mat
 
     def names(*branches: str, head: str) -> list[str]:
         convs = [f"{part}.conv{i}" for part in (*branches, head) for i in (1, 2, 3, 4)]
@@ -365,7 +365,7 @@ def import_published_weights(folder: str | Path) -> dict[str, np.ndarray]:
         ("edge", ("branch1", "edge_branch1", "branch2", "branch3")),
     ):
         for i, key in enumerate(names(*branches, head=head)):
-            array = loadmat(str(Path(folder) / head / f"{i}.mat"))["weights"].astype(np.float32)
+            array = read_mat(Path(folder) / head / f"{i}.mat")["weights"].astype(np.float32)
             if ".conv" in key:
                 array = array.transpose(3, 2, 0, 1)  # HWIO -> OIHW
             elif key.endswith("bias"):

@@ -52,6 +52,17 @@ TEST_CASE("views whose addresses cannot be computed are refused") {
   }
 }
 
+TEST_CASE("pixels of no known type are refused") {
+  const float pixel = 0;
+  for (const int type : {2, 255}) {
+    const ImageView image = ImageView::interleaved(&pixel, PixelType(type), 1, 1, 1, 4);
+    CHECK_THROWS_WITH_AS(
+        cpu::check_layout(image, "image"),
+        ("image: expected PixelType::uint8 or PixelType::float32, got the value " + std::to_string(type)).c_str(),
+        InvalidArgument);
+  }
+}
+
 TEST_CASE("rows are read through any strides") {
   const std::array<std::uint8_t, 12> bgr{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};  // 2 x 2
   const ImageView flipped{bgr.data() + 8, PixelType::uint8, 2, 2, 3, -6, 3, -1};

@@ -116,6 +116,10 @@ TEST_CASE("values that options do not take") {
                        InvalidArgument);
   CHECK_THROWS_WITH_AS(set_option(options, "Psi", 1.0), "options: there is none of the name \"Psi\"", InvalidArgument);
   CHECK_THROWS_AS(get_option(options, "sigma"), InvalidArgument);
+  const std::string with_nul("auto\0zzz", 8);
+  CHECK_THROWS_WITH_AS(set_option(options, "kernels", with_nul),
+                       "kernels: expected a text without NUL bytes, got \"auto\\0zzz\"", InvalidArgument);
+  CHECK_THROWS_AS(set_option(options, with_nul, 1.0), InvalidArgument);
   CHECK(values(options) == values(Options{}));
 }
 
@@ -134,6 +138,8 @@ TEST_CASE("structs are checked whole") {
   refused([](Options& o) { o.num_threads = 0; }, "num_threads: expected an integer in [1, 1024], or none, got 0");
   refused([](Options& o) { o.labels = Labels(7); }, "labels: expected one of posterior, hard, got \"7\"");
   refused([](Options& o) { o.device = "tpu"; }, "device: expected one of auto, cpu, cuda, got \"tpu\"");
+  refused([](Options& o) { o.kernels = std::string("auto\0", 5); },
+          "kernels: expected a text without NUL bytes, got \"auto\\0\"");
   refused([](Options& o) { o.canny.low = 1; }, "canny_low: expected at most canny_high, which is 0.2, got 1");
   refused([](Options& o) { o.canny.smoothing = {1, 2}; },
           "canny_smoothing: expected an odd number of at most 513 finite weights, symmetric, got 2 that are not");

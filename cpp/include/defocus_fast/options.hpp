@@ -32,16 +32,6 @@ struct Accepted {
   double minimum = 0, maximum = 0;          // of numbers, both included
   std::span<const char* const> names = {};  // of an enumeration in its order, or of texts; empty: any text
   bool path = false;                        // the text may be a path
-
-  constexpr Accepted() = default;
-  constexpr Accepted(double from, double to) : minimum(from), maximum(to) {}
-  template <std::size_t count>
-  constexpr Accepted(const std::array<const char*, count>& accepted) : names(accepted) {}
-  static constexpr Accepted paths() {
-    Accepted accepted;
-    accepted.path = true;
-    return accepted;
-  }
 };
 
 /// One row of the table: a member of the struct `Group`.
@@ -77,10 +67,7 @@ struct CannyOptions {
   bool operator==(const CannyOptions&) const = default;
 };
 inline constexpr Option<CannyOptions> canny_rows[]{
-    {"sigma",
-     &CannyOptions::sigma,
-     {0.001, 64},
-     "px",
+    {"sigma", &CannyOptions::sigma, Accepted{0.001, 64}, "px",
      "Standard deviation of the edge detector's Gaussian; below 0.125 px nothing is smoothed."},
     {"low", &CannyOptions::low, gradient_range, "",
      "Low hysteresis threshold of the gradient magnitude (Sobel operators), at most the high one."},
@@ -120,10 +107,7 @@ struct PropagationOptions {
   std::optional<int> iterations = {};
 };
 inline constexpr Option<PropagationOptions> propagation_rows[]{
-    {"psi",
-     &PropagationOptions::psi,
-     {0, 1e6},
-     "px",
+    {"psi", &PropagationOptions::psi, Accepted{0, 1e6}, "px",
      "Extra distance across a pixel of a depth edge: how strongly depth edges keep radii from spreading across them. "
      "100 in the paper, 20 in the published program."},
     {"sigma_s", &PropagationOptions::sigma_s, sigma_s_range, "px",
@@ -157,55 +141,40 @@ inline constexpr std::array<const char*, 5> precision_names{"auto", "float32", "
 inline constexpr std::array<const char*, 2> evaluation_names{"shared", "patch"};
 inline constexpr std::array<const char*, 2> labels_names{"posterior", "hard"};
 inline constexpr Option<Options> option_rows[]{
-    {"model", &Options::model, Accepted::paths(), "",
+    {"model", &Options::model, Accepted{.path = true}, "",
      "Name of a shipped model, or a model folder: a path with a '/' in it."},
-    {"device", &Options::device, device_names, "",
+    {"device", &Options::device, Accepted{.names = device_names}, "",
      "Where frames are computed. auto takes a GPU only if everything that it needs is there."},
-    {"precision", &Options::precision, precision_names, "",
+    {"precision", &Options::precision, Accepted{.names = precision_names}, "",
      "Of the networks. auto is bfloat16 where the CPU has AVX512-BF16, else float32. bfloat16 and int8 are for device "
      "cpu, float16 for cuda. int8 (CPUs with AVX512-VNNI) computes the layers that all edges share in integers: faster "
      "than float32, at a cost in accuracy that ACCURACY.md states for the shipped models."},
-    {"evaluation", &Options::evaluation, evaluation_names, "",
+    {"evaluation", &Options::evaluation, Accepted{.names = evaluation_names}, "",
      "How the networks are evaluated; the probabilities are the same up to rounding. shared: features once per image, "
      "as all edges share them. patch: device cuda only, three crops per edge through the whole networks, as in the "
      "paper; keeps no features; not of models of the architecture cells, such as fast."},
-    {"num_threads", &Options::num_threads, {1, 1024}, "", "Threads that compute.", "all cores"},
-    {"kernels",
-     &Options::kernels,
-     {},
-     "",
+    {"num_threads", &Options::num_threads, Accepted{1, 1024}, "", "Threads that compute.", "all cores"},
+    {"kernels", &Options::kernels, Accepted{}, "",
      "Instruction set of this library's own loops, one of available_kernels(); auto is the widest."},
-    {"labels", &Options::labels, labels_names, "",
+    {"labels", &Options::labels, Accepted{.names = labels_names}, "",
      "What the probabilities of the radii at an edge become before they are spread. posterior: their mean, weighted by "
      "(1 - depth probability) / (0.15 px + their standard deviation)^2, at depth edges, whose blur is that of the "
      "nearer side, by 0.02 in place of 1 - depth probability. hard: the most probable radius with weight 1, at pattern "
      "edges only, as in the paper."},
-    {"depth_threshold",
-     &Options::depth_threshold,
-     {0, 1},
-     "",
+    {"depth_threshold", &Options::depth_threshold, Accepted{0, 1}, "",
      "Edges of a higher depth probability are depth edges. At 1 none is, and the edge network does not run.",
      "the model's, or 0.5 as in the paper for hard labels"},
-    {"octaves",
-     &Options::octaves,
-     {1, 8},
-     "",
+    {"octaves", &Options::octaves, Accepted{1, 8}, "",
      "Sizes at which the image is read, at most: the image's own, and each half of the one before, as long as the "
      "shorter side has 64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper.",
      "as many as there are"},
-    {"max_edges",
-     &Options::max_edges,
-     {1, std::numeric_limits<int>::max()},
-     "",
+    {"max_edges", &Options::max_edges, Accepted{1, std::numeric_limits<int>::max()}, "",
      "Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with more is an "
      "error; of images in device memory, where nobody waits for the number, the last edges, at the bottom of the "
      "image, are left out. Photographs seldom have more than the default, noise may have a third of its pixels. Models "
      "of the architecture cells, such as fast, have memory for all and do not heed it.",
      "a quarter of the pixels, but at least 4096"},
-    {"networks",
-     &Options::networks,
-     {},
-     "",
+    {"networks", &Options::networks, Accepted{}, "",
      "Device cuda only: evaluates the networks, see defocus_fast/networks.hpp.",
      "TensorRT, from engines in $DEFOCUS_FAST_CACHE or ~/.cache/defocus_fast, which the Python package builds"},
 };
@@ -218,21 +187,12 @@ struct FrameOptions {
   bool bin_probabilities = false;
 };
 inline constexpr Option<FrameOptions> frame_rows[]{
-    {"edge_stride",
-     &FrameOptions::edge_stride,
-     {1, 16},
-     "",
+    {"edge_stride", &FrameOptions::edge_stride, Accepted{1, 16}, "",
      "The networks are asked only about edges whose row and column are multiples of it, and the others do not count as "
      "edges: less time and less accuracy, see ACCURACY.md."},
-    {"expected_error",
-     &FrameOptions::expected_error,
-     {},
-     "",
+    {"expected_error", &FrameOptions::expected_error, Accepted{}, "",
      "Also estimate the map's error at every pixel: 4 bytes a pixel, and a third signal to spread."},
-    {"bin_probabilities",
-     &FrameOptions::bin_probabilities,
-     {},
-     "",
+    {"bin_probabilities", &FrameOptions::bin_probabilities, Accepted{}, "",
      "Keep the blur network's probability of every radius: 4 bytes a radius and edge."},
 };
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``defocus-fast``: a module for each of its commands; what they share is in `_options` and `_shared`.
 
-NumPy, Pillow, rich and the core are loaded by the commands that need them, when they run.
+NumPy, Pillow and rich are loaded by the commands that need them, when they run.
 """
 
 from __future__ import annotations

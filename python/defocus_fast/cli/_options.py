@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from .._options import ESTIMATOR
+from .. import _core
 from ._shared import shown
 
+ESTIMATOR = {option.name: option for option in _core.option_table("Estimator")}
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 

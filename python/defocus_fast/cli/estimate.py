@@ -51,8 +51,8 @@ def estimate(
 ) -> None:
     """Write the blur maps of photographs.
 
-    PHOTO is a JPEG, PNG, TIFF or WebP file, or a folder, which stands for the images directly in it. For every
-    NAME.jpg (or .png, ...) the output folder gets
+    PHOTO is a JPEG, PNG, TIFF or WebP file, or a folder, which stands for the images directly in it but hidden ones and
+    results of earlier runs. For every NAME.jpg (or .png, ...) the output folder gets
 
     \b
       NAME.blur.npy     the radius in px of every pixel, float32 (H, W)
@@ -74,7 +74,7 @@ def estimate(
     out, err = console(), error_console()
     failures = 0
 
-    def failed(path: Path, why: str) -> None:
+    def failed(path: Path | str, why: str) -> None:
         nonlocal failures
         failures += 1
         err.print(f"{shown(path)}: {why}", style="red", markup=False)
@@ -137,12 +137,15 @@ class _Summary:
     ms: float
 
 
-def _files_of(photos: tuple[str, ...], failed: Callable[[Path, str], None]) -> Iterator[Path]:
+def _files_of(photos: tuple[str, ...], failed: Callable[[Path | str, str], None]) -> Iterator[Path]:
     """Yield the files meant by the arguments, folders expanded, each file once."""
     seen = set()
     for argument in photos:
+        if not argument:  # of which Path makes "."
+            failed('""', "expected the name of a file or folder")
+            continue
         files = [Path(argument)]
-        if os.path.isdir(argument):  # not Path.is_dir, which raises what reading will tell, and takes "" for "."
+        if os.path.isdir(argument):  # not Path.is_dir, which raises what reading will tell
             try:
                 files = photos_in(Path(argument))
             except OSError as error:

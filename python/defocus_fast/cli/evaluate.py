@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from .._options import StrideOptions
 from . import _options
 from ._shared import Estimators, Unusable, console, error_console, fail, model_path, progress, reason, shown, write_json
 
-VARIANTS: dict[str, tuple[dict[str, Any], StrideOptions]] = {  # options of the estimator and of its frames
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # options of the estimator and of its frames
     "as shipped": ({}, {}),
     "psi 0": ({"psi": 0.0}, {}),
     "without E-NET": ({"depth_threshold": 1.0}, {}),
@@ -87,7 +86,7 @@ def evaluate(
 
     The ground truth of NAME.jpg (or .png, ...) is NAME.npy, NAME.mat or NAME.png: the radius in px of every pixel, or,
     with --mask, what is in or out of focus. Several models are scored on the same images in the same run. NAME.mat
-    needs: pip install "defocus_fast[models]"
+    is of MATLAB's versions 5 to 7, not of 7.3.
 
     \b
     With radii, means over the images of

@@ -33,7 +33,7 @@ def import_weights(folder: Path, out: Path) -> None:
         fail(f"no such file: {shown(error.filename)}")
     except OSError as error:
         fail(f"{shown(error.filename or out)}: {reason(error)}")
-    except Exception as error:  # scipy raises many kinds of errors on files that are not what they should be
+    except Exception as error:  # of files that are not what they should be
         fail(f"{shown(folder)} does not hold the published weights: {type(error).__name__}: {reason(error)}")
     click.echo(f"{shown(out)}: model of width {weights['branch1.conv1'].shape[0]}")
     click.echo("These weights were published by the authors under GPL-3.0; the model folder is under GPL-3.0 too.")

@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import click
 
-from ._shared import console, cores
+from ._shared import cores
 
 
 @click.command(short_help="Print the build, the devices and the models.")
 def info() -> None:
     """Print what was built in, what this machine offers, and the shipped models."""
-    from rich import box
-    from rich.table import Table
-
     from .. import Error, Estimator, _tensorrt, available_kernels, build_config, model_io, shipped_models
 
     facts = {f"built: {key}" if key != "version" else key: value for key, value in build_config().items()}
@@ -31,9 +28,6 @@ def info() -> None:
     if not shipped_models():
         facts["models"] = "none shipped"
 
-    table = Table(box=box.SIMPLE, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    margin = max(map(len, facts))
     for key, value in facts.items():
-        table.add_row(key, value, end_section=key == "device cuda")
-    console().print(table, markup=False)
+        click.echo(f"{key:{margin}}  " + value.replace("\n", "\n" + " " * (margin + 2)))

@@ -3,47 +3,32 @@
 // image instead of once per edge: every convolution is VALID and the pooled sizes divide evenly, so the features of
 // overlapping patches are the same numbers (the pool becomes dense, the layers after it dilated by 3). Each layer is
 // evaluated only where an edge looks at its output.
+#pragma once
+
+#include "convolutions.hpp"
 #include "image.hpp"
-#include "trunk.hpp"
+#include "tile_networks.hpp"
 
 namespace defocus_fast::cpu {
 
-namespace {
-
-constexpr int margin = 20;  // px that a patch reaches beyond its centre
-constexpr ImageValues image_values{3, 4};
-
-std::string conv(const std::string& branch, int i) { return branch + ".conv" + std::to_string(i); }
-
-std::vector<LayerSpec> layers() {
-  std::vector<LayerSpec> specs;
-  for (const std::string branch : {"branch1", "edge_branch1", "branch2", "branch3"}) {
-    specs.push_back({conv(branch, 1), {"image"}, 3});
-    for (int i = 2; i <= 4; ++i)
-      specs.push_back({conv(branch, i), {conv(branch, i - 1)}, branch == "branch2" && i == 4 ? 1 : 3});
-  }
-  // The first layer of the heads, split into what lies 3 px apart and what lies side by side.
-  specs.push_back({"blur.conv1.u", {"branch1.conv4", "branch2.conv4"}, 3, Output::sums});
-  specs.push_back({"edge.conv1.u", {"edge_branch1.conv4", "branch1.conv4", "branch2.conv4"}, 3, Output::sums});
-  for (const std::string head : {"blur", "edge"})
-    specs.push_back({head + ".conv1.v", {"branch3.conv4"}, 3, Output::sums});
-  return specs;
-}
-
-/// To whole squares of layers that are dilated by 3.
-int padded(int side) { return (side + 11) / 12 * 12; }
-
 template <class T, class Hidden>
-class Tip22Trunk : public Trunk<T> {
+class Tip22 : public TileNetworks {
   using Convolutions = ListedConvolutions<T, Hidden>;
   using Features = typename Convolutions::Features;
   using Layer = typename Convolutions::Layer;
   using Plane = typename Convolutions::Plane;
 
  public:
-  Tip22Trunk(const Model& model, const TrunkWeights<Hidden>& weights, const NetworkKernels<Hidden>& network_kernels,
-             const Kernels& kernels, Workers& workers, const TileSize& tile)
-      : net_(weights, model.width, network_kernels, workers, tile.height + 2 * margin, padded(tile.width + 2 * margin),
+  static TrunkWeights<Hidden> pack(const Model& model) {
+    TrunkWeights<Hidden> weights;
+    for (const LayerSpec& spec : layers())
+      weights[spec.name] = pack_layer<Hidden>(model, spec, model.weight(spec.name).values, image_values);
+    return weights;
+  }
+
+  Tip22(const Model& model, const TrunkWeights<Hidden>& weights, const Kernels& kernels, Workers& workers,
+        const TileSize& tile)
+      : net_(weights, model.width, kernels, workers, tile.height + 2 * margin, padded(tile.width + 2 * margin),
              14 * (padded(tile.width + 2 * margin) + 1), image_values),
         shift_(model.crop_offset) {
     if constexpr (std::is_same_v<T, float>)
@@ -84,11 +69,11 @@ class Tip22Trunk : public Trunk<T> {
       extract_pixels(image, y0 - margin + begin, x0 - margin, end - begin, net_.pitch, net_.image_channels,
                      net_.image.data() + std::ptrdiff_t(begin) * net_.pitch * net_.image_channels);
     });
-    this->questions.clear();
-    this->question_of_edge.clear();
+    questions_.clear();
+    question_of_edge_.clear();
     for (const Pixel edge : edges) {
-      this->question_of_edge.push_back(std::int32_t(this->questions.size()));
-      this->questions.push_back((edge.y + margin) * net_.pitch + edge.x + margin);
+      question_of_edge_.push_back(std::int32_t(questions_.size()));
+      questions_.push_back((edge.y + margin) * net_.pitch + edge.x + margin);
     }
     plan();
 
@@ -116,17 +101,41 @@ class Tip22Trunk : public Trunk<T> {
     net_.convolve(edge_u_conv_, at_u_, edge_u_);
   }
 
-  void gather(Head head, int question, T* out) const override {
+  /// Writes the input of a head for one question: (positions, width).
+  void gather(Head head, int question, T* out) const {
     const T* u = (head == Head::blur ? blur_u_ : edge_u_).data();
     const T* v = (head == Head::blur ? blur_v_ : edge_v_).data();
-    const std::ptrdiff_t at = std::ptrdiff_t{this->questions[std::size_t(question)]} * net_.channels;
+    const std::ptrdiff_t at = std::ptrdiff_t{questions_[std::size_t(question)]} * net_.channels;
     fuse_(u + at, v + at, u_offset_.data(), v_offset_.data(), net_.channels, out);
   }
 
  private:
+  static constexpr int margin = 20;  // px that a patch reaches beyond its centre
+  static constexpr ImageValues image_values{3, 4};
+
+  static std::string conv(const std::string& branch, int i) { return branch + ".conv" + std::to_string(i); }
+
+  static std::vector<LayerSpec> layers() {
+    std::vector<LayerSpec> specs;
+    for (const std::string branch : {"branch1", "edge_branch1", "branch2", "branch3"}) {
+      specs.push_back({conv(branch, 1), {"image"}, 3});
+      for (int i = 2; i <= 4; ++i)
+        specs.push_back({conv(branch, i), {conv(branch, i - 1)}, branch == "branch2" && i == 4 ? 1 : 3});
+    }
+    // The first layer of the heads, split into what lies 3 px apart and what lies side by side.
+    specs.push_back({"blur.conv1.u", {"branch1.conv4", "branch2.conv4"}, 3, Output::sums});
+    specs.push_back({"edge.conv1.u", {"edge_branch1.conv4", "branch1.conv4", "branch2.conv4"}, 3, Output::sums});
+    for (const std::string head : {"blur", "edge"})
+      specs.push_back({head + ".conv1.v", {"branch3.conv4"}, 3, Output::sums});
+    return specs;
+  }
+
+  /// To whole squares of layers that are dilated by 3.
+  static int padded(int side) { return (side + 11) / 12 * 12; }
+
   /// From the edges back to the image: where every layer is needed.
   void plan() {
-    net_.mark(this->questions, at_edges_);
+    net_.mark(questions_, at_edges_);
     net_.workers.for_ranges(2, 1, [&](int i, int, int) {
       Needed& at = i ? at_v_ : at_u_;
       net_.widen(at_edges_, i ? 1 : 3, 2, 0, at);
@@ -159,27 +168,5 @@ class Tip22Trunk : public Trunk<T> {
   Needed at_edges_, at_u_, at_v_, at_branch1_pool_;
   std::array<Needed, 4> at_branch1_, at_branch2_, at_branch3_;  // by convolution; branch 2 pools where its last one is
 };
-
-}  // namespace
-
-template <class T, class Hidden>
-TrunkWeights<Hidden> Tip22<T, Hidden>::pack(const Model& model) {
-  TrunkWeights<Hidden> weights;
-  for (const LayerSpec& spec : layers())
-    weights[spec.name] = pack_layer<Hidden>(model, spec, model.weight(spec.name).values, image_values);
-  return weights;
-}
-
-template <class T, class Hidden>
-std::unique_ptr<Trunk<T>> Tip22<T, Hidden>::make(const Model& model, const TrunkWeights<Hidden>& weights,
-                                                 const NetworkKernels<Hidden>& network_kernels, const Kernels& kernels,
-                                                 Workers& workers, const TileSize& tile) {
-  return std::make_unique<Tip22Trunk<T, Hidden>>(model, weights, network_kernels, kernels, workers, tile);
-}
-
-template struct Tip22<float, float>;
-template struct Tip22<std::uint16_t, std::uint16_t>;
-template struct Tip22<float, std::uint8_t>;
-template struct Tip22<std::uint16_t, std::uint8_t>;
 
 }  // namespace defocus_fast::cpu
