@@ -69,9 +69,6 @@ Estimator::Estimator(const DeviceSetup& setup)
       arena_.reserve(*values, std::size_t(answers.down()) * std::size_t(answers.across()));
 
     octave.tiling = tile(*model_, height, width, shapes_);
-    for (std::size_t i = 0; !patch && i < (by_cell() ? 1 : 4); ++i)
-      arena_.reserve(octave.trunk_outputs[i],
-                     std::size_t(octave.tiling.down * octave.tiling.across) * octave.tiling.pitch);
   }
   if (octaves_.size() > 1) arena_.reserve(barriers_, std::size_t(height_) * std::size_t(width_));
 
@@ -80,7 +77,9 @@ Estimator::Estimator(const DeviceSetup& setup)
   for (std::size_t i = 0; patch && i < 3; ++i)
     arena_.reserve(inputs_[i], batch * 3 * std::size_t(crop_sizes[i] * crop_sizes[i]) * size);
   if (!patch && !by_cell()) arena_.reserve(inputs_[0], batch * std::size_t(model_->width) * 25 * size);
-  const Tiling& tiling = octaves_.front().tiling;
+  const Tiling& tiling = octaves_.front().tiling;  // the largest
+  for (std::size_t i = 0; !patch && i < (by_cell() ? 1 : 4); ++i)
+    arena_.reserve(trunk_outputs_[i], std::size_t(tiling.down * tiling.across) * tiling.pitch);
   const std::size_t asked = by_cell() ? std::size_t(tiling.rows) * std::size_t(tiling.columns) : batch;
   arena_.reserve(probabilities_, asked * std::max(model_->radius_bins.size(), std::size_t{2}) * size);
   arena_.allocate();
@@ -153,7 +152,7 @@ void Estimator::extract_features(const Octave& octave, Stream stream) {
                  shapes_.type, image_, stream);
     std::array<void*, 5> tensors{image_};
     std::size_t count = 1;
-    for (std::byte* output : octave.trunk_outputs)
+    for (std::byte* output : trunk_outputs_)
       if (output) tensors[count++] = output + std::size_t(i) * tiling.pitch;
     networks_->enqueue(Graph::trunk, std::span(tensors).first(count), stream);
   }
@@ -165,15 +164,15 @@ void Estimator::ask(Head head, const Octave& octave, Stream stream, const Read& 
   const bool edge = head == Head::edge;
   if (by_cell()) {
     for (int i = 0; i < tiling.down * tiling.across; ++i) {
-      const std::array<void*, 2> tensors{octave.trunk_outputs[0] + std::size_t(i) * tiling.pitch, probabilities_};
+      const std::array<void*, 2> tensors{trunk_outputs_[0] + std::size_t(i) * tiling.pitch, probabilities_};
       networks_->enqueue(edge ? Graph::edge_head : Graph::blur_head, tensors, stream);
       read(CellTile{i / tiling.across * tiling.rows, i % tiling.across * tiling.columns, tiling.rows, tiling.columns});
     }
     return;
   }
   const std::size_t first_output = edge ? 2 : 0;
-  const Features features{.u = octave.trunk_outputs[first_output],
-                          .v = octave.trunk_outputs[first_output + 1],
+  const Features features{.u = trunk_outputs_[first_output],
+                          .v = trunk_outputs_[first_output + 1],
                           .tiles_across = tiling.across,
                           .tile_height = tiling.height,
                           .tile_width = tiling.width,

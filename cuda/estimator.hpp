@@ -31,7 +31,6 @@ struct Octave {
   EdgeList edges;
   Answers answers;
   Tiling tiling{};
-  std::array<std::byte*, 4> trunk_outputs{};  // of all tiles; tip22: blur_u, blur_v, edge_u, edge_v; cells: one
 };
 
 /// Frames of one size on the device: the stages in order, on one stream, without allocation or any wait for the device.
@@ -84,7 +83,8 @@ class Estimator {
   StageClock clock_;
   // Elements of the networks' type.
   std::byte *image_ = nullptr, *probabilities_ = nullptr;
-  std::array<std::byte*, 3> inputs_{};  // of a batch: the three crops, or a head's features
+  std::array<std::byte*, 3> inputs_{};         // of a batch: the three crops, or a head's features
+  std::array<std::byte*, 4> trunk_outputs_{};  // of an octave's tiles; tip22: blur_u, blur_v, edge_u, edge_v; cells: one
 };
 
 }  // namespace defocus_fast::cuda

@@ -40,6 +40,7 @@ class EstimatorOptions(PropagateOptions, total=False):
     evaluation: Literal["shared", "patch"]
     labels: Literal["posterior", "hard"]
     depth_threshold: float | None
+    octaves: int | None
     max_edges: int | None
     networks: Callable[[str, list[int], int], object] | None
     canny_sigma: float
