@@ -74,17 +74,17 @@ def test_everything_is_written_for_a_photograph(estimate: Estimate, random_model
     row = next(line for line in result.stdout.splitlines() if "a.png" in line)
     assert f"64 x 48 {len(expected.edges)} {expected.pattern_edges.sum()}" in " ".join(row.split())
     assert f"{np.median(radii):.2f}" in row
-    assert "value / 1000" in result.stdout
+    assert "value / 500" in result.stdout
 
 
-def test_png_holds_thousandths_of_a_pixel_and_says_so(folder: Path) -> None:
-    radii = np.array([[0, 0.5, 1.2344], [1.2346, 6, 70]], np.float32)
+def test_png_holds_parts_of_a_pixel_and_says_so(folder: Path) -> None:
+    radii = np.array([[0, 0.5, 1.2309], [1.2311, 100, 140]], np.float32)
     _files.write_whole(folder / "m.png", lambda file: _images.write_png(file, radii))
     with Image.open("m.png") as image:
         assert image.mode.startswith("I")
-        assert image.text["blur_units_per_px"] == "1000"
-        assert image.text["Description"].endswith("value / 1000")
-        np.testing.assert_array_equal(np.asarray(image), [[0, 500, 1234], [1235, 6000, 65535]])
+        assert image.text["blur_units_per_px"] == "500"
+        assert image.text["Description"].endswith("value / 500")
+        np.testing.assert_array_equal(np.asarray(image), [[0, 250, 615], [616, 50000, 65535]])
 
 
 def test_saved_png_is_the_map(estimate: Estimate, folder: Path) -> None:
@@ -92,7 +92,7 @@ def test_saved_png_is_the_map(estimate: Estimate, folder: Path) -> None:
     assert estimate("a.png", "--save", "png", "--save", "npy").exit_code == 0
     assert names(folder) == {"a.png", "a.blur.png", "a.blur.npy"}
     values = np.asarray(Image.open("a.blur.png"))
-    np.testing.assert_allclose(values / 1000, np.load("a.blur.npy"), atol=0.000501)
+    np.testing.assert_allclose(values / 500, np.load("a.blur.npy"), atol=0.001001)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -183,7 +183,9 @@ def test_shards(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     scene = synthesis.random_scene(images, 96, rng, draw_radius=synthesis.training_radius)  # of every second one
     np.testing.assert_array_equal(shard[1, ..., :3], scene.image)
     np.testing.assert_array_equal(shard[1, ..., 4], scene.kind)
-    np.testing.assert_allclose(shard[1, ..., 3] / synthesis.RADIUS_SCALE, scene.edge_radius, rtol=0, atol=0.5 / synthesis.RADIUS_SCALE)
+    np.testing.assert_allclose(
+        shard[1, ..., 3] / synthesis.RADIUS_SCALE, scene.edge_radius, rtol=0, atol=0.5 / synthesis.RADIUS_SCALE
+    )
     np.save(tmp_path / "0000.npy", shard)
     synthesis._write_shards(range(2), images, tmp_path, 96, 1, 0.0)
     np.testing.assert_array_equal(np.load(tmp_path / "0000.npy"), shard)  # what is there is kept

@@ -20,8 +20,8 @@ from ._files import MARK
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 """What is read. Pillow knows more formats, but some of them start other programs."""
 
-UNITS_PER_PX = 1000
-"""Scale of the 16-bit PNG: value = radius in px * 1000, which holds radii up to 65.535 px."""
+UNITS_PER_PX = 500
+"""Scale of the 16-bit PNG: value = radius in px * 500, which holds radii up to 131.07 px."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -101,6 +101,8 @@ def write_png(file: IO[bytes], radii: NDArray[np.float32]) -> None:
 def write_overlay(file: IO[bytes], photo: NDArray[Any], radii: NDArray[np.float32], top: float) -> None:
     """Write the photograph, its blur map in colour over it, and a colour bar from 0 to `top` px, as JPEG.
 
+    Colours follow the logarithm of radius + 1 px: they tell 0.5 from 1 px as they tell 10 from 14.
+
     Args:
         photo: (H, W) or (H, W, 3) as :func:`read_photo` returns it.
         radii: (H, W) float32, px; what exceeds `top` gets the last colour.
@@ -131,7 +133,7 @@ def draw_overlay(photo: NDArray[Any], radii: NDArray[np.float32], top: float) ->
     picture = _resize(Image.fromarray(view), size).convert("RGB")
     resized = np.asarray(_resize(Image.fromarray(radii), size))
     colours = Colormap("plasma").lut(256)[:, :3]
-    levels = np.clip(np.nan_to_num(resized / top) * 255, 0, 255).astype(np.uint8)
+    levels = np.clip(_place(resized, top) * 255, 0, 255).astype(np.uint8)
     grey = np.asarray(ImageOps.autocontrast(picture.convert("L"), cutoff=1), np.float32)[..., None] / 255
     blend = _OPACITY * colours[levels] + (1 - _OPACITY) * grey
     coloured = Image.fromarray(np.rint(blend * 255).astype(np.uint8))
@@ -157,7 +159,7 @@ def draw_overlay(photo: NDArray[Any], radii: NDArray[np.float32], top: float) ->
     draw = ImageDraw.Draw(canvas)
     draw.text((left, gap), caption, "black", font, anchor="lt")
     for value in _ticks(top):
-        y = upper + round((1 - value / top) * (bar_height - 1))
+        y = upper + round((1 - float(_place(value, top))) * (bar_height - 1))
         draw.line((left + bar_width, y, left + bar_width + text_px // 3, y), "black", max(1, text_px // 12))
         draw.text((left + bar_width + text_px // 2, y), f"{value:g}", "black", font, anchor="lm")
     return canvas
@@ -168,9 +170,11 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)
 
 
-def _ticks(top: float) -> list[float]:
-    """Return round numbers from 0 to `top`, at most seven steps."""
-    step = next(
-        factor * 10.0**power for power in range(-6, 7) for factor in (1, 2, 5) if top / (factor * 10.0**power) <= 7
-    )
-    return [round(i * step, 9) for i in range(int(top / step * (1 + 1e-9)) + 1)]
+def _place(radius: Any, top: float) -> Any:
+    """Return where a radius, px, is on the colour bar from 0 to `top`: in [0, 1] unless beyond."""
+    return np.log1p(radius) / np.log1p(top)
+
+
+def _ticks(top: float) -> list[int]:
+    """Return 0 and the powers of two up to `top`, px."""
+    return [0, *(2**power for power in range(int(np.log2(top)) + 1))]

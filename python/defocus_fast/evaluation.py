@@ -208,12 +208,21 @@ def mean(scores: list[Any], measure: str) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def range_means(scores: list[RadiusScores]) -> list[tuple[float, float, float]]:
-    """Return, of every one of RADIUS_RANGES, its share of all images' pixels and both errors in it."""
+def range_means(scores: list[RadiusScores]) -> list[dict[str, float]]:
+    """Return, of every one of RADIUS_RANGES that has pixels, its share of them and both errors in it."""
     columns = ("range_share", "range_mae", "range_octave_error")
-    share, *errors = (np.mean([getattr(each, column) for each in scores], axis=0) for column in columns)
-    with np.errstate(invalid="ignore"):
-        return [(float(s), float(m), float(o)) for s, m, o in zip(share, *(e / share for e in errors), strict=True)]
+    sums = [np.mean([getattr(each, column) for each in scores], axis=0) for column in columns]
+    return [
+        {
+            "from": low,
+            "to": high,
+            "share": float(share),
+            "mae": float(mae / share),
+            "octave_error": float(octaves / share),
+        }
+        for (low, high), share, mae, octaves in zip(itertools.pairwise(RADIUS_RANGES), *sums, strict=True)
+        if share > 0
+    ]
 
 
 def radius_means(scores: list[RadiusScores]) -> dict[str, float]:

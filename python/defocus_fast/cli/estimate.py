@@ -35,6 +35,7 @@ T = TypeVar("T")
 @_options.of_estimator("model")
 @_options.of_estimator("precision")
 @_options.threads
+@_options.of_estimator("octaves")
 @_options.of_estimator("psi")
 @_options.of_estimator("device")
 @_options.of_estimator("max_edges")
@@ -45,6 +46,7 @@ def estimate(
     model: str,
     precision: str,
     threads: int | None,
+    octaves: int | None,
     psi: float,
     device: str,
     max_edges: int | None,
@@ -56,10 +58,10 @@ def estimate(
 
     \b
       NAME.blur.npy     the radius in px of every pixel, float32 (H, W)
-      NAME.blur.png     the same as 16-bit greyscale: radius in px = value / 1000
+      NAME.blur.png     the same as 16-bit greyscale: radius in px = value / 500
       NAME.overlay.jpg  the photograph, and the map in colour over it, with a
-                        bar from 0 to the model's largest radius in px; at
-                        most 2048 px wide and high
+                        bar from 0 to 8 px, or the largest radius of it;
+                        at most 2048 px wide and high
       NAME.error.npy    with --save error: how far off every radius is likely
                         to be, px, as the first
 
@@ -82,7 +84,13 @@ def estimate(
     kinds = save or ("npy", "png", "overlay")
     jobs = _plan(list(_files_of(photos, failed)), output, {kind: OUTPUTS[kind] for kind in kinds})
     estimators = Estimators(
-        model=model_path(model), precision=precision, num_threads=threads, psi=psi, device=device, max_edges=max_edges
+        model=model_path(model),
+        precision=precision,
+        num_threads=threads,
+        octaves=octaves,
+        psi=psi,
+        device=device,
+        max_edges=max_edges,
     )
     done: list[_Summary] = []
     if jobs:  # otherwise nothing will be written
@@ -113,7 +121,9 @@ def estimate(
     if done:
         out.print(f"Results in {shown(output)}{os.sep}", markup=False, soft_wrap=True)
         if "png" in kinds:
-            out.print("In the 16-bit PNG files, radius in px = value / 1000.", markup=False)
+            from .._images import UNITS_PER_PX
+
+            out.print(f"In the 16-bit PNG files, radius in px = value / {UNITS_PER_PX}.", markup=False)
     if failures:
         err.print(f"{failures} of {len(done) + failures} failed", style="red", markup=False)
         raise SystemExit(1)
@@ -201,7 +211,7 @@ def _process(job: _Job, estimators: Estimators) -> _Summary:
     writers: dict[str, Callable[[IO[bytes]], None]] = {
         "npy": lambda file: _images.write_npy(file, radii),
         "png": lambda file: _images.write_png(file, radii),
-        "overlay": lambda file: _images.write_overlay(file, photo, radii, max(estimator.radius_bins)),
+        "overlay": lambda file: _images.write_overlay(file, photo, radii, max(8.0, float(radii.max()))),
         "error": lambda file: _images.write_npy(file, result.expected_error),
     }
     for kind, path in job.outputs.items():

@@ -14,15 +14,17 @@ from ._shared import Estimators, Unusable, console, error_console, fail, model_p
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # options of the estimator and of its frames
     "as shipped": ({}, {}),
+    "octaves 1": ({"octaves": 1}, {}),
     "psi 0": ({"psi": 0.0}, {}),
     "without E-NET": ({"depth_threshold": 1.0}, {}),
-    "the paper's form": ({"labels": "hard"}, {}),
+    "the paper's form": ({"labels": "hard", "octaves": 1}, {}),
     "edge_stride 2": ({}, {"edge_stride": 2}),
     "edge_stride 3": ({}, {"edge_stride": 3}),
 }
 RADIUS_COLUMNS = {
     "raw MAE": "mae",
     "std": "mae_std",
+    "octaves": "octave_error",
     "relative\nMAE": "relative",
     "at edges": "edge_mae",
     "accuracy": "edge_accuracy",
@@ -68,7 +70,8 @@ KEPT_BYTES = 2**29  # of images and ground truth that are read once, not again f
 @click.option(
     "--ablations",
     is_flag=True,
-    help="Also with psi 0, without the edge network, in the paper's form, and of fewer edges, in the first precision.",
+    help="Also with one octave, with psi 0, without the edge network, in the paper's form, and of fewer edges, in the first "
+    "precision.",
 )
 @_options.precisions
 @_options.json_file
@@ -91,7 +94,8 @@ def evaluate(
     \b
     With radii, means over the images of
       raw MAE       mean |map - truth|, px, and its standard deviation
-      relative MAE  the same of radii rescaled to [0, 1] by the model's largest
+      octaves       mean |log2((map + 0.5) / (truth + 0.5))|
+      relative MAE  mean |map - truth| of radii rescaled to [0, 1] by the model's largest
       at edges      mean |radius - truth| at edges that are true pattern edges, px,
                     and the share of them with the nearest bin
       recall        of true pattern and depth edges: those at which the true
@@ -174,11 +178,29 @@ def evaluate(
                         fail(f"{shown(pair[0])}: {reason(error)}")
                 means = evaluation.mask_means(scores) if mask else evaluation.radius_means(scores)
                 images = [dataclasses.asdict(each) for each in scores]
-                rows.append({"model": model, "variant": variant, "means": means, "images": images})
+                row = {"model": model, "variant": variant, "means": means, "images": images}
+                rows.append(row if mask else row | {"ranges": evaluation.range_means(scores)})
     left_out = f", {len(without)} more without ground truth" if without else ""
     _print_table(f"{len(found)} images{left_out}", MASK_COLUMNS if mask else RADIUS_COLUMNS, rows)
+    if not mask:
+        _print_ranges(rows)
     if json_file:
         write_json(json_file, {"folder": str(folder), "results": rows})
+
+
+def _print_ranges(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title="raw MAE and error in octaves, by the true radius in px")
+    table.add_column("model", overflow="fold")
+    ranges = [f"from {each['from']}" for each in rows[0]["ranges"]]
+    for column in ("variant", *ranges):
+        table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
+    for row in rows:
+        errors = (f"{each['mae']:.3f} {each['octave_error']:.3f}" for each in row["ranges"])
+        table.add_row(shown(row["model"]), row["variant"], *errors)
+    console(least=120).print(table, markup=False)
 
 
 def _print_table(title: str, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
