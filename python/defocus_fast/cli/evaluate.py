@@ -70,8 +70,8 @@ KEPT_BYTES = 2**29  # of images and ground truth that are read once, not again f
 @click.option(
     "--ablations",
     is_flag=True,
-    help="Also with one octave, with psi 0, without the edge network, in the paper's form, and of fewer edges, in the first "
-    "precision.",
+    help="Also with one octave, with psi 0, without the edge network, in the paper's form, and of fewer edges, in the "
+    "first precision.",
 )
 @_options.precisions
 @_options.json_file
