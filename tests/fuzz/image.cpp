@@ -177,7 +177,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   enum { description, edges_of, filtered, spread, frame };
   // A frame takes as long as a hundred descriptions. libFuzzer prefers what is slow, as there is more to see: so only
   // one of so many inputs is taken for what it says, and the others for descriptions.
-  constexpr std::array one_of{1, 2, 6, 6, 24};
+  constexpr std::array one_of{1, 4, 12, 12, 60};
   const auto what = provider.ConsumeIntegralInRange<std::size_t>(description, frame);
   const std::size_t choice = std::hash<std::string_view>()(std::string_view(reinterpret_cast<const char*>(data), size));
   if (what == description || choice % std::size_t(one_of[what]) != 0) {
