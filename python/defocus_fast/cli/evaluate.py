@@ -200,7 +200,7 @@ def _print_ranges(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         errors = (f"{each['mae']:.3f} {each['octave_error']:.3f}" for each in row["ranges"])
         table.add_row(shown(row["model"]), row["variant"], *errors)
-    console(least=120).print(table, markup=False)
+    console(least=130).print(table, markup=False)
 
 
 def _print_table(title: str, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
@@ -214,4 +214,4 @@ def _print_table(title: str, columns: dict[str, str], rows: list[dict[str, Any]]
     for row in rows:
         numbers = (f"{row['means'][measure]:.{0 if measure == 'ms' else 3}f}" for measure in columns.values())
         table.add_row(shown(row["model"]), row["variant"], *numbers)
-    console(least=120).print(table, markup=False)
+    console(least=130).print(table, markup=False)
