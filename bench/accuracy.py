@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write ACCURACY.md and its images: ``python bench/accuracy.py RESULTS.json VALIDATION.json AGREEMENT.json
-TEST --published FOLDER [--retrained RETRAINED.json]``. training/README.md has the commands that make what it reads.
+TEST --published FOLDER [--retrained RETRAINED.json] [--wide WIDE.json] [--photos FOLDER]``. training/README.md has the
+commands that make what it reads.
 
 RESULTS.json is of the shipped models and the published weights (FOLDER), RETRAINED.json of what else was trained, both
-from ``defocus-fast evaluate TEST``; VALIDATION.json is of all of ours, from ``python -m training.validate``;
-AGREEMENT.json is of the shipped models and the published weights against the published map.
+from ``defocus-fast evaluate TEST``; WIDE.json is of scenes of large radii; VALIDATION.json is of all of ours, from
+``python -m training.validate``; AGREEMENT.json is of the shipped models and the published weights against the published
+map.
 """
 
 from __future__ import annotations
@@ -125,6 +127,54 @@ def training(validation: dict[str, dict[str, float]]) -> str:
     return table([*head, "pattern recall", "depth recall", "balanced"], rows)
 
 
+def wide(file: Path | None, names: dict[str, str]) -> str:
+    if file is None:
+        return ""
+    results = json.loads(file.read_text())["results"]
+    ranges = [f"from {each['from']} px" for each in results[0]["ranges"]]
+    rows = [
+        [
+            names.get(row["model"], row["model"]),
+            row["variant"],
+            *(f"{row['means'][key]:.3f}" for key in ("mae", "octave_error")),
+            *(f"{each['mae']:.2f}, {each['octave_error']:.2f}" for each in row["ranges"]),
+            f"{row['means']['ms']:.0f}",
+        ]
+        for row in results
+    ]
+    shares = ", ".join(f"{100 * each['share']:.0f} %" for each in results[0]["ranges"])
+    return f"""\
+## On {len(results[0]["images"])} scenes with radii of 0.5 to 40 px
+
+Scenes of 1200x1200 px, made as those above, but that the logarithm of the radius is uniform, and that a fifth of the
+layers have no texture (`python -m training.scenes ... --size 1200 --wide`). "octaves 1" reads the image at its own size
+only, as the paper does. The error in octaves is the mean of |log2((map + 0.5) / (truth + 0.5))|. By ranges of the true
+radius, which have {shares} of the pixels, the raw MAE in px and the error in octaves:
+
+{table(["model", "variant", "raw MAE px", "octaves", *ranges, "ms"], rows)}
+"""
+
+
+def draw_photos(folder: Path, file: Path) -> None:
+    """Photographs, their maps of one octave, and their maps."""
+    photos = sorted(path for path in folder.iterdir() if path.suffix == ".jpg")
+    figure, grid = plt.subplots(len(photos), 3, figsize=(13.5, 3.1 * len(photos)), layout="constrained", squeeze=False)
+    for axes, path in zip(grid, photos, strict=True):
+        photo = _images.read_photo(path)
+        maps = [defocus_fast.Estimator.for_image(photo, octaves=octaves).estimate(photo).map for octaves in (1, None)]
+        axes[0].imshow(photo)
+        axes[0].set_title(path.stem, fontsize=8)
+        for place, radii, title in zip(axes[1:], maps, ("octaves 1", "default"), strict=True):
+            drawn = place.imshow(np.log2(radii + 0.5), vmin=0, vmax=6, cmap="viridis")
+            place.set_title(title, fontsize=8)
+        bar = figure.colorbar(drawn, ax=axes[2], label="px", ticks=[np.log2(r + 0.5) for r in (0.5, 2, 6, 12, 24, 48)])
+        bar.ax.set_yticklabels(["0.5", "2", "6", "12", "24", "48"])
+        for place in axes:
+            place.axis("off")
+    figure.savefig(file, dpi=100, pil_kwargs={"quality": 80})
+    plt.close(figure)
+
+
 def again(file: Path | None) -> str:
     if file is None:
         return ""
@@ -146,6 +196,8 @@ def main() -> None:
     parser.add_argument("agreement", type=Path)
     parser.add_argument("scenes", type=Path, help="folder of the images that were scored")
     parser.add_argument("--retrained", type=Path, help="the same measures of models trained again, if they are at hand")
+    parser.add_argument("--wide", type=Path, help="the same measures of scenes made with --wide")
+    parser.add_argument("--photos", type=Path, help="folder of photographs whose maps are drawn")
     parser.add_argument("--published", required=True, help="as --model was called for the published weights")
     args = parser.parse_args()
     results = json.loads(args.results.read_text())["results"]
@@ -154,6 +206,16 @@ def main() -> None:
     validation = json.loads(args.validation.read_text())
     names = {row["model"]: Path(row["model"]).name for row in results} | {args.published: "published"}
     matplotlib.use("agg")
+    photos = ""
+    if args.photos:
+        draw_photos(args.photos, ROOT / FIGURES / "octaves.jpg")
+        photos = f"""\
+Photographs of shallow focus, their maps with one octave, and by default (budgie-backgrounds CC0-1.0,
+enlightenment-data BSD-2-Clause):
+
+![photographs and maps]({FIGURES / "octaves.jpg"})
+
+"""
     front, maps = FIGURES / "accuracy_front.png", FIGURES / "accuracy_maps.jpg"
     (ROOT / FIGURES).mkdir(exist_ok=True)
     chosen = draw_scenes(results, names, args.scenes, ROOT / maps)
@@ -177,7 +239,7 @@ Raw MAE by kind of scene, as shipped:
 {groups(results, names)}
 The authors' own image, from a light-field camera, has no ground truth here. How far the maps are from the authors'
 published one says only that all read the same thing in the same unit (`tests/test_published.py` holds ours to it);
-"published" differs from it by the edges and by psi 100 instead of 20:
+"published" differs from it by the edges, the octaves and psi 100 instead of 20:
 
 {agreement(json.loads(args.agreement.read_text())["results"], names)}
 {again(args.retrained)}\
@@ -195,7 +257,7 @@ Two errors cause most of the rest. Outlines of flat things look like depth edges
 is around them: their smooth insides get what leaks in. And a missed depth edge lets the radii of one side into the
 other.
 
-## Expected error
+{wide(args.wide, names)}{photos}## Expected error
 
 Means of `BlurMap.expected_error` and of the error itself in ten equal shares of every image's pixels, the surest
 first:

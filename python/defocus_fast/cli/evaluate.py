@@ -73,6 +73,13 @@ KEPT_BYTES = 2**29  # of images and ground truth that are read once, not again f
     help="Also with one octave, with psi 0, without the edge network, in the paper's form, and of fewer edges, in the "
     "first precision.",
 )
+@_options.of_estimator(
+    "octaves",
+    multiple=True,
+    default=(),
+    show_default=False,
+    help="Also with so many octaves at most; give it once for every number.",
+)
 @_options.precisions
 @_options.json_file
 def evaluate(
@@ -82,6 +89,7 @@ def evaluate(
     scale: float,
     mask: str | None,
     ablations: bool,
+    octaves: tuple[int, ...],
     precisions: tuple[str, ...],
     json_file: Path | None,
 ) -> None:
@@ -126,6 +134,7 @@ def evaluate(
         for name, (options, frame) in VARIANTS.items()
         if ablations or name == "as shipped"
     }
+    variants |= {f"octaves {most}": ({"precision": precisions[0], "octaves": most}, {}) for most in octaves}
     variants |= {precision: ({"precision": precision}, {}) for precision in precisions if precision != precisions[0]}
 
     def read(photo: Path, known: Path) -> tuple[Any, Any]:
