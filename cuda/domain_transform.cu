@@ -215,7 +215,7 @@ __global__ void seed_pixels(const __grid_constant__ Octaves octaves, Labels labe
       const std::ptrdiff_t at = answers.question(y, x);
       const float radius = answers.radius[at], radius_std = answers.radius_std[at];
       const float weight = edge_weight(labels, depth, answers.depth_probability[at], radius_std) *
-                           octave_weight(radius, o, o + 1 == octaves.count);
+                           octave_weight(radius, octaves.largest_radius, o, o + 1 == octaves.count);
       if (!(weight > 0)) continue;
       const Seed of_octave = make_seed(weight, float(scale) * radius, float(scale) * radius_std);
       seed = {seed.weight + of_octave.weight, seed.radius + of_octave.radius, seed.square + of_octave.square};

@@ -83,8 +83,9 @@ class Estimator {
   StageClock clock_;
   // Elements of the networks' type.
   std::byte *image_ = nullptr, *probabilities_ = nullptr;
-  std::array<std::byte*, 3> inputs_{};         // of a batch: the three crops, or a head's features
-  std::array<std::byte*, 4> trunk_outputs_{};  // of an octave's tiles; tip22: blur_u, blur_v, edge_u, edge_v; cells: one
+  std::array<std::byte*, 3> inputs_{};  // of a batch: the three crops, or a head's features
+  std::array<std::byte*, 4>
+      trunk_outputs_{};  // of an octave's tiles; tip22: blur_u, blur_v, edge_u, edge_v; cells: one
 };
 
 }  // namespace defocus_fast::cuda

@@ -175,6 +175,7 @@ struct Octaves {
   static constexpr int most = most_octaves;
   int count = 0;
   Answers answers[most];
+  float largest_radius = 0;  // of the model, px of the octave
 };
 /// (height, width): the first octave's depth edges, and the axes of the others' barriers.
 void mark_barriers(const Octaves& octaves, std::uint8_t* barriers, Stream stream);

@@ -314,7 +314,7 @@ void Estimator::Cpu::propagate(const ImageView& image, const MapView& out, BlurM
       for (std::size_t i = octave.row_start[y]; i < octave.row_start[y + 1]; ++i) {
         const float weight = edge_weight(options.labels, is_depth_edge(edges.depth_probability[i], depth_threshold),
                                          edges.depth_probability[i], edges.radius_std[i]) *
-                             octave_weight(edges.radius[i], int(o), o + 1 == count);
+                             octave_weight(edges.radius[i], model->radius_bins.back(), int(o), o + 1 == count);
         const float scale = float(octave.scale);
         if (weight > 0)
           rows.add(in_image(edges.position[i], octave.scale).x,

@@ -67,7 +67,7 @@ DEFOCUS_FAST_HOST_DEVICE inline float edge_weight(Labels labels, bool depth_edge
   return (depth_edge ? depth_edge_weight : 1.0f - depth_probability) * certainty * certainty;
 }
 
-inline constexpr float smallest_coarse_radius = 2.0f, largest_fine_radius = 6.0f;  // px of the octave
+inline constexpr float smallest_coarse_radius = 2.0f;  // px of the octave
 inline constexpr float sharp_radius = 3.0f;        // px: below, twice as coarse a radius would be too small to count
 inline constexpr float least_fine_weight = 1e-3f;  // where no coarser octave has an edge
 
@@ -96,12 +96,13 @@ DEFOCUS_FAST_HOST_DEVICE void for_barrier(Pixel centre, int scale, const Use& us
 }
 
 /// How much an edge of an octave counts, by its radius in px of the octave. Small radii are read better in a finer one,
-/// large ones in a coarser one, if there is any. A coarse octave has fewer edges for the same outline.
-DEFOCUS_FAST_HOST_DEVICE inline float octave_weight(float radius, int octave, bool coarsest) {
+/// large ones in a coarser one, if there is any: `largest` is the model's largest radius. A coarse octave has fewer
+/// edges for the same outline.
+DEFOCUS_FAST_HOST_DEVICE inline float octave_weight(float radius, float largest, int octave, bool coarsest) {
   const auto ramp = [](float value) { return value < 0 ? 0.0f : value > 1 ? 1.0f : value; };
   const float fine_enough = octave == 0 ? 1.0f : ramp(radius - smallest_coarse_radius);
   const float coarse_enough =
-      coarsest ? 1.0f : least_fine_weight + (1 - least_fine_weight) * ramp((largest_fine_radius - radius) / 1.5f);
+      coarsest ? 1.0f : least_fine_weight + (1 - least_fine_weight) * ramp((largest - radius) / 1.5f);
   return fine_enough * coarse_enough * std::exp2(1.5f * float(octave));
 }
 
