@@ -212,7 +212,8 @@ void Estimator::estimate_radii(const DeviceFrame& frame, std::size_t number, Str
 }
 
 void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
-  Octaves octaves{.largest_radius = model_->radius_bins.back()};
+  Octaves octaves;
+  octaves.largest_radius = model_->radius_bins.back();
   for (const Octave& octave : octaves_)
     if (octaves.count < int(count(frame))) octaves.answers[octaves.count++] = octave.answers;
   if (octaves_.size() > 1) mark_barriers(octaves, barriers_, stream);

@@ -109,7 +109,7 @@ void check_propagation(const ImageView& image, const Seeds& seeds, Labels labels
       with_error ? deviations.data() : nullptr, 6);
   Device device(height, width);
   const int before = emulation::allocations();
-  device.transform.propagate(image, options, {1, {seeds.answers}}, seeds.answers.depth_edges, labels, got.view,
+  device.transform.propagate(image, options, {1, {seeds.answers}, 6}, seeds.answers.depth_edges, labels, got.view,
                              {with_error ? error.view : MapView{}, 0.25f, 2, 6}, nullptr);
   CHECK(emulation::allocations() == before);
   float largest = 0;
@@ -222,7 +222,7 @@ TEST_CASE("where no pattern edge is in reach the map is the mean radius") {
   Device device(height, width);
   Map out(height, width, 1, width), error(height, width, 1, width);
   device.transform.propagate(image.view, propagation(height, width, {.sigma_s = 1, .sigma_r = 0.01, .iterations = 5}),
-                             {1, {seeds.answers}}, seeds.answers.depth_edges, Labels::hard, out.view,
+                             {1, {seeds.answers}, 6}, seeds.answers.depth_edges, Labels::hard, out.view,
                              {error.view, 0.3f, 2, 6}, nullptr);
   for (const float value : out.values) CHECK(value == doctest::Approx(2.75).epsilon(1e-6));
   CHECK(error.values.back() == doctest::Approx(std::hypot(0.3, 2 * 0.2)).epsilon(1e-5));
