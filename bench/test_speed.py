@@ -476,6 +476,17 @@ def test_models(run: Run, size: tuple[int, int]) -> None:
     run("peers", calls, task=f"{size[1]}x{size[0]}", goals={f"tip22, {BF16}": "8x"})
 
 
+@pytest.mark.parametrize("size", [(480, 640), HD], ids=str)
+def test_octaves(run: Run, size: tuple[int, int]) -> None:
+    """What all octaves cost beside the first alone, which is the paper's method."""
+    frame = photo(size)
+    calls = {
+        name: estimate(frame, octaves=octaves)
+        for name, octaves in (("fast, all octaves", None), ("fast, octaves 1", 1))
+    }
+    run("peers", calls, task=f"{size[1]}x{size[0]}")
+
+
 @pytest.mark.skipif(not has_int8(), reason="this CPU has no AVX512-VNNI")
 @pytest.mark.parametrize("model", defocus_fast.shipped_models())
 def test_precisions(run: Run, model: str) -> None:

@@ -91,6 +91,7 @@ class Estimator:
             image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; any strides; not copied. In host memory, or on
                 device "cuda" in the GPU's, see Notes.
             edges: (H, W) bool or uint8 mask of edge pixels to use in place of the edge detector's; where `image` is.
+                The image is then read at its own size only, as with ``octaves=1``.
             stream: for an image in device memory: the CUDA stream to work on, as a handle or any object with
                 ``__cuda_stream__``, ``ptr`` (CuPy), ``cuda_stream`` (PyTorch) or ``handle`` (PyCUDA). None means the
                 legacy default stream.

@@ -181,7 +181,7 @@ inline constexpr Option<Options> option_rows[]{
 
 /// What may differ from frame to frame.
 struct FrameOptions {
-  MaskView edges = {};  // replaces the edge detector if its data is not null
+  MaskView edges = {};  // replaces the edge detector, and octaves but the first, if its data is not null
   int edge_stride = 1;
   bool expected_error = true;
   bool bin_probabilities = false;

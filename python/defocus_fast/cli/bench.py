@@ -33,9 +33,10 @@ def _size(_context: click.Context, _option: click.Parameter, values: tuple[str, 
 @_options.models("the shipped ones")
 @_options.precisions
 @_options.threads
+@_options.of_estimator("octaves")
 @_options.of_estimator("kernels")
 @_options.of_estimator("device")
-@click.option("--seconds", type=_options.Number(0), default=2.0, show_default=True, help="Of measuring each.")
+@click.option("--seconds", type=_options.Number(0, 1e6), default=2.0, show_default=True, help="Of measuring each.")
 @_options.json_file
 def bench(
     photo: Path | None,
@@ -43,6 +44,7 @@ def bench(
     models: tuple[str, ...],
     precisions: tuple[str, ...],
     threads: int | None,
+    octaves: int | None,
     kernels: str,
     device: str,
     seconds: float,
@@ -76,7 +78,8 @@ def bench(
     for height, width in sizes or [image.shape[:2]]:
         for model in models or shipped_models():
             for precision in precisions:
-                options = {"precision": precision, "num_threads": threads, "kernels": kernels, "device": device}
+                options = {"precision": precision, "num_threads": threads, "octaves": octaves}
+                options |= {"kernels": kernels, "device": device}
                 try:
                     frame = benchmark.of_size(image, height, width)
                     times = benchmark.time_frames(frame, seconds, model=model_path(model), **options)

@@ -58,10 +58,11 @@ def estimate(
 
     \b
       NAME.blur.npy     the radius in px of every pixel, float32 (H, W)
-      NAME.blur.png     the same as 16-bit greyscale: radius in px = value / 500
+      NAME.blur.png     the same as 16-bit greyscale: radius in px = value / 500,
+                        at most 131
       NAME.overlay.jpg  the photograph, and the map in colour over it, with a
-                        bar from 0 to 8 px, or the largest radius of it;
-                        at most 2048 px wide and high
+                        logarithmic bar from 0 to 8 px, or the largest
+                        radius of it; at most 2048 px wide and high
       NAME.error.npy    with --save error: how far off every radius is likely
                         to be, px, as the first
 

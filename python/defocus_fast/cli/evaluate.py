@@ -106,7 +106,8 @@ def evaluate(
       relative MAE  mean |map - truth| of radii rescaled to [0, 1] by the model's largest
       at edges      mean |radius - truth| at edges that are true pattern edges, px,
                     and the share of them with the nearest bin
-      recall        of true pattern and depth edges: those at which the true
+      recall        of true pattern and depth edges of the full-size image:
+                    those at which the true
                     radius jumps by at most 0.25, at least 1 px within 2 px
       balanced      the mean of both recalls
       expected      mean of the map's expected error, px
