@@ -58,11 +58,11 @@ def options(shards: Path, out: Path, *more: Any) -> list[Any]:
 
 def test_soft_bins() -> None:
     """Their mean is the radius, within the bins; at most two neighbours share it."""
-    radius = torch.linspace(0.2, 6.6, 100)
+    radius = torch.linspace(0.2, 8.6, 100)
     target = losses.soft_bins(radius)
     bins = torch.tensor(RADIUS_BINS, dtype=torch.float32)
     np.testing.assert_allclose(target.sum(1), 1, atol=1e-5)
-    np.testing.assert_allclose(target @ bins, radius.clamp(0.5, 6.0), atol=1e-5)
+    np.testing.assert_allclose(target @ bins, radius.clamp(0.5, 8.0), atol=1e-5)
     assert ((target > 0).sum(1) <= 2).all()
 
 
@@ -212,7 +212,7 @@ def test_export_and_back(
 
 def test_ranges_are_means_of_what_layers_reach_in_scenes(tmp_path: Path) -> None:
     """What the heads read is no range. Tolerance: sums in float32 in another order."""
-    model = networks.Fast(4, depth=2)
+    model = networks.Fast(4, bins=23, depth=2)
     weights = {name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()}
     model_io.write_model(tmp_path, weights, name="m", trained="not")
     scenes = np.stack([texture(60, 60, seed=seed) for seed in range(3)])
@@ -227,10 +227,25 @@ def test_ranges_are_means_of_what_layers_reach_in_scenes(tmp_path: Path) -> None
 
 def test_models_with_shifted_crops_are_refused(shards: Path, tmp_path: Path) -> None:
     """The published weights are such a model, under a licence that would stick to whatever comes of them."""
-    weights = {name: tensor.numpy() for name, tensor in networks.Tip22(4).state_dict().items()}
+    weights = {name: tensor.numpy() for name, tensor in networks.Tip22(4, bins=23).state_dict().items()}
     model_io.write_model(tmp_path / "m", weights, name="m", trained="not", crop_offset=1)
     with pytest.raises(ValueError, match="expected a model whose crops share their centre, got crop_offset 1"):
         networks.read_model(tmp_path / "m")
     model_io.write_model(tmp_path / "m", weights, name="m", trained="not")
     with pytest.raises(ValueError, match="expected a model of the architecture and width to be trained"):
         checkpoints.load_weights(networks.Tip22(8), tmp_path / "m")
+
+
+def test_missing_bins_begin_as_the_last_one(tmp_path: Path) -> None:
+    """A model that read up to 6 px goes on to 8 px: what it knew stays, and each new bin is as probable as its last."""
+    before = networks.Fast(4, bins=23)
+    weights = {name: tensor.contiguous().numpy() for name, tensor in before.state_dict().items()}
+    model_io.write_model(tmp_path, weights, name="m", trained="not")
+    after = networks.Fast(4)
+    checkpoints.load_weights(after, tmp_path)
+    crops = torch.rand(2, 3, before.side, before.side)
+    at = torch.tensor([[0, 30, 30], [1, 25, 40]])
+    with torch.no_grad():
+        known, wider = before(crops, at)[0] / networks.SHARPENING, after(crops, at)[0]
+    torch.testing.assert_close(wider[:, :23], known)
+    torch.testing.assert_close(wider[:, 23:], known[:, -1:].expand(-1, len(RADIUS_BINS) - 23))

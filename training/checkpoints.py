@@ -19,16 +19,15 @@ def load_weights(model: Tip22 | Fast, folder: Path) -> None:
 
     Of a model that has fewer radius bins, the last one becomes all that are missing.
     """
-    weights = read_model(folder).state_dict()
-    for name, own in model.state_dict().items():
-        if (
-            name.startswith("blur.dense")
-            and name in weights
-            and (missing := own.shape[-1] - weights[name].shape[-1]) > 0
-        ):
-            last = weights[name][..., -1:]
-            weights[name] = torch.cat([weights[name], last.expand(*last.shape[:-1], missing)], -1)
     try:
+        weights = read_model(folder).state_dict()
+        for name, own in model.state_dict().items():
+            missing = (
+                own.shape[-1] - weights[name].shape[-1] if name.startswith("blur.dense") and name in weights else 0
+            )
+            if missing > 0:
+                last = weights[name][..., -1:]
+                weights[name] = torch.cat([weights[name], last.expand(*last.shape[:-1], missing)], -1)
         model.load_state_dict(weights)
     except RuntimeError:
         raise ValueError(
