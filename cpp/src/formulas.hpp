@@ -146,8 +146,6 @@ DEFOCUS_FAST_HOST_DEVICE inline float expected_error(float floor, float slope, f
 
 // ---- host only
 
-inline constexpr int most_octaves = 8;
-
 /// Octaves of images of this size: none so small that all of it is near its border.
 inline int octave_count(int height, int width, std::optional<int> wanted) {
   const int most = wanted.value_or(most_octaves);

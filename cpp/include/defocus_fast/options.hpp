@@ -136,6 +136,7 @@ struct Options {
   std::optional<int> max_edges = {};
   std::shared_ptr<cuda::Networks> networks = {};
 };
+inline constexpr int most_octaves = 8;
 inline constexpr std::array<const char*, 3> device_names{"auto", "cpu", "cuda"};
 inline constexpr std::array<const char*, 5> precision_names{"auto", "float32", "bfloat16", "float16", "int8"};
 inline constexpr std::array<const char*, 2> evaluation_names{"shared", "patch"};
@@ -164,7 +165,7 @@ inline constexpr Option<Options> option_rows[]{
     {"depth_threshold", &Options::depth_threshold, Accepted{0, 1}, "",
      "Edges of a higher depth probability are depth edges. At 1 none is, and the edge network does not run.",
      "the model's, or 0.5 as in the paper for hard labels"},
-    {"octaves", &Options::octaves, Accepted{1, 8}, "",
+    {"octaves", &Options::octaves, Accepted{1, most_octaves}, "",
      "Sizes at which the image is read, at most: the image's own, and each half of the one before, as long as the "
      "shorter side has 64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper.",
      "as many as there are"},
