@@ -197,28 +197,42 @@ __device__ void add_up(double (&values)[3][block_size]) {
 }
 
 /// `seed_blocks` blocks, whatever the number of pixels, so that the sums have one order.
-__global__ void seed_pixels(const __grid_constant__ Octaves octaves, Labels labels, float* radii, float* weights,
-                            float* squares, SeedSums* sums) {
+__global__ void seed_pixels(const __grid_constant__ Octaves octaves, int spread, Labels labels, float* radii,
+                            float* weights, float* squares, SeedSums* sums) {
   __shared__ double values[3][block_size];
   double weight_sum = 0, radius_sum = 0, square_sum = 0;
-  const int height = octaves.answers[0].height, width = octaves.answers[0].width;
+  const int height = octaves.answers[spread].height, width = octaves.answers[spread].width;
   for (std::int64_t i = thread_index(); i < std::int64_t{height} * width; i += seed_blocks * block_size) {
-    const int image_y = int(i / width), image_x = int(i % width);
+    const int at_y = int(i / width), at_x = int(i % width);
     Seed seed{};
     for (int o = 0; o < octaves.count; ++o) {
       const Answers& answers = octaves.answers[o];
-      const int scale = 1 << o, y = image_y >> o, x = image_x >> o;
-      const Pixel centre = in_image({y, x}, scale);
-      if (centre.y != image_y || centre.x != image_x || y >= answers.height || x >= answers.width) continue;
-      const bool depth = answers.depth_edges[answers.pixel(y, x)] != 0;
-      if (!depth && answers.pattern_edges[answers.pixel(y, x)] == 0) continue;
-      const std::ptrdiff_t at = answers.question(y, x);
-      const float radius = answers.radius[at], radius_std = answers.radius_std[at];
-      const float weight = edge_weight(labels, depth, answers.depth_probability[at], radius_std) *
-                           octave_weight(radius, octaves.largest_radius, o, o + 1 == octaves.count);
-      if (!(weight > 0)) continue;
-      const Seed of_octave = make_seed(weight, float(scale) * radius, float(scale) * radius_std);
-      seed = {seed.weight + of_octave.weight, seed.radius + of_octave.radius, seed.square + of_octave.square};
+      // The edges of those that are put into this pixel.
+      const auto add = [&](int own_y, int own_x, bool beside) {
+        const Range rows = put_into(own_y, height, spread, answers.height, o);
+        const Range columns = put_into(own_x, width, spread, answers.width, o);
+        for (int y = rows.begin; y < rows.end; ++y)
+          for (int x = columns.begin; x < columns.end; ++x) {
+            const bool depth = answers.depth_edges[answers.pixel(y, x)] != 0;
+            if (beside != is_beside_barrier(depth, o)) continue;
+            if (!depth && answers.pattern_edges[answers.pixel(y, x)] == 0) continue;
+            const std::ptrdiff_t at = answers.question(y, x);
+            const float radius = answers.radius[at], radius_std = answers.radius_std[at];
+            const float weight = edge_weight(labels, depth, answers.depth_probability[at], radius_std, o) *
+                                 octave_weight(radius, octaves.largest_radius, o, o + 1 == octaves.count);
+            if (!(weight > 0)) continue;
+            const float scale = float(1 << o);
+            const Seed of_edge = make_seed(beside ? weight / 4 : weight, scale * radius, scale * radius_std);
+            seed = {seed.weight + of_edge.weight, seed.radius + of_edge.radius, seed.square + of_edge.square};
+          }
+      };
+      const int aside = (beside_barrier << o) >> spread;
+      add(at_y, at_x, false);
+      if (o == 0) continue;
+      add(at_y, at_x - aside, true);
+      add(at_y, at_x + aside, true);
+      add(at_y - aside, at_x, true);
+      add(at_y + aside, at_x, true);
     }
     weights[i] = seed.weight;
     radii[i] = seed.radius;
@@ -264,7 +278,23 @@ __global__ void divide(const float* radii, const float* weights, const float* sq
   value_at(error.out, y, x) = expected_error(error.floor, error.slope, deviation);
 }
 
+__global__ void enlarge_pixels(MapView values, int octave, MapView out) {
+  int y, x;
+  if (!pixel_of_thread(out.height, out.width, y, x)) return;
+  const Between rows = between(y, octave, values.height), columns = between(x, octave, values.width);
+  const auto mean = [&](int column) {
+    const float above = value_at(values, rows.before, column), below = value_at(values, rows.after, column);
+    return above + rows.share * (below - above);
+  };
+  const float left = mean(columns.before), right = mean(columns.after);
+  value_at(out, y, x) = left + columns.share * (right - left);
+}
+
 }  // namespace
+
+void enlarge(const MapView& values, int octave, const MapView& out, Stream stream) {
+  launch(enlarge_pixels, blocks_for(std::int64_t{out.height} * out.width), block_size, stream, values, octave, out);
+}
 
 DomainTransform::DomainTransform(int height, int width, Arena& arena) : height_(height), width_(width) {
   const std::size_t pixels = std::size_t(height) * std::size_t(width);
@@ -305,13 +335,13 @@ void DomainTransform::propagate(const ImageView& image, const Propagation& optio
   // The guide: the image filtered by itself. |I'| is summed over red, green and blue; a grey image is three equal
   // channels.
   const double channels = image.channels == 1 ? 3 : 1;
-  const auto& [guide, spread, psi] = options;
+  const auto& [octave, guide, spread, psi] = options;
   load(image, stream);
   set_feedback(image.channels, channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0, stream);
   filter(image.channels, guide.iterations, stream);
   set_feedback(image.channels, channels * spread.sigma_s / spread.sigma_r, spread, barriers, psi, stream);
   // Radii into signal 0, weights into signal 1, squares, if they are wanted, into signal 2.
-  launch(seed_pixels, seed_blocks, block_size, stream, octaves, labels, signals_[0], signals_[1],
+  launch(seed_pixels, seed_blocks, block_size, stream, octaves, octave, labels, signals_[0], signals_[1],
          error.out.data ? signals_[2] : nullptr, seed_sums_);
   launch(average_seeds, 1, block_size, stream, seed_sums_, error.unknown, of_all_);
   filter(error.out.data ? 3 : 2, spread.iterations, stream);

@@ -42,7 +42,7 @@ Estimator::Estimator(const DeviceSetup& setup)
       shapes_(setup.shapes),
       networks_(setup.options.networks),
       bins_(model_->radius_bins),
-      domain_transform_(height_, width_, arena_) {
+      domain_transform_(height_ >> propagation_.octave, width_ >> propagation_.octave, arena_) {
   const bool patch = shapes_.evaluation == Evaluation::patch;
   const std::size_t size = element(shapes_.type);
   const int octaves = octave_count(height_, width_, options_.octaves);
@@ -70,7 +70,11 @@ Estimator::Estimator(const DeviceSetup& setup)
 
     octave.tiling = tile(*model_, height, width, shapes_);
   }
-  if (octaves_.size() > 1) arena_.reserve(barriers_, std::size_t(height_) * std::size_t(width_));
+  if (const int octave = propagation_.octave; octave > 0) {
+    const std::size_t pixels = std::size_t(height_ >> octave) * std::size_t(width_ >> octave);
+    arena_.reserve(barriers_, pixels);
+    for (float** plane : {&spread_map_, &spread_error_}) arena_.reserve(*plane, pixels);
+  }
 
   arena_.reserve(image_, 3 * std::size_t(shapes_.image_height) * std::size_t(shapes_.image_width) * size);
   const std::size_t batch = std::size_t(shapes_.head_batch);
@@ -83,7 +87,6 @@ Estimator::Estimator(const DeviceSetup& setup)
   const std::size_t asked = by_cell() ? std::size_t(tiling.rows) * std::size_t(tiling.columns) : batch;
   arena_.reserve(probabilities_, asked * std::max(model_->radius_bins.size(), std::size_t{2}) * size);
   arena_.allocate();
-  if (!barriers_) barriers_ = octaves_.front().answers.depth_edges;
 }
 
 std::size_t Estimator::bin_rows(const Octave& octave) const {
@@ -108,6 +111,7 @@ void Estimator::run(const DeviceFrame& frame, Stream stream) {
   for (std::size_t i = 0; i < count(frame); ++i) {
     Octave& octave = octaves_[i];
     clock_.begin(i, Stage::detect_edges, stream);
+    if (i == 0) reduce(frame, stream);
     detect_edges(frame, i, stream);
     clock_.begin(i, Stage::extract_features, stream);
     extract_features(octave, stream);
@@ -121,23 +125,29 @@ void Estimator::run(const DeviceFrame& frame, Stream stream) {
   clock_.end(stream);
 }
 
+void Estimator::reduce(const DeviceFrame& frame, Stream stream) {
+  octaves_[0].image = frame.image;
+  for (std::size_t i = 1; i < std::max(count(frame), std::size_t(propagation_.octave) + 1); ++i) {
+    Octave& octave = octaves_[i];
+    const ImageView& image = octaves_[i - 1].image;
+    const std::ptrdiff_t size = image.type == PixelType::uint8 ? 1 : sizeof(float);
+    octave.image = ImageView::interleaved(octave.pixels, image.type, octave.answers.height, octave.answers.width,
+                                          image.channels, octave.answers.width * image.channels * size);
+    cuda::reduce(image, octave.image, octave.pixels, stream);
+  }
+}
+
 void Estimator::detect_edges(const DeviceFrame& frame, std::size_t number, Stream stream) {
   Octave& octave = octaves_[number];
   // Until the edges are classified, all of them stand in the mask of pattern edges.
   std::uint8_t* const mask = octave.answers.pattern_edges;
   if (number == 0) {
-    octave.image = frame.image;
     if (frame.edges.data)
       octave.detector.copy_edges(frame.edges, mask, stream);
     else
       octave.detector.detect_edges(octave.image, mask, stream);
     if (frame.edge_stride > 1) octave.detector.keep_grid(frame.edge_stride, mask, stream);
   } else {
-    const ImageView& image = octaves_[number - 1].image;
-    const std::ptrdiff_t size = image.type == PixelType::uint8 ? 1 : sizeof(float);
-    octave.image = ImageView::interleaved(octave.pixels, image.type, octave.answers.height, octave.answers.width,
-                                          image.channels, octave.answers.width * image.channels * size);
-    reduce(image, octave.image, octave.pixels, stream);
     octave.detector.detect_edges(octave.image, mask, stream);
     drop_sharp_edges(octaves_[number - 1].answers, octave.answers, stream);
   }
@@ -213,13 +223,26 @@ void Estimator::estimate_radii(const DeviceFrame& frame, std::size_t number, Str
 
 void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
   Octaves octaves;
+  octaves.count = int(count(frame));
   octaves.largest_radius = model_->radius_bins.back();
-  for (const Octave& octave : octaves_)
-    if (octaves.count < int(count(frame))) octaves.answers[octaves.count++] = octave.answers;
-  if (octaves_.size() > 1) mark_barriers(octaves, barriers_, stream);
-  const ExpectedError error{frame.expected_error, float(model_->error_floor), float(model_->error_slope),
-                            model_->radius_bins.back() * float(1 << (octaves.count - 1))};
-  domain_transform_.propagate(frame.image, propagation_, octaves, barriers_, options_.labels, frame.out, error, stream);
+  for (std::size_t i = 0; i < octaves_.size(); ++i) octaves.answers[i] = octaves_[i].answers;
+  const Octave& spread = octaves_[std::size_t(propagation_.octave)];
+  const bool enlarged = propagation_.octave > 0;
+  const auto view = [&](float* data) {
+    return MapView{data, spread.answers.height, spread.answers.width,
+                   spread.answers.width * std::ptrdiff_t{sizeof(float)}};
+  };
+  ExpectedError error{frame.expected_error, float(model_->error_floor), float(model_->error_slope),
+                      model_->radius_bins.back() * float(1 << (octaves.count - 1))};
+  if (enlarged) {
+    mark_barriers(octaves, propagation_.octave, barriers_, stream);
+    if (error.out.data) error.out = view(spread_error_);
+  }
+  domain_transform_.propagate(spread.image, propagation_, octaves, enlarged ? barriers_ : spread.answers.depth_edges,
+                              options_.labels, enlarged ? view(spread_map_) : frame.out, error, stream);
+  if (!enlarged) return;
+  enlarge(view(spread_map_), propagation_.octave, frame.out, stream);
+  if (error.out.data) enlarge(error.out, propagation_.octave, frame.expected_error, stream);
 }
 
 }  // namespace defocus_fast::cuda

@@ -44,8 +44,6 @@ class Estimator {
 
   /// From fine to coarse; the last frame's are in device memory.
   const std::deque<Octave>& octaves() const { return octaves_; }
-  /// Of the last frame, (height, width): what the map does not cross.
-  const std::uint8_t* barriers() const { return barriers_; }
   /// An octave's part of the frame's.
   float* bin_probabilities(const DeviceFrame& frame, std::size_t octave) const;
   const StageClock& clock() const { return clock_; }
@@ -55,6 +53,7 @@ class Estimator {
   std::size_t count(const DeviceFrame& frame) const { return frame.edges.data ? 1 : octaves_.size(); }
 
  private:
+  void reduce(const DeviceFrame& frame, Stream stream);
   void detect_edges(const DeviceFrame& frame, std::size_t octave, Stream stream);
   void extract_features(const Octave& octave, Stream stream);
   void classify_edges(const Octave& octave, Stream stream);
@@ -78,7 +77,9 @@ class Estimator {
   const RadiusBins bins_;
   Arena arena_;
   std::deque<Octave> octaves_;
+  // In the octave in which radii are spread, unless it is the first.
   std::uint8_t* barriers_ = nullptr;
+  float *spread_map_ = nullptr, *spread_error_ = nullptr;
   DomainTransform domain_transform_;
   StageClock clock_;
   // Elements of the networks' type.

@@ -48,17 +48,19 @@ __global__ void note(Answers answers, bool first) {
     answers.read[i] = 0;
 }
 
-__global__ void copy_depth_edges(Answers answers, std::uint8_t* barriers) {
+__global__ void clear(int height, int width, std::uint8_t* barriers) {
   int y, x;
-  if (pixel_of_thread(answers.height, answers.width, y, x))
-    barriers[answers.pixel(y, x)] = answers.depth_edges[answers.pixel(y, x)];
+  if (pixel_of_thread(height, width, y, x)) barriers[std::ptrdiff_t(y) * width + x] = 0;
 }
 
-__global__ void mark(Answers image, Answers answers, int scale, std::uint8_t* barriers) {
+__global__ void mark(Answers answers, int octave, Answers spread, int spread_octave, std::uint8_t* barriers) {
   int y, x;
   if (!pixel_of_thread(answers.height, answers.width, y, x)) return;
-  if (!answers.depth_edges[answers.pixel(y, x)] || !is_barrier(answers.radius[answers.question(y, x)])) return;
-  for_barrier(in_image({y, x}, scale), scale, [&](Pixel pixel) { barriers[image.pixel(pixel.y, pixel.x)] = 1; });
+  if (!answers.depth_edges[answers.pixel(y, x)]) return;
+  if (octave > 0 && !is_barrier(answers.radius[answers.question(y, x)])) return;
+  const int scale = octave > spread_octave ? 1 << (octave - spread_octave) : 1;
+  for_barrier(put({y, x}, octave, spread_octave, spread.height, spread.width), scale,
+              [&](Pixel pixel) { barriers[spread.pixel(pixel.y, pixel.x)] = 1; });
 }
 
 unsigned blocks_of(const Answers& answers) { return blocks_for(std::int64_t{answers.height} * answers.width); }
@@ -81,10 +83,11 @@ void note_sharp_edges(const Answers& answers, bool first, Stream stream) {
   launch(note, blocks_of(answers), block_size, stream, answers, first);
 }
 
-void mark_barriers(const Octaves& octaves, std::uint8_t* barriers, Stream stream) {
-  launch(copy_depth_edges, blocks_of(octaves.answers[0]), block_size, stream, octaves.answers[0], barriers);
-  for (int o = 1; o < octaves.count; ++o)
-    launch(mark, blocks_of(octaves.answers[o]), block_size, stream, octaves.answers[0], octaves.answers[o], 1 << o,
+void mark_barriers(const Octaves& octaves, int spread_octave, std::uint8_t* barriers, Stream stream) {
+  const Answers& spread = octaves.answers[spread_octave];
+  launch(clear, blocks_of(spread), block_size, stream, spread.height, spread.width, barriers);
+  for (int o = 0; o < octaves.count; ++o)
+    launch(mark, blocks_of(octaves.answers[o]), block_size, stream, octaves.answers[o], o, spread, spread_octave,
            barriers);
 }
 

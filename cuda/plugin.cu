@@ -126,8 +126,9 @@ class Plugin : public Device {
     else
       download(map_, pixels, host_map_);
     download(error_, options.expected_error ? pixels : 0, result.expected_error);
-    download(estimator_.octaves().front().answers.pattern_edges, pixels, result.pattern_edges);
-    download(estimator_.barriers(), pixels, result.depth_edges);
+    const Answers& answers = estimator_.octaves().front().answers;
+    download(answers.pattern_edges, pixels, result.pattern_edges);
+    download(answers.depth_edges, pixels, result.depth_edges);
     clear(result.edges);
     for (const EdgeCount& count : counts) reserve_edges(frame, std::size_t(count.kept));
     for (std::size_t octave = 0; octave < counts.size(); ++octave)
@@ -285,7 +286,7 @@ class Plugin : public Device {
     edges.octave.resize(before + n, std::uint8_t(octave));
     const int scale = 1 << octave;
     for (std::size_t i = before; i < before + n; ++i) {
-      edges.position[i] = in_image(edges.position[i], scale);
+      edges.position[i] = in_finer(edges.position[i], scale);
       edges.radius[i] *= float(scale);
       edges.radius_std[i] *= float(scale);
     }

@@ -173,12 +173,12 @@ void collect_edges(const Answers& answers, const EdgeList& edges, const float* b
 /// From fine to coarse: octave i is reduced by 2^i.
 struct Octaves {
   static constexpr int most = most_octaves;
-  int count = 0;
+  int count = 0;  // that are read
   Answers answers[most];
   float largest_radius = 0;  // of the model, px of the octave
 };
-/// (height, width): the first octave's depth edges, and the axes of the others' barriers.
-void mark_barriers(const Octaves& octaves, std::uint8_t* barriers, Stream stream);
+/// In the octave in which radii are spread: the depth edges of this and finer octaves, the axes of coarser ones.
+void mark_barriers(const Octaves& octaves, int spread_octave, std::uint8_t* barriers, Stream stream);
 
 /// BlurMap::expected_error, if out.data is not null.
 struct ExpectedError {
@@ -192,6 +192,9 @@ struct SeedSums {
   double weight, radius, square;
 };
 inline constexpr int seed_blocks = 256;
+
+/// To the image from the octave in which radii are spread, linearly between the pixels' centres.
+void enlarge(const MapView& values, int octave, const MapView& out, Stream stream);
 
 class DomainTransform {
  public:
@@ -212,7 +215,7 @@ class DomainTransform {
 
   /// Section III-C: out = F(radii) / F(weights) of the edges' seeds, F with the coefficients of the guide and of the
   /// barriers (height, width), and the expected error from the deviation of the mixture. Pixels that no edge reaches
-  /// get those of all edges; 0 and `error.unknown` without any.
+  /// get those of all edges; 0 and `error.unknown` without any. All of it in options.octave, `image` too.
   void propagate(const ImageView& image, const Propagation& options, const Octaves& octaves,
                  const std::uint8_t* barriers, Labels labels, const MapView& out, const ExpectedError& error,
                  Stream stream);

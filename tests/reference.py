@@ -56,12 +56,13 @@ def propagate(
     sigma_s: float | None = None,
     sigma_r: float = 3.75,
     iterations: int = 5,
+    guide_sigma_s: float = 7.0,
 ) -> Array:
     """Section III-C of the paper, `weights` being its mask of pattern edges; NaN where none is in reach."""
     picture = (image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)) / 255.0
     if sigma_s is None:
         sigma_s = min(picture.shape[:2]) / 8
-    guide = domain_transform_filter(picture, picture, 7.0, 0.5, iterations)
+    guide = domain_transform_filter(picture, picture, guide_sigma_s, 0.5, iterations)
     distances = domain_distances(guide, sigma_s, sigma_r, psi * depth)
     with np.errstate(invalid="ignore", divide="ignore"):
         weighted = weights * np.where(weights > 0, radii, 0.0)

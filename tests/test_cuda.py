@@ -193,11 +193,11 @@ def test_patches_take_no_memory_for_features(random_model: str, bytes_asked_for:
 @pytest.mark.parametrize(
     ("options", "bytes_per_pixel"),
     [
-        ({"model": "fast"}, 117),
-        ({"model": "fast", "precision": "float16"}, 97),
-        ({"model": "tip22"}, 1237),
-        ({"model": "tip22", "precision": "float16"}, 669),
-        ({"model": "tip22", "evaluation": "patch"}, 104),
+        ({"model": "fast"}, 103),
+        ({"model": "fast", "precision": "float16"}, 83),
+        ({"model": "tip22"}, 1224),
+        ({"model": "tip22", "precision": "float16"}, 655),
+        ({"model": "tip22", "evaluation": "patch"}, 90),
     ],
 )
 def test_memory_is_what_the_readme_says(

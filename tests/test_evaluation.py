@@ -107,6 +107,7 @@ def test_radius_scores() -> None:
         edges=edges,
         octave=np.array([0, 0, 0, 1], np.uint8),
         pattern_edges=~depth,
+        depth_edges=depth,
         stage_ms={"detect_edges": 1.0, "propagate": 2.5},
         radii=np.array([1.25, 9, 2.0, 7.0], np.float32),
         bin_probabilities=np.array([[0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0, 0, 1]], np.float32),

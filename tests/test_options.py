@@ -127,8 +127,8 @@ def test_numbers_beyond_their_range(calls: dict[str, Callable[..., Any]], call: 
 
 def test_messages_show_what_was_got() -> None:
     for options, message in [
-        ({"psi": -1.0}, "psi: expected a number in [0, 1000000] px, got -1"),
-        ({"psi": 1e39}, "psi: expected a number in [0, 1000000] px, got 1e+39"),
+        ({"psi": -1.0}, "psi: expected a number in [0, 1000000] px, or none, got -1"),
+        ({"psi": 1e39}, "psi: expected a number in [0, 1000000] px, or none, got 1e+39"),
         ({"canny_sigma": 64.5}, "canny_sigma: expected a number in [0.001, 64] px, got 64.5"),
         ({"sigma_r": 0}, "sigma_r: expected a number in [0.0001, 1000000], or none, got 0"),
         ({"num_threads": 0}, "num_threads: expected an integer in [1, 1024], or none, got 0"),

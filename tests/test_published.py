@@ -67,7 +67,9 @@ def test_reproduces_the_published_program_in_float32(
 ) -> None:
     size = picture.shape[:2]
     options = device_options(model, *size, int(edges.sum()), evaluation) if device == "cuda" else {"device": "cpu"}
-    estimator = defocus_fast.Estimator(*size, model=model, psi=20, labels="hard", precision="float32", **options)
+    estimator = defocus_fast.Estimator(
+        *size, model=model, octaves=1, psi=20, labels="hard", precision="float32", **options
+    )
     result = estimator.estimate(picture, edges=edges, bin_probabilities=True)
     np.testing.assert_array_equal(result.edges, np.stack([golden["y"], golden["x"]], axis=1))
     assert len(result.edges) == 21406
@@ -95,7 +97,9 @@ def test_reproduces_the_published_map_in_bfloat16(
     model: str, golden: Any, picture: np.ndarray, edges: np.ndarray
 ) -> None:
     try:
-        estimator = defocus_fast.Estimator(*picture.shape[:2], model=model, psi=20, labels="hard", precision="bfloat16")
+        estimator = defocus_fast.Estimator(
+            *picture.shape[:2], model=model, octaves=1, psi=20, labels="hard", precision="bfloat16"
+        )
     except defocus_fast.BackendUnavailable as error:
         pytest.skip(str(error))
     result = estimator.estimate(picture, edges=edges)
@@ -133,7 +137,7 @@ def test_edges_and_filter_on_the_reference_pictures() -> None:
 
 def test_published_edge_picture_and_map_picture(model: str, picture: np.ndarray, edges: np.ndarray) -> None:
     """The published map image is 255 R / 6 rounded down, and equals the recorded map to one grey level."""
-    estimator = defocus_fast.Estimator(360, 360, model=model, psi=20, labels="hard", precision="float32")
+    estimator = defocus_fast.Estimator(360, 360, model=model, octaves=1, psi=20, labels="hard", precision="float32")
     result = estimator.estimate(picture, edges=edges)
     published = np.asarray(Image.open(REFERENCE / "image_01_bmap.png").convert("L")).astype(int)
     assert np.abs((255 * result.map / 6).astype(int) - published).max() <= 1

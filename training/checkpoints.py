@@ -17,10 +17,13 @@ from training.optimizer import Optimizer
 def load_weights(model: Tip22 | Fast, folder: Path) -> None:
     """Take the weights of a model folder, as they were before ``training.export`` sharpened them.
 
-    Of a model that has fewer radius bins, the last one becomes all that are missing.
+    Of a model that has fewer radius bins, the last one becomes all that are missing; of a deeper model of cells, the
+    first convolutions are taken.
     """
     try:
         weights = read_model(folder).state_dict()
+        own_names = model.state_dict().keys()
+        weights = {name: values for name, values in weights.items() if name in own_names or name[:6] != "convs."}
         for name, own in model.state_dict().items():
             missing = (
                 own.shape[-1] - weights[name].shape[-1] if name.startswith("blur.dense") and name in weights else 0

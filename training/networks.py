@@ -253,7 +253,7 @@ MODELS = {"tip22": Tip22, "fast": Fast}
 
 
 def read_model(folder: Path) -> Tip22 | Fast:
-    """Return the network of a model folder; architecture, width and number of bins are those of its weights.
+    """Return the network of a model folder; architecture, width, depth and number of bins are those of its weights.
 
     Raises:
         ValueError: the crops of the model do not share their centre, as those of the published weights.
@@ -265,7 +265,8 @@ def read_model(folder: Path) -> Tip22 | Fast:
     name, first, last = (
         ("fast", "stem", "blur.dense2") if "stem" in weights else ("tip22", "branch1.conv1", "blur.dense3")
     )
-    model = MODELS[name](len(weights[first]), len(weights[f"{last}.bias"]))
+    depth = {"depth": sum(tensor.startswith("convs.") for tensor in weights)} if name == "fast" else {}
+    model = MODELS[name](len(weights[first]), len(weights[f"{last}.bias"]), **depth)
     model.load_state_dict(weights)
     return model
 

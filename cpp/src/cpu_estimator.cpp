@@ -73,7 +73,8 @@ struct Octave {
 
 struct Estimator::Cpu : Impl {
   Cpu(int height_, int width_, const Options& options_)
-      : Impl(height_, width_, options_, "cpu"), domain_transform(height, width, kernels, workers) {
+      : Impl(height_, width_, options_, "cpu"),
+        domain_transform(height >> propagation.octave, width >> propagation.octave, kernels, workers) {
     if (options.evaluation == Evaluation::patch)
       throw InvalidArgument("evaluation: patch needs device cuda; accepted on the CPU: shared");
     precision = choose(options.precision, kernels);
@@ -82,26 +83,29 @@ struct Estimator::Cpu : Impl {
       octaves.emplace_back(number, height, width, options.canny, kernels, workers);
     weights = cpu::network_weights(model, precision, kernels);
     networks = weights->make_workspace(kernels, workers, tile);
+    if (const Octave& spread = octaves[std::size_t(propagation.octave)]; spread.number > 0) {
+      lines.assign(std::size_t(workers.count()), std::vector<float>(std::size_t(spread.width)));
+      for (int x = 0; x < width; ++x) columns.push_back(between(x, spread.number, spread.width));
+    }
   }
 
   void run(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) override {
     // Given edges are those of the image; what the edge detector would find in its reductions are others.
     const std::size_t count = frame.edges.data ? 1 : octaves.size();
+    octaves[0].image = image;
+    for (std::size_t i = 1; i < std::max(count, std::size_t(propagation.octave) + 1); ++i)
+      reduce(octaves[i - 1].image, octaves[i], result);
     for (std::size_t i = 0; i < count; ++i) {
       Octave& octave = octaves[i];
       BlurMap& found = i == 0 ? result : octave.found;
-      found.stage_ms.fill(0);
-      if (i == 0)
-        octave.image = image;
-      else
-        reduce(octaves[i - 1].image, octave);
+      if (i > 0) found.stage_ms.fill(0);
       detect_edges(octave, found, frame);
       if (i > 0) drop_sharp_edges(octaves[i - 1], octave);
       list_edges(octave, found);
       ask_networks(octave, found, frame);
       if (i + 1 < count) note_sharp_edges(octave, found);
     }
-    propagate(image, out, result, frame, count);
+    propagate(out, result, frame, count);
   }
 
   void ask_networks(const Octave& octave, BlurMap& found, const FrameOptions& frame) {
@@ -115,7 +119,7 @@ struct Estimator::Cpu : Impl {
       }
   }
 
-  void reduce(const ImageView& image, Octave& octave);
+  void reduce(const ImageView& image, Octave& octave, BlurMap& result);
   void detect_edges(Octave& octave, BlurMap& found, const FrameOptions& frame);
   void list_edges(Octave& octave, BlurMap& found);
   void drop_sharp_edges(const Octave& finer, Octave& octave);
@@ -124,9 +128,10 @@ struct Estimator::Cpu : Impl {
   void extract_features(const Octave& octave, int y0, int x0, BlurMap& found);
   void classify_edges(const Octave& octave, BlurMap& found);
   void estimate_radii(BlurMap& found, const FrameOptions& frame);
-  void propagate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame,
-                 std::size_t count);
+  void propagate(const MapView& out, BlurMap& result, const FrameOptions& frame, std::size_t count);
   void merge(const Octave& octave, BlurMap& result);
+  void mark_barriers(const BlurMap& result, std::size_t count);
+  void enlarge(const std::vector<float>& values, const MapView& out);
 
   /// Calls use(edge, its question) for the selected edges, by several threads at once.
   template <class Use>
@@ -149,11 +154,16 @@ struct Estimator::Cpu : Impl {
   // By question.
   std::vector<float> depth_probability, bin_probabilities;
   std::vector<Reading> readings;
+  // In the octave in which radii are spread, unless it is the first.
+  std::vector<std::uint8_t> barriers;
+  std::vector<float> spread_map, spread_error;
+  std::vector<std::vector<float>> lines;  // of the map, one per slot
+  std::vector<Between> columns;           // by column of the image
 };
 
 /// A pixel is the mean of four.
-void Estimator::Cpu::reduce(const ImageView& image, Octave& octave) {
-  StageTimer timer(octave.found, Stage::detect_edges);
+void Estimator::Cpu::reduce(const ImageView& image, Octave& octave, BlurMap& result) {
+  StageTimer timer(result, Stage::detect_edges);
   const std::ptrdiff_t size = image.type == PixelType::uint8 ? 1 : sizeof(float);
   const std::ptrdiff_t pitch = octave.width * image.channels * size;
   octave.pixels.resize(std::size_t(octave.height) * std::size_t(pitch));
@@ -300,36 +310,98 @@ void Estimator::Cpu::estimate_radii(BlurMap& found, const FrameOptions& frame) {
   });
 }
 
-void Estimator::Cpu::propagate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame,
-                               std::size_t count) {
+void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameOptions& frame, std::size_t count) {
   StageTimer timer(result, Stage::propagate);
-  result.expected_error.resize(frame.expected_error ? result.depth_edges.size() : 0);
-  for (std::size_t o = 1; o < count; ++o) merge(octaves[o], result);
-  const auto seed = [&](int image_y, const cpu::SeedRows& rows) {
-    for (std::size_t o = 0; o < count; ++o) {
-      const Octave& octave = octaves[o];
-      if (image_y % octave.scale != octave.scale / 2 || image_y / octave.scale >= octave.height) continue;
-      const std::size_t y = std::size_t(image_y / octave.scale);
-      const Edges& edges = o == 0 ? result.edges : octave.found.edges;
-      for (std::size_t i = octave.row_start[y]; i < octave.row_start[y + 1]; ++i) {
-        const float weight = edge_weight(options.labels, is_depth_edge(edges.depth_probability[i], depth_threshold),
-                                         edges.depth_probability[i], edges.radius_std[i]) *
-                             octave_weight(edges.radius[i], model->radius_bins.back(), int(o), o + 1 == count);
-        const float scale = float(octave.scale);
-        if (weight > 0)
-          rows.add(in_image(edges.position[i], octave.scale).x,
-                   make_seed(weight, scale * edges.radius[i], scale * edges.radius_std[i]));
+  const Octave& spread = octaves[std::size_t(propagation.octave)];
+  const bool enlarged = propagation.octave > 0;
+  // An octave's edges that have seeds in a row of `spread`, `dy` rows below their own.
+  const auto seed_edges = [&](const Octave& octave, int own, int dy, const cpu::SeedRows& rows) {
+    const Range lines = put_into(own, spread.height, spread.number, octave.height, octave.number);
+    const Edges& edges = octave.number == 0 ? result.edges : octave.found.edges;
+    const float scale = float(octave.scale);
+    for (std::size_t i = octave.row_start[std::size_t(lines.begin)]; i < octave.row_start[std::size_t(lines.end)];
+         ++i) {
+      const bool depth = is_depth_edge(edges.depth_probability[i], depth_threshold);
+      const bool beside = is_beside_barrier(depth, octave.number);
+      if (dy != 0 && !beside) continue;
+      const float weight =
+          edge_weight(options.labels, depth, edges.depth_probability[i], edges.radius_std[i], octave.number) *
+          octave_weight(edges.radius[i], model->radius_bins.back(), octave.number, octave.number + 1 == int(count));
+      if (!(weight > 0)) continue;
+      const Seed seed = make_seed(beside ? weight / 4 : weight, scale * edges.radius[i], scale * edges.radius_std[i]);
+      const int x = put(edges.position[i], octave.number, spread.number, spread.height, spread.width).x,
+                aside = beside_barrier * octave.scale / spread.scale;
+      if (!beside || dy != 0) {
+        rows.add(x, seed);
+        continue;
       }
+      if (x - aside >= 0) rows.add(x - aside, seed);
+      if (x + aside < spread.width) rows.add(x + aside, seed);
     }
   };
-  float* const errors = frame.expected_error ? result.expected_error.data() : nullptr;
-  domain_transform.propagate(image, result.depth_edges.data(), propagation, std::ref(seed), out, errors,
+  const auto seed = [&](int y, const cpu::SeedRows& rows) {
+    for (std::size_t o = 0; o < count; ++o) {
+      const int aside = beside_barrier * octaves[o].scale / spread.scale;
+      seed_edges(octaves[o], y, 0, rows);
+      if (o == 0) continue;
+      seed_edges(octaves[o], y + aside, -aside, rows);
+      seed_edges(octaves[o], y - aside, aside, rows);
+    }
+  };
+  if (enlarged) {
+    mark_barriers(result, count);
+    spread_map.resize(barriers.size());
+    spread_error.resize(frame.expected_error ? barriers.size() : 0);
+  }
+  result.expected_error.resize(frame.expected_error ? result.depth_edges.size() : 0);
+  const auto view = [](std::vector<float>& values, const Octave& of) {
+    return MapView{values.data(), of.height, of.width, of.width * std::ptrdiff_t{sizeof(float)}};
+  };
+  std::vector<float>& errors = enlarged ? spread_error : result.expected_error;
+  domain_transform.propagate(spread.image, enlarged ? barriers.data() : result.depth_edges.data(), propagation,
+                             std::ref(seed), enlarged ? view(spread_map, spread) : out,
+                             frame.expected_error ? errors.data() : nullptr,
                              model->radius_bins.back() * float(octaves[count - 1].scale));
-  if (!errors) return;
   const float floor = float(model->error_floor), slope = float(model->error_slope);
-  workers.for_ranges(height, 64, [&](int begin, int end, int) {
-    for (std::size_t i = octaves[0].index({begin, 0}); i < octaves[0].index({end, 0}); ++i)
+  workers.for_ranges(int(errors.size()), 1 << 16, [&](int begin, int end, int) {
+    for (std::size_t i = std::size_t(begin); i < std::size_t(end); ++i)
       errors[i] = expected_error(floor, slope, errors[i]);
+  });
+  if (enlarged) {
+    enlarge(spread_map, out);
+    if (frame.expected_error) enlarge(spread_error, view(result.expected_error, octaves[0]));
+  }
+  for (std::size_t o = 1; o < count; ++o) merge(octaves[o], result);
+}
+
+void Estimator::Cpu::mark_barriers(const BlurMap& result, std::size_t count) {
+  const Octave& spread = octaves[std::size_t(propagation.octave)];
+  barriers.assign(std::size_t(spread.height) * std::size_t(spread.width), 0);
+  for (std::size_t o = 0; o < count; ++o) {
+    const Octave& octave = octaves[o];
+    const Edges& edges = o == 0 ? result.edges : octave.found.edges;
+    for (std::size_t i = octave.row_start.front(); i < octave.row_start.back(); ++i)
+      if (is_depth_edge(edges.depth_probability[i], depth_threshold) && (o == 0 || is_barrier(edges.radius[i])))
+        for_barrier(put(edges.position[i], octave.number, spread.number, spread.height, spread.width),
+                    std::max(octave.scale / spread.scale, 1), [&](Pixel pixel) { barriers[spread.index(pixel)] = 1; });
+  }
+}
+
+/// From the octave in which radii are spread to the image, linearly between the pixels' centres.
+void Estimator::Cpu::enlarge(const std::vector<float>& values, const MapView& out) {
+  const Octave& spread = octaves[std::size_t(propagation.octave)];
+  workers.for_ranges(height, 32, [&](int begin, int end, int slot) {
+    float* const line = lines[std::size_t(slot)].data();
+    for (int y = begin; y < end; ++y) {
+      const Between rows = between(y, spread.number, spread.height);
+      const float *above = values.data() + spread.index({rows.before, 0}),
+                  *below = values.data() + spread.index({rows.after, 0});
+      for (int x = 0; x < spread.width; ++x) line[x] = above[x] + rows.share * (below[x] - above[x]);
+      for (int x = 0; x < width; ++x) {
+        const Between& at = columns[std::size_t(x)];
+        *out.at(y, x) = line[at.before] + at.share * (line[at.after] - line[at.before]);
+      }
+    }
   });
 }
 
@@ -341,15 +413,12 @@ void Estimator::Cpu::merge(const Octave& octave, BlurMap& result) {
   Edges& all = result.edges;
   const float scale = float(octave.scale);
   for (std::size_t i = 0; i < edges.size(); ++i) {
-    const Pixel at = in_image(edges.position[i], octave.scale);
-    all.position.push_back(at);
+    all.position.push_back(in_finer(edges.position[i], octave.scale));
     all.octave.push_back(std::uint8_t(octave.number));
     all.depth_probability.push_back(edges.depth_probability[i]);
     all.radius.push_back(scale * edges.radius[i]);
     all.radius_std.push_back(scale * edges.radius_std[i]);
     all.radius_probability.push_back(edges.radius_probability[i]);
-    if (!is_depth_edge(edges.depth_probability[i], depth_threshold) || !is_barrier(edges.radius[i])) continue;
-    for_barrier(at, octave.scale, [&](Pixel pixel) { result.depth_edges[octaves[0].index(pixel)] = 1; });
   }
   all.bin_probabilities.insert(all.bin_probabilities.end(), edges.bin_probabilities.begin(),
                                edges.bin_probabilities.end());

@@ -45,7 +45,8 @@ Estimator::Impl::Impl(int height_, int width_, const Options& options_, const ch
       depth_threshold(options.depth_threshold.value_or(hard(options) ? 0.5 : model->depth_threshold)),
       // As in the paper for hard labels.
       propagation(resolve(options.guide, options.propagation, hard(options) ? 3.75 : model->sigma_r,
-                          hard(options) ? 5 : model->iterations, height, width)) {}
+                          hard(options) ? 5 : model->iterations, height, width,
+                          octave_count(height, width, options.octaves))) {}
 
 void Estimator::Impl::estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) {
   cpu::check_layout(image, "image");

@@ -55,21 +55,22 @@ DEFOCUS_FAST_HOST_DEVICE Reading read_bins(const Probability& probability, const
 inline constexpr float radius_std_floor = 0.15f;
 
 /// In the weight of a depth edge, in place of 1 - depth probability: its blur is that of its nearer side, which is
-/// better than nothing where no pattern edge is in reach.
-inline constexpr float depth_edge_weight = 0.02f;
+/// better than nothing where no pattern edge is in reach. What is strongly blurred often has no other edges.
+inline constexpr float depth_edge_weight = 0.02f, coarse_depth_edge_weight = 0.2f;
 
 /// How much an edge counts where radii are spread. Posterior labels: inverse variance, from the network's own deviation
 /// and the floor.
 DEFOCUS_FAST_HOST_DEVICE inline float edge_weight(Labels labels, bool depth_edge, float depth_probability,
-                                                  float radius_std) {
+                                                  float radius_std, int octave) {
   if (labels == Labels::hard) return depth_edge ? 0.0f : 1.0f;
   const float certainty = radius_std_floor / (radius_std_floor + radius_std);
-  return (depth_edge ? depth_edge_weight : 1.0f - depth_probability) * certainty * certainty;
+  const float of_depth_edge = octave == 0 ? depth_edge_weight : coarse_depth_edge_weight;
+  return (depth_edge ? of_depth_edge : 1.0f - depth_probability) * certainty * certainty;
 }
 
-inline constexpr float smallest_coarse_radius = 2.0f;  // px of the octave
-inline constexpr float sharp_radius = 3.0f;        // px: below, twice as coarse a radius would be too small to count
-inline constexpr float least_fine_weight = 1e-3f;  // where no coarser octave has an edge
+inline constexpr float smallest_coarse_radius = 2.5f;              // px of the octave
+inline constexpr float sharp_radius = 2 * smallest_coarse_radius;  // px; below, the next octave's would not count
+inline constexpr float least_fine_weight = 1e-3f;                  // where no coarser octave has an edge
 
 /// What an octave says about an edge to the next coarser one, which is not asked where all edges nearby are sharp.
 enum : std::uint8_t { read_sharp = 1, read_blurred = 2 };
@@ -80,19 +81,47 @@ DEFOCUS_FAST_HOST_DEVICE inline bool is_sharp(float radius, float radius_std) {
 /// A depth edge of a coarse octave keeps radii from spreading across it, unless a finer one knows better.
 DEFOCUS_FAST_HOST_DEVICE inline bool is_barrier(float radius) { return radius > smallest_coarse_radius; }
 
-/// Where the centre of an octave's pixel is in the image.
-DEFOCUS_FAST_HOST_DEVICE inline Pixel in_image(Pixel pixel, int scale) {
+/// Where the centre of an octave's pixel is in the image, or in a finer octave.
+DEFOCUS_FAST_HOST_DEVICE inline Pixel in_finer(Pixel pixel, int scale) {
   return {pixel.y * scale + scale / 2, pixel.x * scale + scale / 2};
 }
 
-/// Calls use(pixel of the image) for the axes of an octave's pixel with this centre: whatever way the map takes across
-/// it, it crosses one of them once.
+/// Calls use(pixel) for the axes of a coarser octave's pixel with this centre: whatever way the map takes across it, it
+/// crosses one of them once.
 template <class Use>
 DEFOCUS_FAST_HOST_DEVICE void for_barrier(Pixel centre, int scale, const Use& use) {
   for (int k = -(scale / 2); k < scale - scale / 2; ++k) {
     use(Pixel{centre.y + k, centre.x});
     use(Pixel{centre.y, centre.x + k});
   }
+}
+
+/// A coarse depth edge is walled in by its own barrier: a quarter of its weight is put as many px of the octave to each
+/// side.
+inline constexpr int beside_barrier = 2;
+DEFOCUS_FAST_HOST_DEVICE inline bool is_beside_barrier(bool depth_edge, int octave) { return depth_edge && octave > 0; }
+
+/// Where an octave's pixel is put in the octave in which radii are spread, of this height and width.
+DEFOCUS_FAST_HOST_DEVICE inline Pixel put(Pixel pixel, int octave, int spread, int height, int width) {
+  if (octave > spread) return in_finer(pixel, 1 << (octave - spread));
+  const int y = pixel.y >> (spread - octave), x = pixel.x >> (spread - octave);
+  return {y < height ? y : height - 1, x < width ? x : width - 1};
+}
+
+/// [begin, end)
+struct Range {
+  int begin, end;
+};
+/// Rows (or columns) of an octave, of which there are `count`, whose edges are put into row `at` of octave `spread`,
+/// which has `spread_count`.
+DEFOCUS_FAST_HOST_DEVICE inline Range put_into(int at, int spread_count, int spread, int count, int octave) {
+  if (at < 0 || at >= spread_count) return {0, 0};
+  if (octave <= spread) {
+    const int finer = spread - octave;
+    return {at << finer, at + 1 == spread_count ? count : (at + 1) << finer};
+  }
+  const int scale = 1 << (octave - spread), y = at / scale;
+  return {y, y + int(at % scale == scale / 2 && y < count)};
 }
 
 /// How much an edge of an octave counts, by its radius in px of the octave. Small radii are read better in a finer one,
@@ -144,6 +173,18 @@ DEFOCUS_FAST_HOST_DEVICE inline float expected_error(float floor, float slope, f
   return std::sqrt(floor * floor + scaled * scaled);
 }
 
+/// A pixel of the image between two of the octave in which radii are spread.
+struct Between {
+  int before, after;
+  float share;  // of the one after
+};
+DEFOCUS_FAST_HOST_DEVICE inline Between between(int at, int octave, int count) {
+  const int twice = 2 << octave, from = 2 * at + 1 - (1 << octave);  // of the first centre, in 1 / twice
+  const int before = from >> (octave + 1), last = count - 1;
+  const float share = float(from - before * twice) / float(twice);
+  return {before < 0 ? 0 : before > last ? last : before, before + 1 > last ? last : before + 1, share};
+}
+
 // ---- host only
 
 /// Octaves of images of this size: none so small that all of it is near its border.
@@ -161,19 +202,28 @@ inline double log_feedback(const FilterOptions& options) {
   return -std::sqrt(2.0) / (options.sigma_s * std::sqrt(3.0) * std::exp2(n - 1) / std::sqrt(std::exp2(2 * n) - 1));
 }
 
-/// The propagation of images of one size, with all defaults filled in.
+/// The propagation of images of one size, with all defaults filled in; distances in px of the octave.
 struct Propagation {
+  int octave;            // on whose pixels radii are spread
   FilterOptions guide;   // makes the guide
   FilterOptions spread;  // spreads the radii
   double psi;            // extra distance across a depth-edge pixel
 };
 
+/// The paper's psi. With octaves it is a share of sigma_s: a barrier that is to hold in larger images has to grow with
+/// the distances in them.
+inline constexpr double paper_psi = 100, relative_psi = 4.5;
+inline constexpr int smallest_spread = 500;  // px, shorter side of the second octave if radii are spread there
+
 inline Propagation resolve(const GuideOptions& guide, const PropagationOptions& options, double sigma_r, int iterations,
-                           int height, int width) {
-  const int n = options.iterations.value_or(iterations);
-  return {{guide.sigma_s, guide.sigma_r, n},
-          {options.sigma_s.value_or(std::min(height, width) / 8.0), options.sigma_r.value_or(sigma_r), n},
-          options.psi};
+                           int height, int width, int octaves) {
+  const int n = options.iterations.value_or(iterations), shorter = std::min(height, width);
+  const int octave = std::min(octaves - 1, shorter >> 2 >= smallest_spread ? 2 : 1);
+  const double scale = 1 << octave, sigma_s = options.sigma_s.value_or(shorter / 8.0);
+  return {octave,
+          {guide.sigma_s / scale, guide.sigma_r, n},
+          {sigma_s / scale, options.sigma_r.value_or(sigma_r), n},
+          options.psi.value_or(octaves == 1 ? paper_psi : relative_psi * sigma_s) / scale};
 }
 
 }  // namespace defocus_fast

@@ -124,7 +124,7 @@ void propagate(const ImageView& image, const RadiiView& radii, const MaskView& p
       if (*pattern.at(y, x)) rows.add(x, make_seed(1, *radii.at(y, x), 0));
   };
   // As in the paper.
-  workspace->stage.propagate(image, barrier.data(), resolve(guide, options, 3.75, 5, image.height, image.width),
+  workspace->stage.propagate(image, barrier.data(), resolve(guide, options, 3.75, 5, image.height, image.width, 1),
                              std::ref(seed), out);
   workspace->keep(std::move(workspace));
 }

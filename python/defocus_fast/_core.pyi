@@ -27,7 +27,7 @@ class RunningOptions(TypedDict, total=False):
 class PropagateOptions(RunningOptions, total=False):
     guide_sigma_s: float
     guide_sigma_r: float
-    psi: float
+    psi: float | None
     sigma_s: float | None
     sigma_r: float | None
     iterations: int | None

@@ -21,8 +21,8 @@ class BlurMap:
             wanted. sqrt(a**2 + (b * s)**2): s is the standard deviation of the mixture of all edges' posteriors that
             the filter brings to the pixel (the model's largest radius where it brings none), a and b belong to the
             model. ``labels="hard"`` leaves it uncalibrated, and it knows nothing of blur beyond the largest radius.
-        pattern_edges: (H, W) edges at which the radius was read.
-        depth_edges: (H, W) edges that the map does not cross; those of coarse octaves as crosses.
+        pattern_edges: (H, W) edges of the first octave at which the radius was read.
+        depth_edges: (H, W) edges of the first octave at which the blur changes.
         edges: (n, 2) row and column of every edge pixel.
         octave: (n,) the edge was found in the image reduced by ``2**octave``.
         depth_probability: (n,) probability that the edge is a depth edge.

@@ -122,7 +122,7 @@ def radius_scores(name: str, result: BlurMap, truth: Floats, bins: list[float]) 
     y, x = result.edges[own].T
     jump = _range_nearby(truth)[y, x]
     depth, pattern = jump >= JUMP_PX, jump <= SAME_PX
-    called_depth = ~result.pattern_edges[y, x]  # depth_edges also has what coarse octaves keep the map from crossing
+    called_depth = result.depth_edges[y, x]
     at_pattern = truth[y, x][pattern]
     nearest = np.abs(at_pattern[:, None] - np.array(bins)).argmin(1)
     probable = result.bin_probabilities[own][pattern].argmax(1) if pattern.any() else nearest

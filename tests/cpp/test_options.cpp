@@ -108,7 +108,7 @@ TEST_CASE("a designated member leaves the others what they are") {
 
 TEST_CASE("values that options do not take") {
   Options options;
-  CHECK_THROWS_WITH_AS(set_option(options, "psi", "a"), "psi: expected a number in [0, 1000000] px, got \"a\"",
+  CHECK_THROWS_WITH_AS(set_option(options, "psi", "a"), "psi: expected a number in [0, 1000000] px, or none, got \"a\"",
                        InvalidArgument);
   CHECK_THROWS_WITH_AS(set_option(options, "iterations", 2.0),
                        "iterations: expected an integer in [1, 16], or none, got 2", InvalidArgument);
@@ -131,8 +131,8 @@ TEST_CASE("structs are checked whole") {
     CHECK_THROWS_WITH_AS(Estimator(10, 10, options), message, InvalidArgument);
   };
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  refused([&](Options& o) { o.propagation.psi = nan; }, "psi: expected a number in [0, 1000000] px, got nan");
-  refused([&](Options& o) { o.propagation.psi = 1e39; }, "psi: expected a number in [0, 1000000] px, got 1e+39");
+  refused([&](Options& o) { o.propagation.psi = nan; }, "psi: expected a number in [0, 1000000] px, or none, got nan");
+  refused([&](Options& o) { o.propagation.psi = 1e39; }, "psi: expected a number in [0, 1000000] px, or none, got 1e+39");
   refused([](Options& o) { o.propagation.sigma_s = 0; },
           "sigma_s: expected a number in [0.01, 100000] px, or none, got 0");
   refused([](Options& o) { o.num_threads = 0; }, "num_threads: expected an integer in [1, 1024], or none, got 0");

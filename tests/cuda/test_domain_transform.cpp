@@ -78,14 +78,14 @@ struct Seeds : DeviceEdges {
       const bool depth = answers.depth_edges[at] != 0;
       if (!depth && !answers.pattern_edges[at]) continue;
       const float deviation = answers.radius_std[question];
-      const float weight = edge_weight(labels, depth, answers.depth_probability[question], deviation);
+      const float weight = edge_weight(labels, depth, answers.depth_probability[question], deviation, 0);
       if (weight > 0) rows.add(x, make_seed(weight, answers.radius[question], deviation));
     }
   }
 };
 
 Propagation propagation(int height, int width, const PropagationOptions& options) {
-  return resolve({}, options, 3.75, 5, height, width);
+  return resolve({}, options, 3.75, 5, height, width, 1);
 }
 
 struct Map {

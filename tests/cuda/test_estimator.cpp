@@ -64,15 +64,16 @@ struct Answer {
 DeviceSetup make_setup(int height, int width, const Options& options) {
   const auto model = load_model(options.model);
   const bool hard = options.labels == Labels::hard;
-  return {.height = height,
-          .width = width,
-          .options = options,
-          .model = model,
-          .depth_threshold = options.depth_threshold.value_or(model->depth_threshold),
-          .propagation = resolve(options.guide, options.propagation, hard ? 3.75 : model->sigma_r,
-                                 hard ? 5 : model->iterations, height, width),
-          .max_edges = options.max_edges.value_or(height * width),
-          .shapes = cuda::network_shapes(height, width, options)};
+  return {
+      .height = height,
+      .width = width,
+      .options = options,
+      .model = model,
+      .depth_threshold = options.depth_threshold.value_or(model->depth_threshold),
+      .propagation = resolve(options.guide, options.propagation, hard ? 3.75 : model->sigma_r,
+                             hard ? 5 : model->iterations, height, width, octave_count(height, width, options.octaves)),
+      .max_edges = options.max_edges.value_or(height * width),
+      .shapes = cuda::network_shapes(height, width, options)};
 }
 
 Answer run(const Case& c) {

@@ -54,8 +54,8 @@ struct BlurMap {
   /// deviation of the mixture of all edges' posteriors that the filter brings to the pixel (the model's largest radius
   /// where it brings none), a and b the model's.
   std::vector<float> expected_error;
-  std::vector<std::uint8_t> pattern_edges;  // (height, width) 1 at pattern edges, else 0
-  std::vector<std::uint8_t> depth_edges;    // (height, width) 1 at depth edges, else 0; of coarse octaves crosses
+  std::vector<std::uint8_t> pattern_edges;  // (height, width) 1 at pattern edges of the first octave, else 0
+  std::vector<std::uint8_t> depth_edges;    // (height, width) 1 at depth edges of the first octave, else 0
   Edges edges;
   std::array<double, stage_names.size()> stage_ms{};
 };

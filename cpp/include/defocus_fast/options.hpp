@@ -101,7 +101,7 @@ inline constexpr Option<GuideOptions> guide_rows[]{
 
 /// How radii are spread from edges over the image (section III-C of the paper).
 struct PropagationOptions {
-  double psi = 100.0;
+  std::optional<double> psi = {};
   std::optional<double> sigma_s = {};
   std::optional<double> sigma_r = {};
   std::optional<int> iterations = {};
@@ -109,7 +109,8 @@ struct PropagationOptions {
 inline constexpr Option<PropagationOptions> propagation_rows[]{
     {"psi", &PropagationOptions::psi, Accepted{0, 1e6}, "px",
      "Extra distance across a pixel of a depth edge: how strongly depth edges keep radii from spreading across them. "
-     "100 in the paper, 20 in the published program."},
+     "20 in the published program.",
+     "100 as in the paper; with more than one octave 4.5 sigma_s"},
     {"sigma_s", &PropagationOptions::sigma_s, sigma_s_range, "px",
      "Spatial standard deviation of the filter that spreads the radii.", "min(height, width) / 8"},
     {"sigma_r", &PropagationOptions::sigma_r, sigma_r_range, "",

@@ -47,7 +47,7 @@ def estimate(
     precision: str,
     threads: int | None,
     octaves: int | None,
-    psi: float,
+    psi: float | None,
     device: str,
     max_edges: int | None,
 ) -> None:
