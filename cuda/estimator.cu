@@ -63,7 +63,7 @@ Estimator::Estimator(const DeviceSetup& setup)
     answers.width = width;
     answers.side = by_cell() ? cell : 1;
     for (std::uint8_t** mask : {&answers.pattern_edges, &answers.depth_edges}) arena_.reserve(*mask, pixels);
-    if (octaves > 1) arena_.reserve(answers.read, pixels);
+    if (number > 0) arena_.reserve(answers.said, pixels);
     for (float** values :
          {&answers.depth_probability, &answers.radius, &answers.radius_std, &answers.radius_probability})
       arena_.reserve(*values, std::size_t(answers.down()) * std::size_t(answers.across()));
@@ -108,16 +108,17 @@ float* Estimator::bin_probabilities(const DeviceFrame& frame, std::size_t octave
 }
 
 void Estimator::run(const DeviceFrame& frame, Stream stream) {
-  for (std::size_t i = 0; i < count(frame); ++i) {
+  for (std::size_t step = 0; step < count(frame); ++step) {
+    const std::size_t i = std::size_t(octave_of_step(int(step), int(count(frame))));
     Octave& octave = octaves_[i];
-    clock_.begin(i, Stage::detect_edges, stream);
-    if (i == 0) reduce(frame, stream);
+    clock_.begin(step, Stage::detect_edges, stream);
+    if (step == 0) reduce(frame, stream);
     detect_edges(frame, i, stream);
-    clock_.begin(i, Stage::extract_features, stream);
+    clock_.begin(step, Stage::extract_features, stream);
     extract_features(octave, stream);
-    clock_.begin(i, Stage::classify_edges, stream);
+    clock_.begin(step, Stage::classify_edges, stream);
     classify_edges(octave, stream);
-    clock_.begin(i, Stage::estimate_radii, stream);
+    clock_.begin(step, Stage::estimate_radii, stream);
     estimate_radii(frame, i, stream);
   }
   clock_.begin(0, Stage::propagate, stream);
@@ -141,16 +142,13 @@ void Estimator::detect_edges(const DeviceFrame& frame, std::size_t number, Strea
   Octave& octave = octaves_[number];
   // Until the edges are classified, all of them stand in the mask of pattern edges.
   std::uint8_t* const mask = octave.answers.pattern_edges;
-  if (number == 0) {
-    if (frame.edges.data)
-      octave.detector.copy_edges(frame.edges, mask, stream);
-    else
-      octave.detector.detect_edges(octave.image, mask, stream);
-    if (frame.edge_stride > 1) octave.detector.keep_grid(frame.edge_stride, mask, stream);
-  } else {
+  if (frame.edges.data)  // then the first octave is the only one
+    octave.detector.copy_edges(frame.edges, mask, stream);
+  else
     octave.detector.detect_edges(octave.image, mask, stream);
-    drop_sharp_edges(octaves_[number - 1].answers, octave.answers, stream);
-  }
+  if (number == 0 && frame.edge_stride > 1) octave.detector.keep_grid(frame.edge_stride, mask, stream);
+  if (count(frame) > 1 && number != 1)
+    drop_edges(octaves_[number == 0 ? 1 : number - 1].answers, octave.answers, stream);
   list_edges(octave.answers, octave.edges, stream);
 }
 
@@ -218,7 +216,7 @@ void Estimator::estimate_radii(const DeviceFrame& frame, std::size_t number, Str
   ask(Head::blur, octave, stream, [&](const auto& asked) {
     read_radii(probabilities_, shapes_.type, bins_, options_.labels, asked, octave.answers, kept, stream);
   });
-  if (number + 1 < count(frame)) note_sharp_edges(octave.answers, number == 0, stream);
+  if (number > 0) note_answers(octave.answers, number == 1, stream);
 }
 
 void Estimator::propagate(const DeviceFrame& frame, Stream stream) {

@@ -23,19 +23,21 @@ __global__ void reduce_pixels(ImageView image, ImageView half, Value* out) {
   }
 }
 
-__global__ void drop(Answers finer, Answers answers) {
+__global__ void drop(Answers neighbour, bool finer, Answers answers) {
   int y, x;
   if (!pixel_of_thread(answers.height, answers.width, y, x)) return;
   const std::ptrdiff_t i = answers.pixel(y, x);
-  answers.read[i] = 0;
+  if (finer) answers.said[i] = 0;
   if (!answers.pattern_edges[i]) return;
-  std::uint8_t around = 0;  // the pixel's four in the finer octave, and those next to them
-  for (int v = 2 * y - 1; v < 2 * y + 3; ++v)
-    for (int u = 2 * x - 1; u < 2 * x + 3; ++u)
-      if (v >= 0 && v < finer.height && u >= 0 && u < finer.width) around |= finer.read[finer.pixel(v, u)];
-  if (around != read_sharp) return;
+  std::uint8_t said = 0;
+  const Range rows = beside(y, finer), columns = beside(x, finer);
+  for (int v = rows.begin; v < rows.end; ++v)
+    for (int u = columns.begin; u < columns.end; ++u)
+      if (v >= 0 && v < neighbour.height && u >= 0 && u < neighbour.width)
+        said |= neighbour.said[neighbour.pixel(v, u)];
+  if (!said || (said & (finer ? asks_coarser : asks_finer))) return;
   answers.pattern_edges[i] = 0;
-  answers.read[i] = read_sharp;
+  if (finer) answers.said[i] = is_read;
 }
 
 __global__ void note(Answers answers, bool first) {
@@ -43,9 +45,9 @@ __global__ void note(Answers answers, bool first) {
   if (!pixel_of_thread(answers.height, answers.width, y, x)) return;
   const std::ptrdiff_t i = answers.pixel(y, x), at = answers.question(y, x);
   if (answers.pattern_edges[i] || answers.depth_edges[i])
-    answers.read[i] = is_sharp(answers.radius[at], answers.radius_std[at]) ? read_sharp : read_blurred;
+    answers.said[i] = asks(answers.radius[at], answers.radius_std[at]);
   else if (first)
-    answers.read[i] = 0;
+    answers.said[i] = 0;
 }
 
 __global__ void clear(int height, int width, std::uint8_t* barriers) {
@@ -75,11 +77,11 @@ void reduce(const ImageView& image, const ImageView& half, void* out, Stream str
   });
 }
 
-void drop_sharp_edges(const Answers& finer, const Answers& answers, Stream stream) {
-  launch(drop, blocks_of(answers), block_size, stream, finer, answers);
+void drop_edges(const Answers& neighbour, const Answers& answers, Stream stream) {
+  launch(drop, blocks_of(answers), block_size, stream, neighbour, neighbour.height > answers.height, answers);
 }
 
-void note_sharp_edges(const Answers& answers, bool first, Stream stream) {
+void note_answers(const Answers& answers, bool first, Stream stream) {
   launch(note, blocks_of(answers), block_size, stream, answers, first);
 }
 

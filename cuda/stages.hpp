@@ -68,7 +68,7 @@ struct Answers {
   int side = 1;                           // px of a question's square: 1, or that of a cell
   std::uint8_t* pattern_edges = nullptr;  // (height, width); until the edges are classified, all of them
   std::uint8_t* depth_edges = nullptr;    // (height, width)
-  std::uint8_t* read = nullptr;           // (height, width) of edges, read_sharp or read_blurred; for the next octave
+  std::uint8_t* said = nullptr;           // (height, width) of edges, see asks(); for the neighbouring octaves
   // (down, across)
   float* depth_probability = nullptr;   // in [0, 1]
   float* radius = nullptr;              // px, by Labels; at depth edges that of the nearer side
@@ -86,10 +86,10 @@ struct Answers {
 
 /// Means of 2 x 2 pixels -> an image of half the size, of the same type, without gaps.
 void reduce(const ImageView& image, const ImageView& half, void* out, Stream stream);
-/// The edges that the finer octave, which was read, makes needless are no edges any more.
-void drop_sharp_edges(const Answers& finer, const Answers& answers, Stream stream);
-/// Fills answers.read, which drop_sharp_edges() may have begun to fill.
-void note_sharp_edges(const Answers& answers, bool first, Stream stream);
+/// The edges that would count nothing, as the neighbouring octave says, are no edges any more.
+void drop_edges(const Answers& neighbour, const Answers& answers, Stream stream);
+/// Fills answers.said, which drop_edges() has begun to fill if the octave is not the `first` that is read.
+void note_answers(const Answers& answers, bool first, Stream stream);
 
 /// Counts the edges, and lists them if there is a list. Those for which it has no room are no edges any more.
 void list_edges(const Answers& answers, const EdgeList& edges, Stream stream);

@@ -66,7 +66,7 @@ struct Octave {
   cpu::EdgeDetector edge_detector;
   std::vector<std::size_t> row_start;  // index of each row's first edge
   BlurMap found;                       // in px of this octave; the first one's is the frame's result
-  std::vector<std::uint8_t> read;      // (height, width) of edges, read_sharp or read_blurred
+  std::vector<std::uint8_t> said;      // (height, width) of edges, see asks()
 };
 
 }  // namespace
@@ -95,15 +95,17 @@ struct Estimator::Cpu : Impl {
     octaves[0].image = image;
     for (std::size_t i = 1; i < std::max(count, std::size_t(propagation.octave) + 1); ++i)
       reduce(octaves[i - 1].image, octaves[i], result);
-    for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t step = 0; step < count; ++step) {
+      const std::size_t i = std::size_t(octave_of_step(int(step), int(count)));
       Octave& octave = octaves[i];
       BlurMap& found = i == 0 ? result : octave.found;
       if (i > 0) found.stage_ms.fill(0);
       detect_edges(octave, found, frame);
-      if (i > 0) drop_sharp_edges(octaves[i - 1], octave);
+      if (i > 0) octave.said.assign(found.pattern_edges.size(), 0);
+      if (step > 0) drop_edges(octaves[i == 0 ? 1 : i - 1], octave, found);
       list_edges(octave, found);
       ask_networks(octave, found, frame);
-      if (i + 1 < count) note_sharp_edges(octave, found);
+      if (i > 0) note_answers(octave, found);
     }
     propagate(out, result, frame, count);
   }
@@ -122,8 +124,8 @@ struct Estimator::Cpu : Impl {
   void reduce(const ImageView& image, Octave& octave, BlurMap& result);
   void detect_edges(Octave& octave, BlurMap& found, const FrameOptions& frame);
   void list_edges(Octave& octave, BlurMap& found);
-  void drop_sharp_edges(const Octave& finer, Octave& octave);
-  void note_sharp_edges(Octave& octave, const BlurMap& found);
+  void drop_edges(const Octave& neighbour, Octave& octave, BlurMap& found);
+  void note_answers(Octave& octave, const BlurMap& found);
   void select_tile(const Octave& octave, int y0, int x0, const BlurMap& found);
   void extract_features(const Octave& octave, int y0, int x0, BlurMap& found);
   void classify_edges(const Octave& octave, BlurMap& found);
@@ -192,33 +194,30 @@ void Estimator::Cpu::detect_edges(Octave& octave, BlurMap& found, const FrameOpt
         if (y % stride != 0 || x % stride != 0) mask[octave.index({y, x})] = 0;
 }
 
-/// Where the finer octave has sharp edges only, the coarser one need not be asked: its edges would count nothing.
-void Estimator::Cpu::drop_sharp_edges(const Octave& finer, Octave& octave) {
-  StageTimer timer(octave.found, Stage::detect_edges);
-  octave.read.assign(octave.found.pattern_edges.size(), 0);
+/// An octave is not asked about edges that would count nothing, as its neighbour says that was read before.
+void Estimator::Cpu::drop_edges(const Octave& neighbour, Octave& octave, BlurMap& found) {
+  StageTimer timer(found, Stage::detect_edges);
+  const bool finer = neighbour.number < octave.number;
   workers.for_ranges(octave.height, 32, [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y)
       for (int x = 0; x < octave.width; ++x) {
-        std::uint8_t& edge = octave.found.pattern_edges[octave.index({y, x})];
+        std::uint8_t& edge = found.pattern_edges[octave.index({y, x})];
         if (!edge) continue;
-        std::uint8_t around = 0;  // the pixel's four in the finer octave, and those next to them
-        for (int v = std::max(2 * y - 1, 0); v < std::min(2 * y + 3, finer.height); ++v)
-          for (int u = std::max(2 * x - 1, 0); u < std::min(2 * x + 3, finer.width); ++u)
-            around |= finer.read[finer.index({v, u})];
-        if (around != read_sharp) continue;
+        std::uint8_t said = 0;
+        const Range rows = beside(y, finer), columns = beside(x, finer);
+        for (int v = std::max(rows.begin, 0); v < std::min(rows.end, neighbour.height); ++v)
+          for (int u = std::max(columns.begin, 0); u < std::min(columns.end, neighbour.width); ++u)
+            said |= neighbour.said[neighbour.index({v, u})];
+        if (!said || (said & (finer ? asks_coarser : asks_finer))) continue;
         edge = 0;
-        octave.read[octave.index({y, x})] = read_sharp;
+        if (finer) octave.said[octave.index({y, x})] = is_read;
       }
   });
 }
 
-void Estimator::Cpu::note_sharp_edges(Octave& octave, const BlurMap& found) {
-  StageTimer timer(octave.found, Stage::estimate_radii);
-  octave.read.resize(found.pattern_edges.size());
-  if (octave.number == 0) std::fill(octave.read.begin(), octave.read.end(), std::uint8_t{0});
+void Estimator::Cpu::note_answers(Octave& octave, const BlurMap& found) {
   for (std::size_t i = 0; i < found.edges.size(); ++i)
-    octave.read[octave.index(found.edges.position[i])] =
-        is_sharp(found.edges.radius[i], found.edges.radius_std[i]) ? read_sharp : read_blurred;
+    octave.said[octave.index(found.edges.position[i])] = asks(found.edges.radius[i], found.edges.radius_std[i]);
 }
 
 void Estimator::Cpu::list_edges(Octave& octave, BlurMap& found) {

@@ -68,14 +68,30 @@ DEFOCUS_FAST_HOST_DEVICE inline float edge_weight(Labels labels, bool depth_edge
   return (depth_edge ? of_depth_edge : 1.0f - depth_probability) * certainty * certainty;
 }
 
-inline constexpr float smallest_coarse_radius = 2.5f;              // px of the octave
-inline constexpr float sharp_radius = 2 * smallest_coarse_radius;  // px; below, the next octave's would not count
-inline constexpr float least_fine_weight = 1e-3f;                  // where no coarser octave has an edge
+inline constexpr float smallest_coarse_radius = 2.5f;  // px of the octave
+inline constexpr float least_fine_weight = 1e-3f;      // where no coarser octave has an edge
 
-/// What an octave says about an edge to the next coarser one, which is not asked where all edges nearby are sharp.
-enum : std::uint8_t { read_sharp = 1, read_blurred = 2 };
-DEFOCUS_FAST_HOST_DEVICE inline bool is_sharp(float radius, float radius_std) {
-  return radius + 2 * radius_std < sharp_radius;
+/// [begin, end)
+struct Range {
+  int begin, end;
+};
+/// Rows (or columns) of the neighbouring octave, `finer` or coarser than that of the edge, whose edges are beside it.
+DEFOCUS_FAST_HOST_DEVICE inline Range beside(int at, bool finer) {
+  return finer ? Range{2 * at - 1, 2 * at + 3} : Range{at / 2 - 2, at / 2 + 3};
+}
+
+/// What the answer about an edge says to the neighbouring octaves. They are not asked about edges beside it which would
+/// count nothing: a coarser one reads half the radius, a finer one twice.
+enum : std::uint8_t { is_read = 1, asks_coarser = 2, asks_finer = 4 };
+DEFOCUS_FAST_HOST_DEVICE inline std::uint8_t asks(float radius, float radius_std) {
+  const bool sharp = radius + 2 * radius_std < 2 * smallest_coarse_radius;
+  const bool blurred = radius - radius_std > smallest_coarse_radius;
+  return std::uint8_t(is_read | (sharp ? 0 : asks_coarser) | (blurred ? 0 : asks_finer));
+}
+
+/// The octave that is read as number `step`: from the second one on both neighbours know what they need not read.
+DEFOCUS_FAST_HOST_DEVICE inline int octave_of_step(int step, int count) {
+  return count > 1 && step < 2 ? 1 - step : step;
 }
 
 /// A depth edge of a coarse octave keeps radii from spreading across it, unless a finer one knows better.
@@ -108,10 +124,6 @@ DEFOCUS_FAST_HOST_DEVICE inline Pixel put(Pixel pixel, int octave, int spread, i
   return {y < height ? y : height - 1, x < width ? x : width - 1};
 }
 
-/// [begin, end)
-struct Range {
-  int begin, end;
-};
 /// Rows (or columns) of an octave, of which there are `count`, whose edges are put into row `at` of octave `spread`,
 /// which has `spread_count`.
 DEFOCUS_FAST_HOST_DEVICE inline Range put_into(int at, int spread_count, int spread, int count, int octave) {

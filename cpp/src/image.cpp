@@ -161,14 +161,35 @@ template void load_value_row(const ImageView&, int, const CannyKernels<double>&,
 
 namespace {
 
-template <class T>
-void reduce_row_of(const ImageView& image, int y, T* out) {
-  for (int x = 0; x < image.width / 2; ++x)
-    for (int c = 0; c < image.channels; ++c) {
-      const auto at = [&](int dy, int dx) { return value_at<T>(image, 2 * y + dy, 2 * x + dx, c); };
-      const auto sum = at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1);
+/// at(row, pixel, channel) is a value of the two rows to be reduced.
+template <class T, class Channels, class At>
+void reduce_row_of(int width, Channels channels, const At& at, T* out) {
+  for (int x = 0; x < width; ++x)
+    for (int c = 0; c < channels; ++c) {
+      const auto sum = at(0, 2 * x, c) + at(0, 2 * x + 1, c) + at(1, 2 * x, c) + at(1, 2 * x + 1, c);
       *out++ = std::is_same_v<T, float> ? T(sum * 0.25f) : T((int(sum) + 2) / 4);
     }
+}
+
+template <class T>
+void reduce_row_of(const ImageView& image, int y, T* out) {
+  constexpr auto size = std::ptrdiff_t{sizeof(T)};
+  const int width = image.width / 2;
+  if (image.channel_stride_bytes != size || image.pixel_stride_bytes != size * image.channels)
+    return reduce_row_of(
+        width, image.channels, [&](int dy, int x, int c) { return value_at<T>(image, 2 * y + dy, x, c); }, out);
+  // Without gaps the compiler sees where the values are.
+  const auto row = [&](int dy) {
+    return reinterpret_cast<const T*>(static_cast<const std::byte*>(image.data) + (2 * y + dy) * image.pitch_bytes);
+  };
+  const T* const rows[]{row(0), row(1)};
+  const auto without_gaps = [&](auto channels) {
+    reduce_row_of(width, channels, [&](int dy, int x, int c) { return rows[dy][x * channels + c]; }, out);
+  };
+  if (image.channels == 1)
+    without_gaps(std::integral_constant<int, 1>{});
+  else
+    without_gaps(std::integral_constant<int, 3>{});
 }
 
 }  // namespace
