@@ -262,7 +262,9 @@ print(before, resident_mb("VmHWM"))  # getrusage's peak would be that of the par
 """
 
 
-@pytest.mark.parametrize("megapixels", [0.1, 0.3, 1, 3, *(pytest.param(n, marks=pytest.mark.large) for n in (10, 40))])
+@pytest.mark.parametrize(
+    "megapixels", [0.1, 0.3, 1, 3, *(pytest.param(n, marks=pytest.mark.large) for n in (10, 40, 60))]
+)
 def test_size(run: Run, megapixels: float, tmp_path: Path) -> None:
     """Time, and the memory of a process of its own that makes one frame."""
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
@@ -487,6 +489,43 @@ def test_octaves(run: Run, size: tuple[int, int]) -> None:
     run("peers", calls, task=f"{size[1]}x{size[0]}")
 
 
+def half_blurred(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The photograph, its right half blurred by a disk of 24 px."""
+    cv2 = pytest.importorskip("cv2")
+    frame, disk = photo(size), np.hypot(*np.mgrid[-24:25, -24:25]) <= 24
+    middle = size[1] // 2
+    frame[:, middle:] = cv2.filter2D(frame, -1, disk / disk.sum())[:, middle:]
+    return frame
+
+
+def test_half_blurred(run: Run) -> None:
+    frame, ours, one = half_blurred(HD), "fast, all octaves", "fast, octaves 1"
+    calls = {ours: estimate(frame), one: estimate(frame, octaves=1)}
+    run("peers", calls, task="1920x1080, half of it strongly blurred", goals={one: "1x"})
+
+
+PHOTOS = Path(os.environ.get("DEFOCUS_FAST_PHOTOS", ROOT.parent / "shared" / "photos" / "demo"))
+
+
+@pytest.mark.parametrize("size", [LARGE_HD, pytest.param((5184, 7776), marks=pytest.mark.large)], ids=str)
+@pytest.mark.parametrize("name", ["canyon-wren", "Yellow-Flower"])
+def test_mixed_sharpness(run: Run, name: str, size: tuple[int, int]) -> None:
+    """A whole frame of a sharp subject before a blurred background, beside the filter calls alone in OpenCV."""
+    if not (files := sorted(PHOTOS.glob(f"*{name}*"))):
+        pytest.skip(f"no {name} in {PHOTOS} ($DEFOCUS_FAST_PHOTOS)")
+    frame = benchmark.of_size(np.asarray(Image.open(files[0]).convert("RGB")), *size)
+    edges = defocus_fast.detect_edges(frame)
+    radii = np.random.default_rng(0).uniform(0.5, 6, size).astype(np.float32)
+    opencv = "OpenCV, three dtFilter, float32"
+    run(
+        "peers",
+        {"fast, all octaves": estimate(frame), "fast, octaves 1": estimate(frame, octaves=1)},
+        {opencv: dt_filter_propagate(frame, radii, edges)},
+        task=f"{name}, {size[1]}x{size[0]}",
+        goals={opencv: "1.5x"},
+    )
+
+
 @pytest.mark.skipif(not has_int8(), reason="this CPU has no AVX512-VNNI")
 @pytest.mark.parametrize("model", defocus_fast.shipped_models())
 def test_precisions(run: Run, model: str) -> None:
@@ -583,7 +622,7 @@ def test_propagate(run: Run) -> None:
 def test_propagate_in_a_frame(run: Run) -> None:
     """The same as the stage of a frame, whose memory is there already."""
     frame = photo(HD)
-    estimator = Estimator(*HD, sigma_r=0.75, iterations=5, num_threads=THREADS)
+    estimator = Estimator(*HD, octaves=1, sigma_r=0.75, iterations=5, num_threads=THREADS)
     call = functools.partial(estimator.estimate, frame, expected_error=False)
     known = call()
     radii, edges = np.zeros(HD, np.float32), known.pattern_edges

@@ -266,7 +266,7 @@ __device__ float& value_at(const MapView& map, int y, int x) {
 }
 
 __global__ void divide(const float* radii, const float* weights, const float* squares, const Mixture* of_all,
-                       MapView out, ExpectedError error) {
+                       float doubt, MapView out, ExpectedError error) {
   int y, x;
   if (!pixel_of_thread(out.height, out.width, y, x)) return;
   const std::ptrdiff_t i = std::ptrdiff_t(y) * out.width + x;
@@ -274,7 +274,8 @@ __global__ void divide(const float* radii, const float* weights, const float* sq
   const float mean = reached ? radii[i] / weights[i] : of_all->mean;
   value_at(out, y, x) = mean;
   if (!error.out.data) return;
-  const float deviation = reached ? mixture_deviation({weights[i], radii[i], squares[i]}, mean) : of_all->deviation;
+  const float deviation =
+      reached ? deviation_at({weights[i], radii[i], squares[i]}, mean, doubt) : deviation_out_of_reach(*of_all);
   value_at(error.out, y, x) = expected_error(error.floor, error.slope, deviation);
 }
 
@@ -335,7 +336,7 @@ void DomainTransform::propagate(const ImageView& image, const Propagation& optio
   // The guide: the image filtered by itself. |I'| is summed over red, green and blue; a grey image is three equal
   // channels.
   const double channels = image.channels == 1 ? 3 : 1;
-  const auto& [octave, guide, spread, psi] = options;
+  const auto& [octave, guide, spread, psi, doubt] = options;
   load(image, stream);
   set_feedback(image.channels, channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0, stream);
   filter(image.channels, guide.iterations, stream);
@@ -346,7 +347,7 @@ void DomainTransform::propagate(const ImageView& image, const Propagation& optio
   launch(average_seeds, 1, block_size, stream, seed_sums_, error.unknown, of_all_);
   filter(error.out.data ? 3 : 2, spread.iterations, stream);
   launch(divide, blocks_for(std::int64_t{height_} * width_), block_size, stream, signals_[0], signals_[1], signals_[2],
-         of_all_, out, error);
+         of_all_, doubt, out, error);
 }
 
 }  // namespace defocus_fast::cuda

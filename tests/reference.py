@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,10 +49,9 @@ def domain_transform_filter(image: Array, guide: Array, sigma_s: float, sigma_r:
     return np.stack(filtered, axis=2).reshape(image.shape)
 
 
-def propagate(
+def spread(
     image: NDArray[np.uint8],
-    radii: Array,
-    weights: NDArray[np.bool_] | Array,
+    signal: Array,
     depth: NDArray[np.bool_],
     psi: float,
     sigma_s: float | None = None,
@@ -58,13 +59,33 @@ def propagate(
     iterations: int = 5,
     guide_sigma_s: float = 7.0,
 ) -> Array:
-    """Section III-C of the paper, `weights` being its mask of pattern edges; NaN where none is in reach."""
+    """The signal, filtered along the guide that the image filtered by itself is, not across depth edges."""
     picture = (image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)) / 255.0
     if sigma_s is None:
         sigma_s = min(picture.shape[:2]) / 8
     guide = domain_transform_filter(picture, picture, guide_sigma_s, 0.5, iterations)
     distances = domain_distances(guide, sigma_s, sigma_r, psi * depth)
+    return recursive_filter(signal, distances, sigma_s, iterations)
+
+
+def propagate(
+    image: NDArray[np.uint8],
+    radii: Array,
+    weights: NDArray[np.bool_] | Array,
+    depth: NDArray[np.bool_],
+    psi: float,
+    **options: Any,
+) -> Array:
+    """Section III-C of the paper, `weights` being its mask of pattern edges; NaN where none is in reach."""
     with np.errstate(invalid="ignore", divide="ignore"):
         weighted = weights * np.where(weights > 0, radii, 0.0)
-        numerator = recursive_filter(weighted, distances, sigma_s, iterations)
-        return numerator / recursive_filter(weights.astype(float), distances, sigma_s, iterations)
+        return spread(image, weighted, depth, psi, **options) / spread(
+            image, weights.astype(float), depth, psi, **options
+        )
+
+
+def expected_error(filtered: Array, mean: Array, square: Array, doubt: float, a: float, b: float) -> Array:
+    """From what weight reaches each pixel, and the mean and the mean square of the mixture there."""
+    variance = np.maximum(square - mean**2, 0)
+    unknown = 0.58 * (mean + 1)
+    return np.hypot(a, b * np.sqrt((filtered * variance + doubt * unknown**2) / (filtered + doubt)))

@@ -379,6 +379,7 @@ def test_psi_reaches_the_estimator(estimate: Estimate, folder: Path) -> None:
         ["estimate", "a.png", "--threads", "0"],
         ["estimate", "a.png", "--precision", "float64"],
         ["estimate", "a.png", "-o", "a.png"],
+        ["estimate", "a.png", "-o", ""],
         ["estimate", "a.png", "-o", "a.png/out"],
         ["estimate", "a.png", "--model", "no-such-model"],
         ["import-weights", "no-such-folder", "out"],

@@ -76,8 +76,8 @@ def test_result_is_consistent(estimator: Estimator, picture: np.ndarray) -> None
     squares = np.zeros((90, 130))
     squares[y, x] = mean**2 + deviation**2
     second = reference.propagate(picture, squares, weights, result.depth_edges, **options)
-    spread = np.sqrt(np.maximum(second - expected**2, 0))[reached]
-    error = np.hypot(0.25, 2 * spread)  # the fixture's a and b
+    there = reference.spread(picture, weights, result.depth_edges, **options)
+    error = reference.expected_error(there, expected, second, 9.2e-5, 0.25, 2)[reached]  # the fixture's a and b
     # The variance is a difference of numbers up to 36, each to PROPAGATED times 6.
     np.testing.assert_allclose(result.expected_error[reached] ** 2, error**2, rtol=0, atol=4 * 12 * PROPAGATED)
     assert list(result.stage_ms) == [

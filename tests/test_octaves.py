@@ -156,8 +156,9 @@ def test_map_is_what_all_edges_spread(random_cells: str, size: tuple[int, int]) 
     # radii are up to four times larger
     np.testing.assert_allclose(found.map, enlarged(mean, size, scale), rtol=0, atol=8 * PROPAGATED)
     second = reference.propagate(reduced, squares / total, weights, barriers, **options)
-    deviation = np.sqrt(np.maximum(second - mean**2, 0))
-    expected = enlarged(np.hypot(0.25, 2 * deviation), size, scale)
+    weight_there = reference.spread(reduced, weights, barriers, **options)
+    error = reference.expected_error(weight_there, mean, second, 9.2e-5 * scale**2, 0.25, 2)
+    expected = enlarged(error, size, scale)
     np.testing.assert_allclose(found.expected_error, expected, rtol=2e-3, atol=0)
     depth = found.edges[is_depth & (found.octave == 0)]
     np.testing.assert_array_equal(np.argwhere(found.depth_edges), depth)

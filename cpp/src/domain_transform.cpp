@@ -185,7 +185,8 @@ void DomainTransform::propagate(const ImageView& image, const std::uint8_t* dept
         const float mean = reached ? radii[x] / weights[x] : of_all.mean;
         *out.at(y, x) = mean;
         if (deviations)
-          deviations[x] = reached ? mixture_deviation({weights[x], radii[x], squares[x]}, mean) : of_all.deviation;
+          deviations[x] = reached ? deviation_at({weights[x], radii[x], squares[x]}, mean, options.doubt)
+                                  : deviation_out_of_reach(of_all);
       }
     }
   };

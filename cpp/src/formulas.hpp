@@ -174,9 +174,19 @@ inline constexpr float smallest_normal = std::numeric_limits<float>::min();
 /// Whether edges reach a pixel whose filtered weight this is: what is smaller has lost its precision.
 DEFOCUS_FAST_HOST_DEVICE inline bool is_reached(float weight) { return weight >= smallest_normal; }
 
-DEFOCUS_FAST_HOST_DEVICE inline float mixture_deviation(const Seed& filtered, float mean) {
-  const float variance = filtered.square / filtered.weight - mean * mean;
-  return std::sqrt(variance > 0 ? variance : 0.0f);
+/// What little weight reaches a pixel says little about it, however much the edges agree that it comes from. So the
+/// mixture's deviation is mixed with that of a radius which is not known, as if that had a weight of its own, `doubt`.
+/// The two numbers and a model's error_slope were fitted together on validation scenes.
+inline constexpr float unknown_share = 0.58f;     // deviation of what is not known, of the map + 1 px
+inline constexpr double doubt_of_pixel = 9.2e-5;  // weight, of a pixel of the image
+DEFOCUS_FAST_HOST_DEVICE inline float deviation_at(const Seed& filtered, float mean, float doubt) {
+  const float variance = filtered.square - filtered.weight * mean * mean, unknown = unknown_share * (mean + 1);
+  return std::sqrt(((variance > 0 ? variance : 0.0f) + doubt * unknown * unknown) / (filtered.weight + doubt));
+}
+/// Where no edge reaches the pixel.
+DEFOCUS_FAST_HOST_DEVICE inline float deviation_out_of_reach(const Mixture& of_all) {
+  const float unknown = unknown_share * (of_all.mean + 1);
+  return of_all.deviation > unknown ? of_all.deviation : unknown;
 }
 
 /// BlurMap::expected_error, from the mixture's deviation.
@@ -220,6 +230,7 @@ struct Propagation {
   FilterOptions guide;   // makes the guide
   FilterOptions spread;  // spreads the radii
   double psi;            // extra distance across a depth-edge pixel
+  float doubt;           // weight, see deviation_at()
 };
 
 /// The paper's psi. With octaves it is a share of sigma_s: a barrier that is to hold in larger images has to grow with
@@ -235,7 +246,8 @@ inline Propagation resolve(const GuideOptions& guide, const PropagationOptions& 
   return {octave,
           {guide.sigma_s / scale, guide.sigma_r, n},
           {sigma_s / scale, options.sigma_r.value_or(sigma_r), n},
-          options.psi.value_or(octaves == 1 ? paper_psi : relative_psi * sigma_s) / scale};
+          options.psi.value_or(octaves == 1 ? paper_psi : relative_psi * sigma_s) / scale,
+          float(doubt_of_pixel * scale * scale)};
 }
 
 }  // namespace defocus_fast

@@ -27,8 +27,17 @@ class Number(click.FloatRange):
         return number
 
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FOLDER_WITH_FILES = click.Path(exists=True, file_okay=False, path_type=Path)
+class Folder(click.Path):
+    """A folder, of which an empty name is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":  # which pathlib takes for the current one
+            self.fail("expected a folder, got an empty name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = Folder(file_okay=False, path_type=Path)
+FOLDER_WITH_FILES = Folder(exists=True, file_okay=False, path_type=Path)
 
 
 def of_estimator(name: str, *flags: str, **changes: Any) -> Option:
