@@ -225,7 +225,7 @@ TEST_CASE("where no pattern edge is in reach the map is the mean radius") {
                              {1, {seeds.answers}, 6}, seeds.answers.depth_edges, Labels::hard, out.view,
                              {error.view, 0.3f, 2, 6}, nullptr);
   for (const float value : out.values) CHECK(value == doctest::Approx(2.75).epsilon(1e-6));
-  CHECK(error.values.back() == doctest::Approx(std::hypot(0.3, 2 * 0.2)).epsilon(1e-5));
+  CHECK(error.values.back() == doctest::Approx(std::hypot(0.3, 2 * unknown_share * (2.75 + 1))).epsilon(1e-5));
   float weight = 0;
   for (int y = 0; y < height; ++y) weight += device.transform.signal(1)[y * width + width - 1];
   CHECK(weight == 0.0f);
