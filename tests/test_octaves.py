@@ -117,7 +117,7 @@ def test_map_is_what_all_edges_spread(random_cells: str, size: tuple[int, int]) 
     is_depth = found.depth_probability > 0.5
     read = found.radii / of_octave  # px of the octave
     certainty = (0.15 / (0.15 + found.radius_std / of_octave)) ** 2
-    weight = np.where(is_depth, np.where(found.octave == 0, 0.02, 0.2), 1 - found.depth_probability) * certainty
+    weight = np.where(is_depth, np.where(found.octave == 0, 0.02, 0.05), 1 - found.depth_probability) * certainty
     weight *= np.where(found.octave > 0, ramp(read - 2.5), 1) * of_octave**1.5
     weight *= np.where(found.octave < 2, 1e-3 + (1 - 1e-3) * ramp((6 - read) / 1.5), 1)
 

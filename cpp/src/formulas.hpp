@@ -56,7 +56,7 @@ inline constexpr float radius_std_floor = 0.15f;
 
 /// In the weight of a depth edge, in place of 1 - depth probability: its blur is that of its nearer side, which is
 /// better than nothing where no pattern edge is in reach. What is strongly blurred often has no other edges.
-inline constexpr float depth_edge_weight = 0.02f, coarse_depth_edge_weight = 0.2f;
+inline constexpr float depth_edge_weight = 0.02f, coarse_depth_edge_weight = 0.05f;
 
 /// How much an edge counts where radii are spread. Posterior labels: inverse variance, from the network's own deviation
 /// and the floor.
