@@ -19,11 +19,13 @@ class BlurMap:
         map: (H, W) radius in px of the disk that blurred each pixel.
         expected_error: (H, W) expected absolute error of the map in px, calibrated on synthetic scenes; (0, 0) if not
             wanted. sqrt(a**2 + (b * s)**2): s is the standard deviation of the mixture of all edges' posteriors that
-            the filter brings to the pixel (the model's largest radius where it brings none), a and b belong to the
-            model. ``labels="hard"`` leaves it uncalibrated, and it knows nothing of blur beyond the largest radius.
+            the filter brings to the pixel, and the less weight it brings, the more of 0.58 times the map + 1 px, which
+            stands for a radius that is not known; a and b belong to the model. ``labels="hard"`` leaves it
+            uncalibrated, and it knows nothing of blur beyond the largest radius.
         pattern_edges: (H, W) edges of the first octave at which the radius was read.
         depth_edges: (H, W) edges of the first octave at which the blur changes.
-        edges: (n, 2) row and column of every edge pixel.
+        edges: (n, 2) row and column of every edge that was read, of all octaves. With more than one, an octave is not
+            asked about edges that would count nothing beside what its neighbour says.
         octave: (n,) the edge was found in the image reduced by ``2**octave``.
         depth_probability: (n,) probability that the edge is a depth edge.
         radii: (n,) radius in px, by the estimator's `labels`; at depth edges that of the nearer side.

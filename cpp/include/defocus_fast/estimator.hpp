@@ -51,8 +51,8 @@ struct BlurMap {
   int width = 0;
   std::vector<float> map;  // (height, width) px; empty after estimate_into
   /// (height, width) px, expected absolute error of the map, if wanted, else empty. sqrt(a^2 + (b s)^2), s the standard
-  /// deviation of the mixture of all edges' posteriors that the filter brings to the pixel (the model's largest radius
-  /// where it brings none), a and b the model's.
+  /// deviation of the mixture of all edges' posteriors that the filter brings to the pixel and, the less weight it
+  /// brings, of a radius that is not known; a and b the model's.
   std::vector<float> expected_error;
   std::vector<std::uint8_t> pattern_edges;  // (height, width) 1 at pattern edges of the first octave, else 0
   std::vector<std::uint8_t> depth_edges;    // (height, width) 1 at depth edges of the first octave, else 0
