@@ -132,7 +132,8 @@ TEST_CASE("structs are checked whole") {
   };
   const double nan = std::numeric_limits<double>::quiet_NaN();
   refused([&](Options& o) { o.propagation.psi = nan; }, "psi: expected a number in [0, 1000000] px, or none, got nan");
-  refused([&](Options& o) { o.propagation.psi = 1e39; }, "psi: expected a number in [0, 1000000] px, or none, got 1e+39");
+  refused([&](Options& o) { o.propagation.psi = 1e39; },
+          "psi: expected a number in [0, 1000000] px, or none, got 1e+39");
   refused([](Options& o) { o.propagation.sigma_s = 0; },
           "sigma_s: expected a number in [0.01, 100000] px, or none, got 0");
   refused([](Options& o) { o.num_threads = 0; }, "num_threads: expected an integer in [1, 1024], or none, got 0");
