@@ -236,7 +236,7 @@ struct Propagation {
 /// The paper's psi. With octaves it is a share of sigma_s: a barrier that is to hold in larger images has to grow with
 /// the distances in them.
 inline constexpr double paper_psi = 100, relative_psi = 4.5;
-inline constexpr int smallest_spread = 500;  // px, shorter side of the second octave if radii are spread there
+inline constexpr int smallest_spread = 500;  // px, shorter side of the third octave if radii are spread there
 
 inline Propagation resolve(const GuideOptions& guide, const PropagationOptions& options, double sigma_r, int iterations,
                            int height, int width, int octaves) {
