@@ -50,30 +50,23 @@ __global__ void note(Answers answers, bool first) {
     answers.said[i] = 0;
 }
 
-/// Of the octaves as fine as the one in which radii are spread, of whose pixels several are put into one of its.
+/// Gathered: edges of several octaves may have their barriers in the same pixel.
 __global__ void gather_barriers(const __grid_constant__ Octaves octaves, int spread_octave, std::uint8_t* barriers) {
   const Answers& spread = octaves.answers[spread_octave];
   int at_y, at_x;
   if (!pixel_of_thread(spread.height, spread.width, at_y, at_x)) return;
   bool barrier = false;
-  for (int o = 0; o <= spread_octave && o < octaves.count; ++o) {
+  for (int o = 0; o < octaves.count; ++o) {
     const Answers& answers = octaves.answers[o];
-    const Range rows = put_into(at_y, spread.height, spread_octave, answers.height, o);
-    const Range columns = put_into(at_x, spread.width, spread_octave, answers.width, o);
+    if (!has_centres(at_y, spread_octave, o) && !has_centres(at_x, spread_octave, o)) continue;  // as for_barrier
+    const Range rows = shared_with(at_y, spread.height, spread_octave, answers.height, o);
+    const Range columns = shared_with(at_x, spread.width, spread_octave, answers.width, o);
     for (int y = rows.begin; y < rows.end; ++y)
       for (int x = columns.begin; x < columns.end; ++x)
         barrier |= answers.depth_edges[answers.pixel(y, x)] != 0 &&
                    (o == 0 || is_barrier(answers.radius[answers.question(y, x)]));
   }
   barriers[spread.pixel(at_y, at_x)] = barrier;
-}
-
-/// Of a coarser octave, the axes of whose pixels do not touch.
-__global__ void mark(Answers answers, int scale, Answers spread, std::uint8_t* barriers) {
-  int y, x;
-  if (!pixel_of_thread(answers.height, answers.width, y, x)) return;
-  if (!answers.depth_edges[answers.pixel(y, x)] || !is_barrier(answers.radius[answers.question(y, x)])) return;
-  for_barrier(in_finer({y, x}, scale), scale, [&](Pixel pixel) { barriers[spread.pixel(pixel.y, pixel.x)] = 1; });
 }
 
 unsigned blocks_of(const Answers& answers) { return blocks_for(std::int64_t{answers.height} * answers.width); }
@@ -97,11 +90,8 @@ void note_answers(const Answers& answers, bool first, Stream stream) {
 }
 
 void mark_barriers(const Octaves& octaves, int spread_octave, std::uint8_t* barriers, Stream stream) {
-  const Answers& spread = octaves.answers[spread_octave];
-  launch(gather_barriers, blocks_of(spread), block_size, stream, octaves, spread_octave, barriers);
-  for (int o = spread_octave + 1; o < octaves.count; ++o)
-    launch(mark, blocks_of(octaves.answers[o]), block_size, stream, octaves.answers[o], 1 << (o - spread_octave),
-           spread, barriers);
+  launch(gather_barriers, blocks_of(octaves.answers[spread_octave]), block_size, stream, octaves, spread_octave,
+         barriers);
 }
 
 }  // namespace defocus_fast::cuda

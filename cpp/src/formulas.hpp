@@ -124,16 +124,26 @@ DEFOCUS_FAST_HOST_DEVICE inline Pixel put(Pixel pixel, int octave, int spread, i
   return {y < height ? y : height - 1, x < width ? x : width - 1};
 }
 
-/// Rows (or columns) of an octave, of which there are `count`, whose edges are put into row `at` of octave `spread`,
-/// which has `spread_count`.
-DEFOCUS_FAST_HOST_DEVICE inline Range put_into(int at, int spread_count, int spread, int count, int octave) {
+/// Rows (or columns) of an octave, of which there are `count`, that share pixels of the image with row `at` of octave
+/// `spread`, which has `spread_count`.
+DEFOCUS_FAST_HOST_DEVICE inline Range shared_with(int at, int spread_count, int spread, int count, int octave) {
   if (at < 0 || at >= spread_count) return {0, 0};
-  if (octave <= spread) {
-    const int finer = spread - octave;
-    return {at << finer, at + 1 == spread_count ? count : (at + 1) << finer};
+  if (octave > spread) {
+    const int y = at >> (octave - spread);
+    return {y, y + int(y < count)};
   }
-  const int scale = 1 << (octave - spread), y = at / scale;
-  return {y, y + int(at % scale == scale / 2 && y < count)};
+  const int finer = spread - octave;
+  return {at << finer, at + 1 == spread_count ? count : (at + 1) << finer};
+}
+
+/// Whether the centres of a coarser octave's pixels are in row (or column) `at`; always true for a finer octave.
+DEFOCUS_FAST_HOST_DEVICE inline bool has_centres(int at, int spread, int octave) {
+  return octave <= spread || in_finer({at >> (octave - spread), 0}, 1 << (octave - spread)).y == at;
+}
+
+/// Of these rows (or columns), those whose edges are put into row `at`.
+DEFOCUS_FAST_HOST_DEVICE inline Range put_into(int at, int spread_count, int spread, int count, int octave) {
+  return has_centres(at, spread, octave) ? shared_with(at, spread_count, spread, count, octave) : Range{0, 0};
 }
 
 /// How much an edge of an octave counts, by its radius in px of the octave. Small radii are read better in a finer one,
