@@ -42,6 +42,7 @@ class Estimator:
         BackendUnavailable: this machine or build lacks the device, precision or kernels asked for.
         ModelError: the model folder is missing, incomplete or of another format.
         Error: device "cuda" or "auto": TensorRT is there, but failed.
+        MemoryError: there is not enough memory for images of this size.
 
     Notes:
         `networks` enqueues one evaluation of a graph of the model folder, called as ``networks(graph, tensors,
@@ -55,7 +56,10 @@ class Estimator:
     def __init__(self, height: int, width: int, **options: Unpack[EstimatorOptions]) -> None:
         if options.get("networks") is None:
             options["networks"] = _tensorrt.Networks()
-        self._core = _core.Estimator(side("height", height), side("width", width), **options)
+        try:
+            self._core = _core.Estimator(side("height", height), side("width", width), **options)
+        except MemoryError:
+            raise MemoryError(f"estimator: not enough memory for images of {width}x{height} px") from None
         self._enqueueing = threading.RLock()  # the core refuses calls from within its own
         _made.add(self)
 
@@ -91,7 +95,7 @@ class Estimator:
             image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; any strides; not copied. In host memory, or on
                 device "cuda" in the GPU's, see Notes.
             edges: (H, W) bool or uint8 mask of edge pixels to use in place of the edge detector's; where `image` is.
-                The image is then read at its own size only, as with ``octaves=1``.
+                The image is then read at its own size only; radii are spread as in the estimator's other frames.
             stream: for an image in device memory: the CUDA stream to work on, as a handle or any object with
                 ``__cuda_stream__``, ``ptr`` (CuPy), ``cuda_stream`` (PyTorch) or ``handle`` (PyCUDA). None means the
                 legacy default stream.

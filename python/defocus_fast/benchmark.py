@@ -22,6 +22,7 @@ MOST_CALLS = 1000
 class FrameTimes:
     """Times in ms."""
 
+    precision: str  # what "auto" became
     construct: float
     first_call: float
     stages: dict[str, list[float]]  # by stage, "whole frame" and, on a GPU, "device to device"; one per warm call
@@ -57,7 +58,9 @@ def time_frames(frame: NDArray[Any], seconds: float, **options: Any) -> FrameTim
             stages.setdefault(stage, []).append(ms)
     if estimator.device == "cuda":
         stages["device to device"] = _device_to_device(estimator, frame, seconds)
-    return FrameTimes(1e3 * (constructed - start), 1e3 * (first - constructed), stages, len(result.edges))
+    return FrameTimes(
+        estimator.precision, 1e3 * (constructed - start), 1e3 * (first - constructed), stages, len(result.edges)
+    )
 
 
 def _timed(call: Callable[[], Any], seconds: float) -> Iterator[tuple[Any, float]]:

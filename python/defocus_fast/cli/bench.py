@@ -96,7 +96,7 @@ def bench(
                     for title in titles:
                         table.add_column(title, justify="right")
                 numbers = (f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in cells.values())
-                table.add_row(f"{width}x{height}", shown(model), precision, f"{times.edges}", *numbers)
+                table.add_row(f"{width}x{height}", shown(model), times.precision, f"{times.edges}", *numbers)
     console().print(table, markup=False)
     if json_file:
         facts = {"build": build_config(), "cores": cores(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
