@@ -58,9 +58,8 @@ def time_frames(frame: NDArray[Any], seconds: float, **options: Any) -> FrameTim
             stages.setdefault(stage, []).append(ms)
     if estimator.device == "cuda":
         stages["device to device"] = _device_to_device(estimator, frame, seconds)
-    return FrameTimes(
-        estimator.precision, 1e3 * (constructed - start), 1e3 * (first - constructed), stages, len(result.edges)
-    )
+    times = 1e3 * (constructed - start), 1e3 * (first - constructed)
+    return FrameTimes(estimator.precision, *times, stages, len(result.edges))
 
 
 def _timed(call: Callable[[], Any], seconds: float) -> Iterator[tuple[Any, float]]:
