@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write ACCURACY.md and its images: ``python bench/accuracy.py RESULTS.json VALIDATION.json AGREEMENT.json
-TEST --published FOLDER [--retrained RETRAINED.json] [--wide WIDE.json] [--photos FOLDER]``. training/README.md has the
-commands that make what it reads.
+TEST --published FOLDER [--retrained RETRAINED.json] [--wide WIDE.json LARGE.json] [--photos FOLDER]``.
+training/README.md has the commands that make what it reads.
 
 RESULTS.json is of the shipped models and the published weights (FOLDER), RETRAINED.json of what else was trained, both
-from ``defocus-fast evaluate TEST``; WIDE.json is of scenes of large radii; VALIDATION.json is of all of ours, from
+from ``defocus-fast evaluate TEST``; WIDE.json and LARGE.json are of scenes of large radii; VALIDATION.json is of all of ours, from
 ``python -m training.validate``; AGREEMENT.json is of the shipped models and the published weights against the published
 map.
 """
@@ -127,9 +127,7 @@ def training(validation: dict[str, dict[str, float]]) -> str:
     return table([*head, "pattern recall", "depth recall", "balanced"], rows)
 
 
-def wide(file: Path | None, names: dict[str, str]) -> str:
-    if file is None:
-        return ""
+def wide(file: Path, names: dict[str, str]) -> str:
     results = json.loads(file.read_text())["results"]
     ranges = [f"from {each['from']} px" for each in results[0]["ranges"]]
     rows = [
@@ -143,13 +141,10 @@ def wide(file: Path | None, names: dict[str, str]) -> str:
         for row in results
     ]
     shares = ", ".join(f"{100 * each['share']:.0f} %" for each in results[0]["ranges"])
+    images = results[0]["images"]
+    height, width = images[0]["size"]
     return f"""\
-## On {len(results[0]["images"])} scenes with radii of 0.5 to 40 px
-
-Scenes of 1200x1200 px, made as those above, but that the logarithm of the radius is uniform, and that a fifth of the
-layers have no texture (`python -m training.scenes ... --size 1200 --wide`). "octaves 1" reads the image at its own size
-only, as the paper does. The error in octaves is the mean of |log2((map + 0.5) / (truth + 0.5))|. By ranges of the true
-radius, which have {shares} of the pixels, the raw MAE in px and the error in octaves:
+{len(images)} scenes of {width}x{height} px; the ranges have {shares} of the pixels:
 
 {table(["model", "variant", "raw MAE px", "octaves", *ranges, "ms"], rows)}
 """
@@ -196,7 +191,7 @@ def main() -> None:
     parser.add_argument("agreement", type=Path)
     parser.add_argument("scenes", type=Path, help="folder of the images that were scored")
     parser.add_argument("--retrained", type=Path, help="the same measures of models trained again, if they are at hand")
-    parser.add_argument("--wide", type=Path, help="the same measures of scenes made with --wide")
+    parser.add_argument("--wide", type=Path, nargs="+", default=[], help="the same measures of scenes made with --wide")
     parser.add_argument("--photos", type=Path, help="folder of photographs whose maps are drawn")
     parser.add_argument("--published", required=True, help="as --model was called for the published weights")
     args = parser.parse_args()
@@ -257,7 +252,14 @@ Two errors cause most of the rest. Outlines of flat things look like depth edges
 is around them: their smooth insides get what leaks in. And a missed depth edge lets the radii of one side into the
 other.
 
-{wide(args.wide, names)}{photos}## Expected error
+## On scenes with radii of 0.5 to 40 px
+
+Scenes made as those above, but that the logarithm of the radius is uniform, and that a fifth of the layers have no
+texture (`python -m training.scenes ... --wide`). "octaves 1" reads the image at its own size only, as the paper does.
+The error in octaves is the mean of |log2((map + 0.5) / (truth + 0.5))|; by ranges of the true radius the raw MAE in px
+and the error in octaves.
+
+{"".join(wide(file, names) for file in args.wide)}{photos}## Expected error
 
 Means of `BlurMap.expected_error` and of the error itself in ten equal shares of every image's pixels, the surest
 first:

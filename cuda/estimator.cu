@@ -147,8 +147,9 @@ void Estimator::detect_edges(const DeviceFrame& frame, std::size_t number, Strea
   else
     octave.detector.detect_edges(octave.image, mask, stream);
   if (number == 0 && frame.edge_stride > 1) octave.detector.keep_grid(frame.edge_stride, mask, stream);
-  if (count(frame) > 1 && number != 1)
-    drop_edges(octaves_[number == 0 ? 1 : number - 1].answers, octave.answers, stream);
+  const int octaves = int(count(frame)), own = int(number);
+  if (own != first_read(octaves))
+    drop_edges(octaves_[std::size_t(told_by(own, octaves))].answers, octave.answers, stream);
   list_edges(octave.answers, octave.edges, stream);
 }
 
@@ -216,7 +217,7 @@ void Estimator::estimate_radii(const DeviceFrame& frame, std::size_t number, Str
   ask(Head::blur, octave, stream, [&](const auto& asked) {
     read_radii(probabilities_, shapes_.type, bins_, options_.labels, asked, octave.answers, kept, stream);
   });
-  if (number > 0) note_answers(octave.answers, number == 1, stream);
+  if (number > 0) note_answers(octave.answers, int(number), int(number) == first_read(int(count(frame))), stream);
 }
 
 void Estimator::propagate(const DeviceFrame& frame, Stream stream) {

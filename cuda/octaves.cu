@@ -27,7 +27,7 @@ __global__ void drop(Answers neighbour, bool finer, Answers answers) {
   int y, x;
   if (!pixel_of_thread(answers.height, answers.width, y, x)) return;
   const std::ptrdiff_t i = answers.pixel(y, x);
-  if (finer) answers.said[i] = 0;
+  if (answers.said) answers.said[i] = 0;
   if (!answers.pattern_edges[i]) return;
   std::uint8_t said = 0;
   const Range rows = beside(y, finer), columns = beside(x, finer);
@@ -37,15 +37,15 @@ __global__ void drop(Answers neighbour, bool finer, Answers answers) {
         said |= neighbour.said[neighbour.pixel(v, u)];
   if (!said || (said & (finer ? asks_coarser : asks_finer))) return;
   answers.pattern_edges[i] = 0;
-  if (finer) answers.said[i] = is_read;
+  if (answers.said) answers.said[i] = passes_on(said, finer);
 }
 
-__global__ void note(Answers answers, bool first) {
+__global__ void note(Answers answers, int octave, bool first) {
   int y, x;
   if (!pixel_of_thread(answers.height, answers.width, y, x)) return;
   const std::ptrdiff_t i = answers.pixel(y, x), at = answers.question(y, x);
   if (answers.pattern_edges[i] || answers.depth_edges[i])
-    answers.said[i] = asks(answers.radius[at], answers.radius_std[at]);
+    answers.said[i] = asks(answers.radius[at], answers.radius_std[at], octave);
   else if (first)
     answers.said[i] = 0;
 }
@@ -85,8 +85,8 @@ void drop_edges(const Answers& neighbour, const Answers& answers, Stream stream)
   launch(drop, blocks_of(answers), block_size, stream, neighbour, neighbour.height > answers.height, answers);
 }
 
-void note_answers(const Answers& answers, bool first, Stream stream) {
-  launch(note, blocks_of(answers), block_size, stream, answers, first);
+void note_answers(const Answers& answers, int octave, bool first, Stream stream) {
+  launch(note, blocks_of(answers), block_size, stream, answers, octave, first);
 }
 
 void mark_barriers(const Octaves& octaves, int spread_octave, std::uint8_t* barriers, Stream stream) {

@@ -89,7 +89,7 @@ void reduce(const ImageView& image, const ImageView& half, void* out, Stream str
 /// The edges that would count nothing, as the neighbouring octave says, are no edges any more.
 void drop_edges(const Answers& neighbour, const Answers& answers, Stream stream);
 /// Fills answers.said, which drop_edges() has begun to fill if the octave is not the `first` that is read.
-void note_answers(const Answers& answers, bool first, Stream stream);
+void note_answers(const Answers& answers, int octave, bool first, Stream stream);
 
 /// Counts the edges, and lists them if there is a list. Those for which it has no room are no edges any more.
 void list_edges(const Answers& answers, const EdgeList& edges, Stream stream);

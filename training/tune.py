@@ -34,15 +34,13 @@ def maps(model: Path, scenes: Scenes, **options: float) -> list[Any]:
     return [estimator.estimate(image) for image, _ in scenes]
 
 
-def octave_error(radii: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
-    return float(np.abs(np.log2((radii + 0.5) / (truth + 0.5))).mean())
-
-
 def error(model: Path, folders: list[Scenes], **options: float) -> float:
     """Return the mean error, octaves."""
     means = [
-        np.mean([octave_error(r.map, t) for r, (_, t) in zip(maps(model, scenes, **options), scenes, strict=True)])
-        for scenes in folders
+        np.mean(
+            [evaluation.octave_errors(result.map, truth) for result, (_, truth) in zip(results, scenes, strict=True)]
+        )
+        for scenes, results in ((scenes, maps(model, scenes, **options)) for scenes in folders)
     ]
     return float(np.mean(means))
 

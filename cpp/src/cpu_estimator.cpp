@@ -102,7 +102,7 @@ struct Estimator::Cpu : Impl {
       if (i > 0) found.stage_ms.fill(0);
       detect_edges(octave, found, frame);
       if (i > 0) octave.said.assign(found.pattern_edges.size(), 0);
-      if (step > 0) drop_edges(octaves[i == 0 ? 1 : i - 1], octave, found);
+      if (step > 0) drop_edges(octaves[std::size_t(told_by(int(i), int(count)))], octave, found);
       list_edges(octave, found);
       ask_networks(octave, found, frame);
       if (i > 0) note_answers(octave, found);
@@ -210,14 +210,15 @@ void Estimator::Cpu::drop_edges(const Octave& neighbour, Octave& octave, BlurMap
             said |= neighbour.said[neighbour.index({v, u})];
         if (!said || (said & (finer ? asks_coarser : asks_finer))) continue;
         edge = 0;
-        if (finer) octave.said[octave.index({y, x})] = is_read;
+        if (octave.number > 0) octave.said[octave.index({y, x})] = passes_on(said, finer);
       }
   });
 }
 
 void Estimator::Cpu::note_answers(Octave& octave, const BlurMap& found) {
   for (std::size_t i = 0; i < found.edges.size(); ++i)
-    octave.said[octave.index(found.edges.position[i])] = asks(found.edges.radius[i], found.edges.radius_std[i]);
+    octave.said[octave.index(found.edges.position[i])] =
+        asks(found.edges.radius[i], found.edges.radius_std[i], octave.number);
 }
 
 void Estimator::Cpu::list_edges(Octave& octave, BlurMap& found) {

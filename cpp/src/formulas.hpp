@@ -81,17 +81,30 @@ DEFOCUS_FAST_HOST_DEVICE inline Range beside(int at, bool finer) {
 }
 
 /// What the answer about an edge says to the neighbouring octaves. They are not asked about edges beside it which would
-/// count nothing: a coarser one reads half the radius, a finer one twice.
-enum : std::uint8_t { is_read = 1, asks_coarser = 2, asks_finer = 4 };
-DEFOCUS_FAST_HOST_DEVICE inline std::uint8_t asks(float radius, float radius_std) {
-  const bool sharp = radius + 2 * radius_std < 2 * smallest_coarse_radius;
-  const bool blurred = radius - radius_std > smallest_coarse_radius;
-  return std::uint8_t(is_read | (sharp ? 0 : asks_coarser) | (blurred ? 0 : asks_finer));
+/// count nothing: a coarser one reads half the radius, a finer one twice, and in the first octave all sharp edges
+/// count.
+enum : std::uint8_t { is_read = 1, asks_coarser = 2, asks_finer = 4, is_sharp = 8 };
+DEFOCUS_FAST_HOST_DEVICE inline std::uint8_t asks(float radius, float radius_std, int octave) {
+  const bool too_sharp_for_coarser = radius + 2 * radius_std < 2 * smallest_coarse_radius;
+  const bool too_sharp_for_finer = octave > 1 && radius + 2 * radius_std < smallest_coarse_radius / 2;
+  const bool sharp = radius - 2 * radius_std <= smallest_coarse_radius;
+  return std::uint8_t(is_read | (too_sharp_for_coarser ? 0 : asks_coarser) | (sharp ? is_sharp : 0) |
+                      (sharp && !too_sharp_for_finer ? asks_finer : 0));
 }
 
-/// The octave that is read as number `step`: from the second one on both neighbours know what they need not read.
+/// What an edge says to the next octave that is not asked about itself, after what was `said` beside it.
+DEFOCUS_FAST_HOST_DEVICE inline std::uint8_t passes_on(std::uint8_t said, bool finer) {
+  return std::uint8_t(is_read | (!finer && (said & is_sharp) ? asks_finer : 0));
+}
+
+/// The octave that is read first; each other one is told by its neighbour what need not be read.
+DEFOCUS_FAST_HOST_DEVICE inline int first_read(int count) { return count < 3 ? count - 1 : 2; }
 DEFOCUS_FAST_HOST_DEVICE inline int octave_of_step(int step, int count) {
-  return count > 1 && step < 2 ? 1 - step : step;
+  const int first = first_read(count);
+  return step <= first ? first - step : step;
+}
+DEFOCUS_FAST_HOST_DEVICE inline int told_by(int octave, int count) {
+  return octave < first_read(count) ? octave + 1 : octave - 1;
 }
 
 /// A depth edge of a coarse octave keeps radii from spreading across it, unless a finer one knows better.

@@ -88,6 +88,7 @@ class RadiusScores:
     """What one image with known radii says about one estimator; px unless said otherwise."""
 
     name: str
+    size: tuple[int, int]  # height and width
     mae: float  # mean |map - truth|, the paper's raw MAE
     octave_error: float  # mean |log2((map + 0.5) / (truth + 0.5))|: a radius twice as large counts as 1
     # Of every one of RADIUS_RANGES its share of the pixels, and its part in the sums of both errors.
@@ -105,6 +106,11 @@ class RadiusScores:
     ms: float  # that the stages took together
 
 
+def octave_errors(radii: Floats, truth: Floats) -> Floats:
+    """Return |log2((radii + 0.5) / (truth + 0.5))| of radii in px."""
+    return np.abs(np.log2((radii + 0.5) / (truth + 0.5)))
+
+
 def radius_scores(name: str, result: BlurMap, truth: Floats, bins: list[float]) -> RadiusScores:
     """Score one image.
 
@@ -116,7 +122,7 @@ def radius_scores(name: str, result: BlurMap, truth: Floats, bins: list[float]) 
     """
     error = np.abs(result.map - truth)
     shares = np.array_split(np.argsort(result.expected_error, axis=None, kind="stable"), BINS)
-    octaves = np.abs(np.log2((result.map + 0.5) / (truth + 0.5)))
+    octaves = octave_errors(result.map, truth)
     in_range = [(truth >= low) & (truth < high) for low, high in itertools.pairwise(RADIUS_RANGES)]
     own = result.octave == 0
     y, x = result.edges[own].T
@@ -128,6 +134,7 @@ def radius_scores(name: str, result: BlurMap, truth: Floats, bins: list[float]) 
     probable = result.bin_probabilities[own][pattern].argmax(1) if pattern.any() else nearest
     return RadiusScores(
         name,
+        (result.map.shape[0], result.map.shape[1]),
         mae=float(error.mean()),
         octave_error=float(octaves.mean()),
         range_share=[float(pixels.mean()) for pixels in in_range],
