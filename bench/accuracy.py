@@ -3,10 +3,10 @@
 TEST --published FOLDER [--retrained RETRAINED.json] [--wide WIDE.json LARGE.json] [--photos FOLDER]``.
 training/README.md has the commands that make what it reads.
 
-RESULTS.json is of the shipped models and the published weights (FOLDER), RETRAINED.json of what else was trained, both
-from ``defocus-fast evaluate TEST``; WIDE.json and LARGE.json are of scenes of large radii; VALIDATION.json is of all of
-ours, from ``python -m training.validate``; AGREEMENT.json is of the shipped models and the published weights against the
-published map.
+RESULTS.json is of the shipped models and the published weights (FOLDER), RETRAINED.json of what else was trained,
+both from ``defocus-fast evaluate TEST``; WIDE.json and LARGE.json are of scenes of large radii; VALIDATION.json is of
+all of ours, from ``python -m training.validate``; AGREEMENT.json is of the shipped models and the published weights
+against the published map.
 """
 
 from __future__ import annotations
