@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,8 @@ SHARP = 0.5  # px: a smaller disk lies in one pixel, and there is nothing to und
 FIRST_STEP, STEP_RATIO = 0.75, 1.2  # radii that are undone, px: 0.75, 0.9, 1.08, ...
 LARGEST_RADIUS = 512.0  # px
 TILE = 512  # px
-MARGIN, MARGIN_RADII, LARGEST_MARGIN = 8, 3, 256  # px around a tile, and radii; tests/test_deblur.py looks for seams
+FADE = 32  # px to both sides of the border between two tiles, in which one gives way to the other
+MARGIN_RADII, LARGEST_MARGIN = 3, 256  # what a tile sees beyond that, radii and px
 
 # Chosen by ``bench/deblurring.py --split validation --tune``.
 WEIGHT = 0.3  # of the data beside the prior, times the variance of the noise
@@ -59,8 +61,9 @@ def deblur(
         ImportError: SciPy is not installed (``pip install "defocus_fast[deblur]"``).
 
     Notes:
-        Tiles of 512 px are deblurred one by one, so that memory does not grow with the image but for the answer: about
-        60 MB a thread at most. Time grows with the number of radii, each 20 % larger than the one before, in a tile.
+        Tiles of 512 px are deblurred one by one and blended into each other. Memory, without the arguments: 4 bytes a
+        value of the image, and up to 80 MB a thread. Time grows with the number of radii, each 20 % larger than the one
+        before, in a tile; and large ones take more than small ones.
     """
     pixels = as_array(image, "image")
     if pixels.dtype not in (np.uint8, np.float32) or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
@@ -76,26 +79,33 @@ def deblur(
         raise ValueError(f"radii: expected shape {pixels.shape[:2]}, that of the image, got {known.shape}")
     if known.size and not (known.min() >= 0 and np.isfinite(known.max())):
         raise ValueError(f"radii: expected finite numbers >= 0, got values in [{known.min():g}, {known.max():g}]")
-    if not 0 <= noise <= 1:
-        raise ValueError(f"noise: expected a number from 0 to 1, got {noise!r}")
+    _check("noise", noise, (int, float, np.integer, np.floating), "a number from 0 to 1", 0, 1)
     if num_threads is None:
         num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    elif not 1 <= num_threads <= 1024:
-        raise ValueError(f"num_threads: expected an integer from 1 to 1024, got {num_threads!r}")
+    _check("num_threads", num_threads, (int, np.integer), "an integer from 1 to 1024", 1, 1024)
     require_scipy()
 
-    out = np.empty(pixels.shape, pixels.dtype)
-    planes = [(pixels, out)] if pixels.ndim == 2 else [(pixels[..., c], out[..., c]) for c in range(3)]
     weight = WEIGHT / (noise**2 + MISFIT**2)
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    answer = np.zeros(planes.shape, np.float32)
 
-    def work(job: tuple[Part, tuple[NDArray[Any], NDArray[Any]]]) -> None:
-        part, (plane, answer) = job
-        answer[part] = _deblur_part(plane, known, part, weight, linear_light)
+    def work(job: tuple[Part, int]) -> tuple[Part, Floats]:
+        return _deblur_tile(planes[..., job[1]], known, job[0], weight, linear_light)
 
+    jobs = [(tile, channel) for tile in _tiles(*known.shape) for channel in range(planes.shape[2])]
     with ThreadPoolExecutor(num_threads) as pool:
-        for _ in pool.map(work, ((part, plane) for part in _tiles(*known.shape) for plane in planes)):
-            pass
-    return out
+        for (_, channel), ((rows, columns), values) in zip(jobs, pool.map(work, jobs), strict=True):
+            answer[rows, columns, channel] += values
+    if pixels.dtype == np.uint8:
+        answer *= 255
+        return np.rint(answer, out=answer).astype(np.uint8).reshape(pixels.shape)
+    return np.clip(answer, 0, 1, out=answer).reshape(pixels.shape)
+
+
+def _check(name: str, value: Any, types: tuple[type, ...], accepted: str, least: float, most: float) -> None:
+    fits = isinstance(value, types) and not isinstance(value, bool)
+    if not (fits and least <= value <= most):
+        raise (ValueError if fits else TypeError)(f"{name}: expected {accepted}, got {value!r}")
 
 
 def require_scipy() -> None:
@@ -109,9 +119,26 @@ def require_scipy() -> None:
 def _tiles(height: int, width: int) -> Iterator[Part]:
     def cuts(side: int) -> list[slice]:
         ends = np.linspace(0, side, -(-side // TILE) + 1).astype(int)
-        return [slice(begin, end) for begin, end in zip(ends[:-1], ends[1:], strict=True)]
+        return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
     return ((rows, columns) for rows in cuts(height) for columns in cuts(width))
+
+
+def _wider(part: Part, margin: int, shape: tuple[int, ...]) -> Part:
+    """Return `part` of an array of this shape with `margin` around it, as far as the array goes."""
+    rows, columns = (
+        slice(max(0, axis.start - margin), min(side, axis.stop + margin))
+        for axis, side in zip(part, shape, strict=True)
+    )
+    return rows, columns
+
+
+def _within(part: Part, around: Part) -> Part:
+    """Return where `part` is in the array that `around` was cut out as."""
+    rows, columns = (
+        slice(axis.start - wide.start, axis.stop - wide.start) for axis, wide in zip(part, around, strict=True)
+    )
+    return rows, columns
 
 
 def _step(number: int) -> float:
@@ -119,33 +146,34 @@ def _step(number: int) -> float:
     return FIRST_STEP * STEP_RATIO ** (number - 1) if number else SHARP
 
 
-def _deblur_part(plane: NDArray[Any], radii: NDArray[Any], part: Part, weight: float, linear_light: bool) -> NDArray[Any]:
-    """Return the deblurred pixels of `part` of one channel, in its dtype."""
+def _deblur_tile(
+    plane: NDArray[Any], radii: NDArray[Any], tile: Part, weight: float, linear_light: bool
+) -> tuple[Part, Floats]:
+    """Deblur a tile of one channel; return where it counts and, times what it counts there, its values in [0, 1]."""
+    part = _wider(tile, FADE, radii.shape)
     largest = min(float(radii[part].max()), LARGEST_RADIUS)
-    if largest <= SHARP:
-        return plane[part]
-    last = next(number for number in range(1, 100) if _step(number) >= largest)
-    margin = min(MARGIN + round(MARGIN_RADII * _step(last)), LARGEST_MARGIN)
-    around = tuple(
-        slice(max(0, axis.start - margin), min(side, axis.stop + margin))
-        for axis, side in zip(part, radii.shape, strict=True)
-    )
-    inside = tuple(
-        slice(axis.start - wide.start, axis.stop - wide.start) for axis, wide in zip(part, around, strict=True)
-    )
+    last = next(number for number in range(100) if _step(number) >= largest)
+    around = _wider(part, min(round(MARGIN_RADII * _step(last)), LARGEST_MARGIN), radii.shape) if last else part
     values = plane[around].astype(np.float32)
     if plane.dtype == np.uint8:
         values /= 255
-    if linear_light:
-        values = _to_light(values)
-    answer = _deblur_values(values, radii[around].astype(np.float32), inside, last, weight)
-    np.clip(answer, 0, 1, out=answer)
-    if linear_light:
-        answer = _from_light(answer)
-    return np.rint(answer * 255).astype(np.uint8) if plane.dtype == np.uint8 else answer
+    if last:
+        if linear_light:
+            values = _to_light(values)
+        values = _deblur_values(values, radii[around].astype(np.float32), _within(part, around), last, weight)
+        np.clip(values, 0, 1, out=values)
+        if linear_light:
+            values = _from_light(values)
+    fades = []
+    for axis, wide, side in zip(tile, part, radii.shape, strict=True):
+        at = np.arange(wide.start, wide.stop, dtype=np.float32) + 0.5
+        rise = (at - axis.start) / (2 * FADE) + 0.5 if axis.start else np.ones_like(at)
+        fall = (axis.stop - at) / (2 * FADE) + 0.5 if axis.stop < side else np.ones_like(at)
+        fades.append(np.minimum(np.minimum(rise, fall), 1))
+    return part, values * fades[0][:, None] * fades[1]
 
 
-def _deblur_values(values: Floats, radii: Floats, inside: tuple[slice, ...], last: int, weight: float) -> Floats:
+def _deblur_values(values: Floats, radii: Floats, inside: Part, last: int, weight: float) -> Floats:
     """Return the deblurred pixels `inside` of `values` (H, W), blended from the steps 0 to `last`."""
     from scipy.fft import dctn, idctn, next_fast_len
 
@@ -167,20 +195,21 @@ def _deblur_values(values: Floats, radii: Floats, inside: tuple[slice, ...], las
         if number > last:
             return np.ones_like(radii)
         low, high = _step(number - 1), _step(number)
-        return np.clip((np.float32(high) - radii) / np.float32(high - low), 0, 1)
+        share: Floats = np.clip((np.float32(high) - radii) / np.float32(high - low), 0, 1)
+        return share
 
     below = share_below(1)
     answer = values[inside] * below[inside]
     for number in range(1, last + 1):
-        transfer = _transfer(_step(number), height, width)
+        step, before = _step(number), _step(number - 1) if number > 1 else 0
         if below.any():
-            # What is sharper than this step becomes as blurred as it is: variances of disks add up.
-            before = _step(number - 1) if number > 1 else 0
-            more = _transfer((_step(number) ** 2 - before**2) ** 0.5, height, width)
-            values = values + filtered(below, transfer) * (filtered(values, more) - values)
+            # What is sharper than this step becomes as blurred as it is: the squares of disks' radii add up.
+            more = _transfer((step**2 - before**2) ** 0.5, height, width)
+            values = values + filtered(below, _transfer(step, height, width)) * (filtered(values, more) - values)
         below, before_this = share_below(number + 1), below
         share = (below - before_this)[inside]
         if share.any():
+            transfer = _transfer(step, height, width)
             answer += share * _deconvolve(values, transfer, laplacian, weight, dctn, idctn)[inside]
     return answer
 
@@ -188,7 +217,8 @@ def _deblur_values(values: Floats, radii: Floats, inside: tuple[slice, ...], las
 @lru_cache(maxsize=256)
 def _disk(radius: float) -> NDArray[np.float64]:
     areas = disk_areas(radius)
-    return areas / areas.sum()
+    areas /= areas.sum()
+    return areas
 
 
 def _transfer(radius: float, height: int, width: int) -> Floats:
@@ -196,7 +226,8 @@ def _transfer(radius: float, height: int, width: int) -> Floats:
     disk = _disk(radius)
     taps = np.arange(len(disk)) - len(disk) // 2
     down, across = (np.cos(np.pi / side * np.outer(np.arange(side), taps)) for side in (height, width))
-    return (down @ disk @ across.T).astype(np.float32)
+    transfer: Floats = (down @ disk @ across.T).astype(np.float32)
+    return transfer
 
 
 def _deconvolve(
@@ -207,7 +238,7 @@ def _deconvolve(
     dctn: Callable[..., Floats],
     idctn: Callable[..., Floats],
 ) -> Floats:
-    """Return the x of least weight / 2 * |k * x - blurred|^2 + sum of |gradient of x|^(1/2) (equation 2 of the paper).
+    """Return the x of least weight / 2 * |k * x - blurred|^2 + sum of |gradient of x|^(1/2), approximately.
 
     By half-quadratic splitting: gradients w of their own are tied to those of x by beta / 2 * |w - gradient|^2 with
     growing beta; x and w take turns.

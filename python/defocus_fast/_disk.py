@@ -23,4 +23,5 @@ def disk_areas(radius: float) -> NDArray[np.float64]:
         reach = np.sqrt(np.maximum(radius**2 - sub**2, 0))
         cover = np.minimum(reach[:, None], left + 1) - np.maximum(-reach[:, None], left)
         row[:] = np.clip(cover, 0, 1).mean(0)
-    return (areas + areas.T) / 2
+    mean: NDArray[np.float64] = (areas + areas.T) / 2
+    return mean
