@@ -83,7 +83,7 @@ def table(args: argparse.Namespace, models: list[str]) -> tuple[list[dict[str, A
             measured[name].append(scores(scene.sharp, image))
     rows = []
     for name, values in measured.items():
-        psnr, ssim = np.mean(values, axis=0)
+        psnr, ssim = np.mean(values, axis=0).tolist()
         lost = float(np.mean([after[0] < before[0] for after, before in zip(values, measured["blurred"], strict=True)]))
         rows.append({"map": name, "psnr": psnr, "ssim": ssim, "lost": lost})
     return rows, seconds
