@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -36,11 +37,12 @@ sys.path.append(str(ROOT))
 
 from training import existing, positive, run  # noqa: E402
 from training.scenes import SEED, fixed_scenes  # noqa: E402
-from training.synthesis import LEAST_RADIUS, MARGIN, Camera, load_images, render  # noqa: E402
+from training.synthesis import DEPTH_STEP, LEAST_RADIUS, MARGIN, Camera, load_images, render  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 NOISE = 0.005  # standard deviation, of values in [0, 1]
 SIZE = 360  # px
+OUTLINE = 12  # px: twice the largest radii
 LARGE = (3000, 4000)  # px, height and width
 
 
@@ -60,32 +62,38 @@ def scenes(folder: Path, split: str, count: int) -> Iterator[Scene]:
         yield Scene(sharp, render(scene.layers, Camera(read_noise=NOISE), rng, MARGIN).image, scene.radius)
 
 
-def scores(truth: Array, image: Array) -> tuple[float, float]:
-    """Return PSNR in dB and SSIM."""
-    psnr = float(peak_signal_noise_ratio(truth, image, data_range=255))
-    return psnr, float(structural_similarity(truth, image, channel_axis=2, data_range=255))
+def scores(scene: Scene, image: Array) -> tuple[float, float, float]:
+    """Return PSNR in dB, SSIM, and PSNR away from outlines: at least OUTLINE px from where the radius jumps by 1 px."""
+    box = np.ones((3, 3), np.uint8)
+    jump = cv2.dilate(scene.radius, box) - cv2.erode(scene.radius, box) >= DEPTH_STEP
+    away = cv2.dilate(jump.astype(np.uint8), np.ones((2 * OUTLINE + 1, 2 * OUTLINE + 1), np.uint8)) == 0
+    return (
+        float(peak_signal_noise_ratio(scene.sharp, image, data_range=255)),
+        float(structural_similarity(scene.sharp, image, channel_axis=2, data_range=255)),
+        float(peak_signal_noise_ratio(scene.sharp[away], image[away], data_range=255)),
+    )
 
 
 def table(args: argparse.Namespace, models: list[str]) -> tuple[list[dict[str, Any]], list[tuple[float, float]]]:
     """Return mean scores of the blurred scenes and of the deblurred ones by every map; and how long it took with that
     of `fast`."""
     estimators = {model: defocus_fast.Estimator(SIZE, SIZE, model=model) for model in models}
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in ("blurred", "true", *models)}
+    measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ("blurred", "true", *models)}
     seconds: list[tuple[float, float]] = []  # by the clock, and of all threads together
     for scene in scenes(args.images, args.split, args.scenes):
         maps = {"true": scene.radius} | {name: each.estimate(scene.blurred).map for name, each in estimators.items()}
-        measured["blurred"].append(scores(scene.sharp, scene.blurred))
+        measured["blurred"].append(scores(scene, scene.blurred))
         for name, radii in maps.items():
             start, cpu_start = time.perf_counter(), time.process_time()
             image = defocus_fast.deblur(scene.blurred, radii, noise=NOISE)
             if name == "fast":
                 seconds.append((time.perf_counter() - start, time.process_time() - cpu_start))
-            measured[name].append(scores(scene.sharp, image))
+            measured[name].append(scores(scene, image))
     rows = []
     for name, values in measured.items():
-        psnr, ssim = np.mean(values, axis=0).tolist()
+        psnr, ssim, away = np.nanmean(values, axis=0).tolist()  # of some scenes nothing is away
         lost = float(np.mean([after[0] < before[0] for after, before in zip(values, measured["blurred"], strict=True)]))
-        rows.append({"map": name, "psnr": psnr, "ssim": ssim, "lost": lost})
+        rows.append({"map": name, "psnr": psnr, "ssim": ssim, "away": away, "lost": lost})
     return rows, seconds
 
 
@@ -116,8 +124,8 @@ def tune(args: argparse.Namespace) -> None:
             setattr(_deblur, name, value)
         gains = [
             [
-                scores(scene.sharp, defocus_fast.deblur(scene.blurred, radii, noise=NOISE))[0]
-                - scores(scene.sharp, scene.blurred)[0]
+                scores(scene, defocus_fast.deblur(scene.blurred, radii, noise=NOISE))[0]
+                - scores(scene, scene.blurred)[0]
                 for radii in both
             ]
             for scene, both in zip(found, maps, strict=True)
