@@ -14,6 +14,7 @@ from typing import IO
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 OUTPUTS = {"npy": ".blur.npy", "png": ".blur.png", "overlay": ".overlay.jpg", "error": ".error.npy"}
+DEBLURRED = ".deblurred.png"
 MARK = "blur radius by defocus_fast"
 """Stands at the beginning of every result that is a picture: a photograph may have a name like a result's."""
 
@@ -28,7 +29,7 @@ def photos_in(folder: Path) -> list[Path]:
         name = path.name.lower()
         if not name.endswith(SUFFIXES) or name.startswith(".") or os.path.isdir(path):
             return False
-        return not (name.endswith(tuple(OUTPUTS.values())) and _is_result(path))
+        return not (name.endswith((*OUTPUTS.values(), DEBLURRED)) and _is_result(path))
 
     return sorted(path for path in folder.iterdir() if is_photo(path))
 

@@ -98,6 +98,15 @@ def write_png(file: IO[bytes], radii: NDArray[np.float32]) -> None:
     Image.fromarray(values.astype(np.uint16)).save(file, "PNG", pnginfo=text, compress_level=3)
 
 
+def write_deblurred(file: IO[bytes], photo: NDArray[Any]) -> None:
+    """Write a deblurred photograph, (H, W) or (H, W, 3) uint8, or (H, W) float32 in [0, 1], as PNG; float32 as 16-bit
+    greyscale."""
+    pixels = photo if photo.dtype == np.uint8 else np.rint(photo * 65535).astype(np.uint16)
+    text = PngInfo()
+    text.add_text("Description", f"deblurred, with the {MARK}")
+    Image.fromarray(pixels).save(file, "PNG", pnginfo=text, compress_level=3)
+
+
 def write_overlay(file: IO[bytes], photo: NDArray[Any], radii: NDArray[np.float32], top: float) -> None:
     """Write the photograph, its blur map in colour over it, and a colour bar from 0 to `top` px, as JPEG.
 
