@@ -95,7 +95,7 @@ def main() -> None:
     size = frame.shape[:2]
     default = Setting("", *size)
     rows = []
-    for arguments in ["", *SETTINGS.split("\n")[1:-1]]:
+    for arguments in ["", *SETTINGS.strip().splitlines()]:
         name = f"`{arguments}`" if arguments else "the default"
         try:
             setting = Setting(arguments, *size)
