@@ -338,41 +338,53 @@ def test_makers_notes(folder: Path, monkeypatch: pytest.MonkeyPatch, tags: dict[
 
 # ---------------------------------------------------------------- sidecars
 
-# As darktable 4.2 writes it, with its history shortened.
+# As darktable 4.2.1 wrote it for a photograph with a tag; the history is of another of its files.
 DARKTABLE = """<?xml version="1.0" encoding="UTF-8"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="XMP Core 4.4.0-Exiv2">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
   <rdf:Description rdf:about=""
+    xmlns:exif="http://ns.adobe.com/exif/1.0/"
     xmlns:xmp="http://ns.adobe.com/xap/1.0/"
     xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/"
-    xmlns:dc="http://purl.org/dc/elements/1.1/"
     xmlns:darktable="http://darktable.sf.net/"
+    xmlns:dc="http://purl.org/dc/elements/1.1/"
+    xmlns:lr="http://ns.adobe.com/lightroom/1.0/"
+   exif:DateTimeOriginal="2026:11:29 16:01:55.000"
    xmp:Rating="1"
-   xmpMM:DerivedFrom="a.jpg"
+   xmpMM:DerivedFrom="p1.jpg"
+   darktable:import_timestamp="63931564993356690"
+   darktable:change_timestamp="-1"
+   darktable:export_timestamp="-1"
+   darktable:print_timestamp="-1"
    darktable:xmp_version="5"
    darktable:raw_params="0"
    darktable:auto_presets_applied="1"
-   darktable:history_end="1">
-   <dc:subject>
-    <rdf:Bag>
-     <rdf:li>Käfer &amp; Blüte</rdf:li>
-    </rdf:Bag>
-   </dc:subject>
+   darktable:history_end="2"
+   darktable:iop_order_version="2">
    <darktable:masks_history>
     <rdf:Seq/>
    </darktable:masks_history>
    <darktable:history>
     <rdf:Seq>
-     <rdf:li
-      darktable:num="0"
-      darktable:operation="colorin"
-      darktable:enabled="1"
-      darktable:modversion="7"
-      darktable:params="gz48eJxjZBgFowABWAbaAaNgwAEAEDgABg=="
-      darktable:multi_name=""
-      darktable:blendop_params="gz14eJxjYIAACQYYOOHEgAZY0QVwggZ7CB6pfNoAAE8gGQg="/>
+     <rdf:li darktable:num="0" darktable:operation="colorin" darktable:enabled="1" darktable:modversion="7"
+      darktable:params="gz48eJxjZBgFowABWAbaAaNgwAEAEDgABg==" darktable:multi_name="" darktable:multi_priority="0"
+      darktable:blendop_version="11" darktable:blendop_params="gz14eJxjYIAACQYYOOHEgAZY0QVwggZ7CB6pfNoAAE8gGQg="/>
+     <rdf:li darktable:num="1" darktable:operation="flip" darktable:enabled="1" darktable:modversion="2"
+      darktable:params="ffffffff" darktable:multi_name="" darktable:multi_priority="0"
+      darktable:blendop_version="11" darktable:blendop_params="gz14eJxjYIAACQYYOOHEgAZY0QVwggZ7CB6pfNoAAE8gGQg="/>
     </rdf:Seq>
    </darktable:history>
+   <dc:subject>
+    <rdf:Bag>
+     <rdf:li>Käfer</rdf:li>
+     <rdf:li>birds</rdf:li>
+    </rdf:Bag>
+   </dc:subject>
+   <lr:hierarchicalSubject>
+    <rdf:Bag>
+     <rdf:li>birds|Käfer</rdf:li>
+    </rdf:Bag>
+   </lr:hierarchicalSubject>
   </rdf:Description>
  </rdf:RDF>
 </x:xmpmeta>
@@ -618,6 +630,17 @@ def test_sidecars_of_two_kinds(cull: Cull, folder: Path) -> None:
     assert result.exit_code == 1
     assert "has the sidecar 1.0.xmp, too" in result.stderr
     assert not (folder / "1.0.xmp").exists()
+
+
+def test_what_cannot_be_written_is_told(cull: Cull, folder: Path) -> None:
+    save_burst((1.0, 2.0))
+    (folder / "1.0.jpg.xmp").write_text("no sidecar")
+    result = cull(".", "--xmp", "rating", "--json", "o.json")
+    assert result.exit_code == 1
+    assert "1.0.jpg.xmp: expected an XMP sidecar" in result.stderr
+    assert "failed" not in result.stderr
+    assert (folder / "1.0.jpg.xmp").read_text() == "no sidecar"
+    assert json.loads((folder / "o.json").read_text())["settings"]["region"] == "focus"
 
 
 def test_wrong_usage(cull: Cull, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def mark(path: Path, kind: str) -> str:
         def write(file: IO[bytes]) -> None:
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
-            file.write(whole)
+            file.write(whole + b"\n")
 
         write_whole(target, write)
     return ""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from .._files import write_whole
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, Task
@@ -142,6 +144,6 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
         return None if value != value else value
 
     try:
-        file.write_text(json.dumps(plain(values), indent=1), encoding="utf-8")
+        write_whole(file, lambda target: target.write(json.dumps(plain(values), indent=1).encode()))
     except OSError as error:
         fail(f"{shown(file)}: {reason(error)}")

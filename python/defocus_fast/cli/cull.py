@@ -121,40 +121,46 @@ def cull(
     PHOTO is a photograph or a folder, as for estimate. Of every photograph are told
 
     \b
-      sharpest    the radius in px where the photograph is sharpest: of squares with
-                  a sixth of its shorter side, the one where it is least, even if it
-                  is read too small. It is the 35th percentile over the edges in the
-                  square; after +- stands how far off it is likely to be
-      % of width  the same radius in hundredths of the picture's width, which can be
-                  compared between resolutions
-      um          the same radius on the sensor, in micrometres, where EXIF tells its
-                  size
-      at          the centre of that square, in hundredths of the width and of the
+      sharpest    the radius in px where the photograph is sharpest: in that square,
+                  with a sixth of its shorter side, whose radius and error
+                  together are least. A radius is the 35th percentile over the
+                  edges of a region; behind ± stands its error, which is how far
+                  off it is likely to be
+      % of width  the same radius in hundredths of the picture's width, which can
+                  be compared between resolutions
+      µm          the same radius on the sensor, where EXIF tells its size
+      at %        the centre of the square, in hundredths of the width and of the
                   height, from the left upper corner of the picture as it is seen
-      in focus    the share of the picture whose radius is at most --in-focus, in
-                  hundredths
-      region      the radius in --region, measured in the same way
+      in focus %  the share of the picture whose radius is at most --in-focus
+      region      the radius in --region
 
-    A region is measured if it has 50 edges or more. Where the camera focused is known from EXIF's SubjectArea and
+    A region has a radius if it has 50 edges or more. Where the camera focused is known from EXIF's SubjectArea and
     SubjectLocation, and, if the program exiftool is installed, from the notes of Canon, Fujifilm, Nikon, Olympus,
-    Panasonic and Sony cameras. If it is stored as a point, the region is a square around it, with a sixth of the
-    shorter side.
+    Panasonic and Sony cameras. Around a point the region is a square with a sixth of the shorter side.
 
-    A burst are photographs of one camera that follow each other within --gap seconds, by EXIF's time, and look alike;
-    photographs without a time follow each other in the order given, or by their names in a folder. Its best has the
-    least radius, as a share of the width: in the region, if all of the burst have a radius there, or else where each is
-    sharpest.
+    A burst is photographs of one camera that look alike and of which each was taken at most --gap seconds after the
+    one before, by EXIF's time; photographs without a time are compared in the order given, those of a folder by their
+    names. The best of a burst has the least radius as a share of the width: in --region, if all of the burst have a
+    radius there, or else where each is sharpest.
+
+    Files of --csv and --json have each of these radii as radius_px, error_px, share_of_width and radius_um, with the
+    region's x, y, width and height in px; share_in_focus; taken, camera and sensor_width_mm as far as they are known;
+    and burst and best.
+
+    With --xmp the best of each burst of two or more is marked in its XMP sidecar. All else in a sidecar stays. So does
+    the photographer's own decision, which is then told: a label, or a rating other than 0 and 1. Which programs read
+    which sidecars:
 
     \b
-    With --xmp the best of each burst of several photographs is marked in its sidecar. All
-    else that a sidecar holds stays; a rating of other than 0 or 1 star, or a label, stays,
-    too, and is told. Which programs read which sidecars:
       NAME.jpg.xmp  darktable, digiKam
-      NAME.xmp      Lightroom, which reads them beside raw files only; digiKam, if set so
+      NAME.xmp      Lightroom, but only beside raw files; digiKam, if set so
+
     It needs: pip install "defocus_fast[xmp]".
 
     Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 Ctrl-C, 143 SIGTERM.
     """
+    from .._metadata import maker_focus_of
+
     err = error_console()
     failures = 0
 
@@ -184,9 +190,12 @@ def cull(
             estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
         except Unusable as error:
             raise click.UsageError(str(error)) from None
-    work = _Work(estimators, place, in_focus, files)
+    work = _Work(estimators, place, in_focus)
     try:
         with progress(err, len(files)) as bar:
+            if place == "focus":
+                for begin in bar.track(range(0, len(files), 100), description="focus points"):
+                    work.maker_focus |= maker_focus_of(files[begin : begin + 100])
             task = bar.add_task("", total=len(files))
             for path, result in overlapped(files, work.read, work.compute, work.write, _Picture.pixels):
                 bar.update(task, description=shown(path.name), advance=1)
@@ -202,17 +211,25 @@ def cull(
     if csv_file:
         _write_csv(csv_file, rows)
     if json_file:
-        settings = {name: value for name, value in click.get_current_context().params.items() if name in _SETTINGS}
+        settings = {
+            "region": place,
+            "in_focus": in_focus,
+            "gap": gap,
+            "model": model,
+            "precision": precision,
+            "octaves": octaves,
+            "device": device,
+            "max_edges": max_edges,
+        }
         write_json(json_file, {"settings": settings, "photos": [row.values for row in rows]})
+    unread = failures
     if marks:
-        for photo, problem in _mark([row.photo for row in rows if row.values["best"]], files, marks, sidecar):
-            failed(photo, problem)
+        for path, problem in _mark([row.photo for row in rows if row.values["best"]], files, marks, sidecar):
+            failed(path, problem)
+    if unread:
+        err.print(f"{unread} of {len(done) + unread} failed", style="red", markup=False)
     if failures:
-        err.print(f"{failures} of {len(done) + failures} failed", style="red", markup=False)
         raise SystemExit(1)
-
-
-_SETTINGS = ("place", "in_focus", "gap", "model", "precision", "octaves", "device", "max_edges")
 
 
 @dataclass
@@ -234,13 +251,11 @@ class _Row:
 class _Work:
     """What is done with every photograph, in three steps."""
 
-    def __init__(self, estimators: Estimators, place: Any, in_focus: float, files: list[Path]) -> None:
-        from .._metadata import maker_focus_of
-
+    def __init__(self, estimators: Estimators, place: Any, in_focus: float) -> None:
         self.estimators = estimators
         self.place = place
         self.in_focus = in_focus
-        self.maker_focus: dict[Path, Box] = maker_focus_of(files) if place == "focus" else {}
+        self.maker_focus: dict[Path, Box] = {}  # of the images as they are stored
 
     def read(self, photo: Path) -> _Picture:
         from .. import _images
