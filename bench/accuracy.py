@@ -18,6 +18,7 @@ import datetime
 import json
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,9 @@ validation images: B-NET at pattern edges, E-NET at all, "balanced" being the me
 depth edge. The columns of the same names in the logs are of smaller images (training/README.md).
 
 {training(validation)}"""
-    (ROOT / "ACCURACY.md").write_text(text, encoding="utf-8")
+    file = ROOT / "ACCURACY.md"
+    culling = re.search(r"(?s)<!-- culling -->.*<!-- /culling -->\n", file.read_text(encoding="utf-8"))
+    file.write_text(f"{text}\n{culling[0]}" if culling else text, encoding="utf-8")  # bench/culling.py writes that part
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ def _mind_signals() -> None:
 def _end(message: str, status: int) -> NoReturn:
     """End at once: the core may still be computing in a thread, and it cannot be stopped."""
     try:
+        if discard := getattr(sys.modules.get("defocus_fast._files"), "discard_parts", None):  # not before it is loaded
+            discard()
         print(message, file=sys.stderr)
         print(end="", flush=True)
     finally:

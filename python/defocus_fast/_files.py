@@ -6,7 +6,10 @@ Apart from ``_images``, so that the command line knows the names before Pillow a
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -44,13 +47,45 @@ def _is_result(path: Path) -> bool:
         return False
 
 
+def content_hash(path: Path) -> str:
+    """Return BLAKE2b of a regular file's content: 32 hexadecimal digits."""
+    check_regular(path)
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_regular(path: Path) -> None:
+    if not stat.S_ISREG(path.stat().st_mode):  # from a pipe there may never come anything
+        raise ValueError("not a regular file")
+
+
+_parts: set[Path] = set()  # files that are being written
+_parts_begin = threading.Lock()
+
+
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Have `write` fill a file that appears under its name only when it is complete, in place of an earlier one."""
     part = path.with_name(f".{path.name[:40]}.{threading.get_native_id()}.part")  # others may be writing the same one
     try:
-        with open(part, "wb") as file:
+        with _parts_begin:
+            file = open(part, "wb")  # noqa: SIM115
+            _parts.add(part)
+        with file:
             write(file)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    finally:
+        _parts.discard(part)
+
+
+def discard_parts() -> None:
+    """Remove what other threads have half written, and have none of them begin again: the process is about to end."""
+    _parts_begin.acquire(timeout=1)
+    for part in list(_parts):
+        with contextlib.suppress(OSError):
+            part.unlink()

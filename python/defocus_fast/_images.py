@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import stat
 import warnings
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from ._files import MARK
+from ._files import MARK, check_regular
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 """What is read. Pillow knows more formats, but some of them start other programs."""
@@ -45,8 +44,7 @@ def read_photo(path: Path) -> NDArray[Any]:
             that is cut off or has more than 178 million pixels (Pillow's guard against decompression bombs).
         Any other error that Pillow's decoders raise on broken files.
     """
-    if not stat.S_ISREG(path.stat().st_mode):  # from a pipe there may never come anything
-        raise ValueError("not a regular file")
+    check_regular(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pixel counts up to the error's limit, odd metadata: the pixels are fine
         with Image.open(path, formats=FORMATS) as file:

@@ -49,6 +49,23 @@ class BlurMap:
     bin_probabilities: NDArray[np.float32]
     stage_ms: dict[str, float]
 
+    def scores(self) -> dict[str, int | float]:
+        """Return the image as numbers, under the names that they have in JSON and Parquet files.
+
+        ``height`` and ``width`` in px; ``edges``, how many were read, of all octaves; ``pattern_edges``, how many of
+        them in the first octave give a radius; ``min_px``, ``median_px`` and ``max_px`` of the map.
+        """
+        height, width = self.map.shape
+        return {
+            "height": height,
+            "width": width,
+            "edges": len(self.edges),
+            "pattern_edges": int(np.count_nonzero(self.pattern_edges)),
+            "min_px": float(self.map.min()),
+            "median_px": float(np.median(self.map)),
+            "max_px": float(self.map.max()),
+        }
+
     def __repr__(self) -> str:
         return f"BlurMap({self.map.shape[0]} x {self.map.shape[1]}, {len(self.edges)} edges)"
 

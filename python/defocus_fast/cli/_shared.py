@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from .._files import write_whole
+
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, Task
 
     from .._estimator import Estimator
 
@@ -58,13 +60,23 @@ def error_console() -> Console:
 
 
 def progress(console: Console, steps: int) -> Progress:
-    """Return a bar that is seen in terminals only, and only if there is more than one step."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """Return a bar that is seen in terminals only, and only if there is more than one step.
+
+    It tells how many are done, how many a second, and the time left.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.3g}/s")
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        Rate(),
+        TextColumn("time left"),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -84,22 +96,36 @@ class Unusable(Exception):
 
 
 class Estimators:
-    """Makes estimators and keeps the last one: photographs of one camera mostly share their size."""
+    """Makes estimators and keeps the last ones: photographs of one camera mostly share their size."""
+
+    MOST = 8  # beside the one in use; each has its own threads
+    MOST_PIXELS = 4 << 20  # of those; to make one for larger images takes no time beside a frame's
 
     def __init__(self, **options: Any) -> None:
         self._options = options
-        self._last: Estimator | None = None
+        self._first: Estimator | None = None  # keeps the weights, which all share, if it is small itself
+        self._kept: dict[tuple[int, int], Estimator] = {}  # the last is the one that was used last
 
     def of_size(self, height: int, width: int) -> Estimator:
         from .. import Error, Estimator
 
-        if self._last is None or (self._last.height, self._last.width) != (height, width):
-            self._last = None  # frees its buffers before the next one's are made
+        estimator = self._kept.pop((height, width), None)
+        count, pixels = 0, 0
+        for size in list(reversed(self._kept)):
+            fits = count < self.MOST and pixels + size[0] * size[1] <= self.MOST_PIXELS
+            if fits:
+                count, pixels = count + 1, pixels + size[0] * size[1]
+            else:
+                del self._kept[size]  # frees its buffers before the next one's are made
+        if estimator is None:
             try:
-                self._last = Estimator(height, width, **self._options)
+                estimator = Estimator(height, width, **self._options)
             except (Error, ValueError) as error:
                 raise Unusable(reason(error)) from None
-        return self._last
+        if self._first is None and height * width <= self.MOST_PIXELS:
+            self._first = estimator
+        self._kept[height, width] = estimator
+        return estimator
 
 
 def cores() -> int:
@@ -118,6 +144,6 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
         return None if value != value else value
 
     try:
-        file.write_text(json.dumps(plain(values), indent=1), encoding="utf-8")
+        write_whole(file, lambda target: target.write(json.dumps(plain(values), indent=1).encode()))
     except OSError as error:
         fail(f"{shown(file)}: {reason(error)}")

@@ -4,23 +4,26 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from .._files import OUTPUTS, SUFFIXES, photos_in, write_whole
+from .._files import OUTPUTS, SUFFIXES, content_hash, photos_in, write_whole
 from . import _options
+from ._pipeline import Skipped, overlapped
+from ._record import FILE as RECORD
+from ._record import Record, model_hash
 from ._shared import Estimators, Unusable, console, error_console, model_path, progress, reason, shown
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from rich.console import Console
 
-T = TypeVar("T")
+    from .. import BlurMap, Estimator
 
 
 @click.command()
@@ -39,6 +42,7 @@ T = TypeVar("T")
 @_options.of_estimator("psi")
 @_options.of_estimator("device")
 @_options.of_estimator("max_edges")
+@click.option("--resume", is_flag=True, help="Leave out what an earlier run has done with the same settings.")
 def estimate(
     photos: tuple[str, ...],
     output: Path,
@@ -50,6 +54,7 @@ def estimate(
     psi: float | None,
     device: str,
     max_edges: int | None,
+    resume: bool,
 ) -> None:
     """Write the blur maps of photographs.
 
@@ -68,6 +73,9 @@ def estimate(
 
     in place of results of an earlier run. If two photographs of one run have the same NAME, the later one's results
     are called NAME-2. No photograph of the run is ever overwritten.
+
+    The output folder's defocus_fast.jsonl gets a line for every photograph that is done. --resume leaves out those
+    whose content, settings and version of the library are the same, and whose results are there.
 
     EXIF orientation is applied; transparent parts are laid on white; 16-bit greyscale is read as such, 16-bit colour
     with 8 bits. A photograph that cannot be read or written is reported and does not stop the others.
@@ -93,10 +101,12 @@ def estimate(
         device=device,
         max_edges=max_edges,
     )
-    done: list[_Summary] = []
+    done: dict[int, _Summary] = {}  # by place among the jobs
+    skipped = 0
+    record = Record(output, {})
     if jobs:  # otherwise nothing will be written
         try:
-            estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
+            first = estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
             output.mkdir(parents=True, exist_ok=True)
         except Unusable as error:
             raise click.UsageError(str(error)) from None
@@ -104,34 +114,45 @@ def estimate(
             raise click.UsageError(f"-o: cannot make the folder {shown(output)}: {reason(error)}") from None
         if not os.access(output, os.W_OK | os.X_OK):
             raise click.UsageError(f"-o: cannot write into the folder {shown(output)}")
+        record = Record(output, _settings(first))
+        if resume:
+            try:
+                record.load()
+            except OSError as error:
+                raise click.UsageError(f"--resume: {shown(output / RECORD)}: {reason(error)}") from None
+    work = _Work(estimators, record)
     try:
         with progress(err, len(jobs)) as bar:
             task = bar.add_task("", total=len(jobs))
-            for job in jobs:
-                bar.update(task, description=shown(job.photo.name))
-                try:
-                    done.append(_process(job, estimators))
-                except Exception as error:
-                    failed(job.photo, reason(error))
-                bar.advance(task)
+            for job, result in overlapped(jobs, work.read, work.compute, work.write, _Picture.pixels):
+                bar.update(task, description=shown(job.photo.name), advance=1)
+                if isinstance(result, _Summary):
+                    done[job.place] = result
+                elif isinstance(result, Skipped):
+                    skipped += 1
+                else:
+                    failed(job.photo, reason(result))
     except BaseException:  # a signal, such as Ctrl-C
         _print_table(out, done)
-        err.print(f"{len(done)} of {len(jobs)} done", style="red", markup=False)
+        err.print(f"{len(done) + skipped} of {len(jobs)} done", style="red", markup=False)
         raise
     _print_table(out, done)
-    if done:
+    if skipped:
+        out.print(f"{skipped} of {len(jobs)} were done before", markup=False)
+    if done or skipped:
         out.print(f"Results in {shown(output)}{os.sep}", markup=False, soft_wrap=True)
         if "png" in kinds:
             from .._images import UNITS_PER_PX
 
             out.print(f"In the 16-bit PNG files, radius in px = value / {UNITS_PER_PX}.", markup=False)
     if failures:
-        err.print(f"{failures} of {len(done) + failures} failed", style="red", markup=False)
+        err.print(f"{failures} of {len(done) + skipped + failures} failed", style="red", markup=False)
         raise SystemExit(1)
 
 
 @dataclass
 class _Job:
+    place: int  # among the jobs
     photo: Path
     name: str  # of the results, without the suffixes
     outputs: dict[str, Path]  # by kind
@@ -141,11 +162,25 @@ class _Job:
 @dataclass
 class _Summary:
     name: str
-    size: str
-    edges: int
-    pattern_edges: int
-    radii: tuple[float, float, float]  # px: least, median, largest
+    scores: dict[str, int | float]
     ms: float
+
+
+def _settings(estimator: Estimator) -> dict[str, Any]:
+    """Return all that results depend on, beside the photograph."""
+    from .. import __version__
+
+    params = click.get_current_context().params
+    settings = {
+        name: value for name, value in params.items() if name not in ("photos", "output", "save", "threads", "resume")
+    }
+    model = model_hash(model_path(params["model"]))
+    return settings | {
+        "version": __version__,
+        "weights": model,
+        "precision": estimator.precision,
+        "device": estimator.device,
+    }
 
 
 def _files_of(photos: tuple[str, ...], failed: Callable[[Path | str, str], None]) -> Iterator[Path]:
@@ -180,14 +215,14 @@ def _plan(photos: list[Path], output: Path, suffixes: dict[str, str]) -> list[_J
     # Not Path.resolve, which raises at a loop of links.
     inputs = {_key(path) for path in photos} | {os.path.realpath(path).casefold() for path in photos}
     taken: set[str] = set()
-    jobs = []
+    jobs: list[_Job] = []
     for photo in photos:
         count, name = 1, photo.stem
         while name.casefold() in taken:
             count += 1
             name = f"{photo.stem}-{count}"
         taken.add(name.casefold())
-        job = _Job(photo, name, {kind: output / (name + suffix) for kind, suffix in suffixes.items()})
+        job = _Job(len(jobs), photo, name, {kind: output / (name + suffix) for kind, suffix in suffixes.items()})
         for path in job.outputs.values():
             if _key(path) in inputs:
                 job.problem = f"its result {shown(path)} would overwrite a photograph of this run; use another -o"
@@ -195,62 +230,63 @@ def _plan(photos: list[Path], output: Path, suffixes: dict[str, str]) -> list[_J
     return jobs
 
 
-def _process(job: _Job, estimators: Estimators) -> _Summary:
-    import numpy as np
+@dataclass
+class _Picture:
+    content: str  # hash
+    image: NDArray[Any]
 
-    from .. import _images
-
-    if job.problem:
-        raise ValueError(job.problem)
-    photo = _images.read_photo(job.photo)
-    height, width = photo.shape[:2]
-    estimator = estimators.of_size(height, width)
-    start = time.perf_counter()
-    result = _in_thread(lambda: estimator.estimate(photo, expected_error="error" in job.outputs))
-    ms = (time.perf_counter() - start) * 1000
-    radii = result.map
-    writers: dict[str, Callable[[IO[bytes]], None]] = {
-        "npy": lambda file: _images.write_npy(file, radii),
-        "png": lambda file: _images.write_png(file, radii),
-        "overlay": lambda file: _images.write_overlay(file, photo, radii, max(8.0, float(radii.max()))),
-        "error": lambda file: _images.write_npy(file, result.expected_error),
-    }
-    for kind, path in job.outputs.items():
-        write_whole(path, writers[kind])
-    return _Summary(
-        name=shown(job.photo) + (f" (as {shown(job.name)})" if job.name != job.photo.stem else ""),
-        size=f"{width} x {height}",
-        edges=len(result.edges),
-        pattern_edges=int(np.count_nonzero(result.pattern_edges)),
-        radii=(float(radii.min()), float(np.median(radii)), float(radii.max())),
-        ms=ms,
-    )
+    def pixels(self) -> int:
+        return self.image.shape[0] * self.image.shape[1]
 
 
-def _in_thread(work: Callable[[], T]) -> T:
-    """Return what `work` returns or raise what it raises, letting signals through at once.
-
-    Python handles a signal when the core returns, which may take a minute for a large photograph.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.1)  # with a limit: on Windows a join without one cannot be interrupted
-    if errors:
-        raise errors[0]
-    return results[0]
+@dataclass
+class _Result:
+    blur: BlurMap
+    ms: float
 
 
-def _print_table(console: Console, done: list[_Summary]) -> None:
+class _Work:
+    """What is done with every photograph, in three steps."""
+
+    def __init__(self, estimators: Estimators, record: Record) -> None:
+        self.estimators = estimators
+        self.record = record
+
+    def read(self, job: _Job) -> _Picture:
+        from .. import _images
+
+        if job.problem:
+            raise ValueError(job.problem)
+        content = content_hash(job.photo)
+        if self.record.holds(job.name, content, job.outputs.values()):
+            raise Skipped
+        return _Picture(content, _images.read_photo(job.photo))
+
+    def compute(self, job: _Job, picture: _Picture) -> _Result:
+        estimator = self.estimators.of_size(*picture.image.shape[:2])
+        start = time.perf_counter()
+        result = estimator.estimate(picture.image, expected_error="error" in job.outputs)
+        return _Result(result, (time.perf_counter() - start) * 1000)
+
+    def write(self, job: _Job, picture: _Picture, result: _Result) -> _Summary:
+        from .. import _images
+
+        photo, radii = picture.image, result.blur.map
+        scores = result.blur.scores()
+        writers: dict[str, Callable[[IO[bytes]], None]] = {
+            "npy": lambda file: _images.write_npy(file, radii),
+            "png": lambda file: _images.write_png(file, radii),
+            "overlay": lambda file: _images.write_overlay(file, photo, radii, max(8.0, scores["max_px"])),
+            "error": lambda file: _images.write_npy(file, result.blur.expected_error),
+        }
+        for kind, path in job.outputs.items():
+            write_whole(path, writers[kind])
+        self.record.add(job.name, str(job.photo), picture.content, job.outputs.values(), scores)
+        name = shown(job.photo) + (f" (as {shown(job.name)})" if job.name != job.photo.stem else "")
+        return _Summary(name, scores, result.ms)
+
+
+def _print_table(console: Console, done: dict[int, _Summary]) -> None:
     if not done:
         return
     from rich import box
@@ -261,8 +297,9 @@ def _print_table(console: Console, done: list[_Summary]) -> None:
     table.add_column("photo", overflow="fold")
     for title in ("size", "edges", "pattern edges", "min px", "median px", "max px", "ms"):
         table.add_column(title, justify="right", no_wrap=True)
-    for row in done:
-        radii = [f"{radius:.2f}" for radius in row.radii]
-        numbers = [row.size, f"{row.edges}", f"{row.pattern_edges}", *radii, f"{row.ms:.0f}"]
-        table.add_row(Text(row.name), *numbers)
+    for _, row in sorted(done.items()):
+        size, edges = "{width} x {height}", ("{edges}", "{pattern_edges}")
+        radii = "{min_px:.2f}", "{median_px:.2f}", "{max_px:.2f}"
+        numbers = [text.format(**row.scores) for text in (size, *edges, *radii)]
+        table.add_row(Text(row.name), *numbers, f"{row.ms:.0f}")
     console.print(table)

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure whether ``defocus-fast cull`` puts bursts in the right order, and write the section of ACCURACY.md about it:
+``python bench/culling.py IMAGES``. IMAGES is the folder written by ``python -m training.fetch``.
+
+Bursts are made from sharp photographs of the test split: each shot is blurred by disks of known radii, 0.25 px apart.
+``--validation`` takes the validation split, prints what other windows and percentiles give, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+import defocus_fast
+from defocus_fast import culling
+from defocus_fast._results import BlurMap
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+
+from training import existing, positive, run  # noqa: E402
+from training.synthesis import Camera, Layer, load_images, photograph, random_camera, render  # noqa: E402
+from training.synthesis import blur as blurred  # noqa: E402
+
+Array = np.ndarray[Any, Any]
+SEED = 24
+SHOTS, STEP = 8, 0.25  # in a burst; px between the radii of one shot and the next
+LEAST, MOST = 0.5, 10.0  # px, of a burst's first radius
+PAN = 8  # px, between shots, at most
+MARGIN = 24  # px around what is seen: of the largest radius, and the pan
+LARGEST = (768, 1152)  # px, height and width of a shot at most
+RANGES = (0, 2, 6, 100)  # px, of the smaller radius of a pair
+KINDS = {
+    "whole": "all of the photograph is blurred alike; the radius where it is sharpest",
+    "whole, camera": "as before, with pans of up to 8 px and a camera's effects; where it is sharpest",
+    "subject": "a subject in an ellipse before a background that is 3 to 8 px more out of focus, with pans and a "
+    "camera's effects; where it is sharpest",
+    "subject, focus missed": "as before, but the background is the sharper the less the subject is; the radius around "
+    "the subject's centre",
+}
+
+
+@dataclass
+class Shot:
+    radius: float  # px, true
+    result: BlurMap
+    point: tuple[float, float] | None  # where it matters, as shares of the sides; None: wherever it is sharpest
+
+
+def bursts(kind: str, photos: list[Array], limit: int | None) -> Iterator[list[Shot]]:
+    """Yield a burst of every photograph."""
+    for number, photo in enumerate(photos[:limit]):
+        rng = np.random.default_rng([SEED, list(KINDS).index(kind), number])
+        first = float(np.exp(rng.uniform(np.log(LEAST), np.log(MOST))))
+        camera = random_camera(rng, 0) if kind != "whole" else Camera()
+        pan = PAN if kind != "whole" else 0
+        least = MARGIN + PAN
+        height, width = (min(side, most) for side, most in zip(photo.shape[:2], LARGEST, strict=True))
+        seen = height - 2 * least, width - 2 * least
+        light = np.float32(photo[:height, :width]) / 255
+        subject = None
+        if kind.startswith("subject"):
+            other = photos[(number + 1) % len(photos)]
+            subject = np.float32(cv2.resize(other[:height, :width], (width, height))) / 255
+            centre = rng.uniform(0.4, 0.6, 2)
+            axes = rng.uniform(0.2, 0.35, 2) * min(height, width)
+            y, x = np.mgrid[:height, :width]
+            from_centre = np.hypot((y - centre[0] * height) / axes[0], (x - centre[1] * width) / axes[1])
+            mask = np.float32(np.clip((1 - from_centre) * axes.min() + 0.5, 0, 1))
+            behind = rng.uniform(3, 8)
+        estimator = defocus_fast.Estimator(*seen)
+        burst = []
+        for shot in range(SHOTS):
+            radius = first + STEP * shot
+            down, right = rng.integers(-pan, pan + 1, 2) if pan else (0, 0)
+            top, left = least + down, least + right
+            point = None
+            if subject is None:
+                taken = blurred(
+                    light ** np.float32(camera.gamma), np.full(light.shape[:2], radius), camera.gaussian_share
+                )
+                image = photograph(taken[top : top + seen[0], left : left + seen[1]], camera, rng)
+            else:
+                missed = kind.endswith("missed")
+                background = max(LEAST, first + behind - STEP * 2 * shot) if missed else first + SHOTS * STEP + behind
+                layers = [
+                    Layer(
+                        light, np.ones(light.shape[:2], np.float32), np.full(light.shape[:2], background, np.float32)
+                    ),
+                    Layer(subject, mask, np.full(light.shape[:2], radius, np.float32)),
+                ]
+                # The same margin on all sides; the pan is of what lies before the camera.
+                moved = [_moved(layer, down, right) for layer in layers]
+                image = render(moved, camera, rng, least).image
+                if missed:
+                    point = (
+                        (centre[1] * width + right - least) / seen[1],
+                        (centre[0] * height + down - least) / seen[0],
+                    )
+            burst.append(Shot(radius, estimator.estimate(image, expected_error=True), point))
+        yield burst
+
+
+def _moved(layer: Layer, down: int, right: int) -> Layer:
+    return Layer(*(np.roll(array, (down, right), (0, 1)) for array in (layer.texture, layer.mask, layer.radius)))
+
+
+def measured(shot: Shot, windows: int, percentile: float) -> tuple[float, float] | None:
+    """Return the radius and the error that cull tells, px."""
+    if shot.point is None:
+        found = culling.sharpest_region(shot.result, windows, percentile)
+    else:
+        region = culling.region_of((*shot.point, 0, 0), shot.result.map.shape)
+        found = culling.radius_in(shot.result, region, percentile)
+    return (found.radius, found.error) if found else None
+
+
+@dataclass
+class Order:
+    """What became of one kind of bursts."""
+
+    right: list[int]  # pairs in the right order, by RANGES
+    pairs: list[int]  # pairs with two radii, by RANGES
+    unknown: int  # pairs of which one has no radius
+    actual: list[float]  # |radius - true radius|, px, of every shot
+    expected: list[float]  # px
+
+    @property
+    def share(self) -> float:
+        return sum(self.right) / max(sum(self.pairs), 1)
+
+
+def order_of(found: list[list[Shot]], windows: int = culling.WINDOWS, percentile: float = culling.PERCENTILE) -> Order:
+    order = Order([0] * (len(RANGES) - 1), [0] * (len(RANGES) - 1), 0, [], [])
+    for burst in found:
+        told = [measured(shot, windows, percentile) for shot in burst]
+        for shot, radius in zip(burst, told, strict=True):
+            if radius:
+                order.actual.append(abs(radius[0] - shot.radius))
+                order.expected.append(radius[1])
+        for i, j in itertools.combinations(range(len(burst)), 2):  # the radius of j is the larger one
+            one, other = told[i], told[j]
+            if not one or not other:
+                order.unknown += 1
+                continue
+            place = int(np.digitize(burst[i].radius, RANGES)) - 1
+            order.pairs[place] += 1
+            order.right[place] += one[0] < other[0]
+    return order
+
+
+def table(orders: dict[str, Order]) -> str:
+    ranges = [f"from {low} px" for low in RANGES[:-1]]
+    head = ["bursts", "pairs", "in the right order", *ranges, "pairs without a radius", "error px", "expected px"]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for kind, order in orders.items():
+        by_range = (f"{100 * a / b:.2f} %" if b else "-" for a, b in zip(order.right, order.pairs, strict=True))
+        share = f"{100 * order.share:.2f} %"
+        errors = f"{np.mean(order.actual):.3f}", f"{np.mean(order.expected):.3f}"
+        lines.append([kind, f"{sum(order.pairs):,}", share, *by_range, f"{order.unknown:,}", *errors])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def resolutions(photos: list[Array], limit: int | None) -> str:
+    """Blurred photographs against their copies of half the size: the ratio of the radii as shares of the width."""
+    lines = []
+    for radius in (1.0, 2.0, 4.0, 8.0):
+        ratios = []
+        for photo in photos[:limit]:
+            whole = photo[: photo.shape[0] // 4 * 4, : photo.shape[1] // 4 * 4]
+            image = blurred(np.float32(whole), np.full(whole.shape[:2], radius))
+            shares = []
+            for scale in (1, 2, 4):
+                size = whole.shape[1] // scale, whole.shape[0] // scale
+                copy = np.uint8(np.rint(cv2.resize(image, size, interpolation=cv2.INTER_AREA)))
+                found = culling.sharpest_region(
+                    defocus_fast.Estimator.for_image(copy).estimate(copy, expected_error=True)
+                )
+                shares.append(found.radius / copy.shape[1] if found else np.nan)
+            ratios.append([shares[1] / shares[0], shares[2] / shares[0]])
+        lines.append([f"{radius:g}", *(f"{value:.2f}" for value in np.nanmedian(ratios, axis=0))])
+    head = ["radius px", "reduced by 2", "reduced by 4"]
+    lines = [head, ["---:"] * 3, *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def section(args: argparse.Namespace, photos: list[Array]) -> str:
+    orders = {kind: order_of(list(bursts(kind, photos, args.limit))) for kind in KINDS}
+    count = len(photos[: args.limit])
+    return f"""\
+## Order of bursts (`defocus-fast cull`)
+
+Written by `bench/culling.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, defocus_fast
+{defocus_fast.__version__}, model fast, precision {defocus_fast.Estimator(1, 1).precision}; squares with 1 /
+{culling.WINDOWS} of the shorter side, percentile {culling.PERCENTILE}, both chosen on validation images.
+{count} photographs of the test split; one burst of {SHOTS} shots is made from each for every kind. The radii of a burst are
+{STEP} px apart, and its first is log-uniform from {LEAST} to {MOST:g} px. Of two shots of a burst, is the one with the
+smaller true radius told to be the sharper? By ranges of that radius, too. "error" is the mean of |told - true radius|,
+"expected" the mean of what `cull` tells after ±.
+
+{table(orders)}
+{"".join(f"- {kind}: {text}.{chr(10)}" for kind, text in KINDS.items())}
+A region without 50 edges has no radius, such as a subject that is nothing but sky.
+
+Radii as shares of the width, in copies reduced by 2 and by 4, against the photograph blurred by that radius: medians of
+their ratios over the photographs, 1 where shares can be compared. No image is read sharper than about 0.5 px, so a
+small copy of a sharp photograph has the larger share.
+
+{resolutions(photos, args.limit)}"""
+
+
+def write(args: argparse.Namespace) -> None:
+    photos = load_images(args.images, "validation" if args.validation else "test").photos
+    photos = [photo for photo in photos if min(photo.shape[:2]) >= 360]
+    if args.validation:
+        found = {kind: list(bursts(kind, photos, args.limit)) for kind in KINDS}
+        for windows, percentile in itertools.product((4, 6, 8), (10, 20, 35, 50)):
+            print(f"windows {windows}, percentile {percentile}")
+            print(table({kind: order_of(each, windows, percentile) for kind, each in found.items()}), flush=True)
+        return
+    file = ROOT / "ACCURACY.md"
+    new = f"<!-- culling -->\n{section(args, photos)}<!-- /culling -->\n"
+    text, count = re.subn(r"(?s)<!-- culling -->.*<!-- /culling -->\n", lambda _: new, file.read_text(encoding="utf-8"))
+    file.write_text(text if count else f"{text.rstrip()}\n\n{new}", encoding="utf-8")
+    print(new)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=existing, help="folder written by training.fetch")
+    parser.add_argument("--limit", type=positive, help="take so many photographs only")
+    parser.add_argument("--validation", action="store_true", help="compare settings on the validation split")
+    run(parser, write)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``defocus-fast cull``: which of several photographs is sharp where it matters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from .._files import write_whole
+from . import _options
+from ._pipeline import overlapped
+from ._shared import Estimators, Unusable, console, error_console, model_path, progress, reason, shown, write_json
+from .estimate import _files_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .. import BlurMap
+    from .._metadata import Box, Metadata
+    from ..culling import Sharpness, Shot
+
+SIDECARS: dict[str, Callable[[Path], Path]] = {
+    "NAME.jpg.xmp": lambda photo: photo.with_name(photo.name + ".xmp"),
+    "NAME.xmp": lambda photo: photo.with_suffix(".xmp"),
+}
+CENTRE = (1 / 3, 1 / 3, 1 / 3, 1 / 3)
+
+
+def _place(_context: click.Context, _option: click.Parameter, value: str) -> Any:
+    """Return "focus", "centre", or four shares of the picture's sides."""
+    if value in ("focus", "centre"):
+        return value
+    try:
+        x, y, width, height = (float(share) for share in value.split(","))
+    except ValueError:
+        x = y = width = height = -1
+    if not (0 <= x < 1 and 0 <= y < 1 and 0 < width <= 1 and 0 < height <= 1):
+        raise click.BadParameter(f"expected focus, centre or X,Y,WIDTH,HEIGHT between 0 and 1, got {shown(value)}")
+    return x, y, width, height
+
+
+@click.command(short_help="Tell which photographs are sharp, and the best of each burst.")
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=click.Path(readable=False))
+@click.option(
+    "--region",
+    "place",
+    callback=_place,
+    default="focus",
+    show_default=True,
+    metavar="focus|centre|X,Y,WIDTH,HEIGHT",
+    help="Where it matters: where the camera focused, the middle third of both sides, or a rectangle by its left upper "
+    "corner and its size, all as shares of the picture's sides, such as 0.4,0.3,0.2,0.2.",
+)
+@click.option(
+    "--in-focus",
+    type=_options.Number(0, 1000),
+    default=1.0,
+    show_default=True,
+    metavar="PX",
+    help="The largest radius that counts as in focus.",
+)
+@click.option(
+    "--gap",
+    type=_options.Number(0, 1e6),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The longest time between two photographs of a burst.",
+)
+@click.option(
+    "--csv",
+    "csv_file",
+    callback=_options._writable,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a line for every photograph there.",
+)
+@_options.json_file
+@click.option(
+    "--xmp",
+    "marks",
+    type=click.Choice(["rating", "label"]),
+    multiple=True,
+    help="Mark the best of each burst in its XMP sidecar: 5 stars, or the label Green; give it twice for both.",
+)
+@click.option(
+    "--sidecar",
+    type=click.Choice(list(SIDECARS)),
+    default="NAME.jpg.xmp",
+    show_default=True,
+    help="What sidecars are called: as darktable and digiKam call them, or as Lightroom does.",
+)
+@_options.of_estimator("model")
+@_options.of_estimator("precision")
+@_options.threads
+@_options.of_estimator("octaves")
+@_options.of_estimator("device")
+@_options.of_estimator("max_edges")
+def cull(
+    photos: tuple[str, ...],
+    place: Any,
+    in_focus: float,
+    gap: float,
+    csv_file: Path | None,
+    json_file: Path | None,
+    marks: tuple[str, ...],
+    sidecar: str,
+    model: str,
+    precision: str,
+    threads: int | None,
+    octaves: int | None,
+    device: str,
+    max_edges: int | None,
+) -> None:
+    """Tell how sharp photographs are and where, and which is the best of each burst.
+
+    PHOTO is a photograph or a folder, as for estimate. Of every photograph are told
+
+    \b
+      sharpest    the radius in px where the photograph is sharpest: in that square,
+                  with a sixth of its shorter side, whose radius and error
+                  together are least. A radius is the 35th percentile over the
+                  edges of a region; behind ± stands its error, which is how far
+                  off it is likely to be
+      % of width  the same radius in hundredths of the picture's width, which can
+                  be compared between resolutions
+      µm          the same radius on the sensor, where EXIF tells its size
+      at %        the centre of the square, in hundredths of the width and of the
+                  height, from the left upper corner of the picture as it is seen
+      in focus %  the share of the picture whose radius is at most --in-focus
+      region      the radius in --region
+
+    A region has a radius if it has 50 edges or more. Where the camera focused is known from EXIF's SubjectArea and
+    SubjectLocation, and, if the program exiftool is installed, from the notes of Canon, Fujifilm, Nikon, Olympus,
+    Panasonic and Sony cameras. Around a point the region is a square with a sixth of the shorter side.
+
+    A burst is photographs of one camera that look alike and of which each was taken at most --gap seconds after the
+    one before, by EXIF's time; photographs without a time are compared in the order given, those of a folder by their
+    names. The best of a burst has the least radius as a share of the width: in --region, if all of the burst have a
+    radius there, or else where each is sharpest.
+
+    Files of --csv and --json have each of these radii as radius_px, error_px, share_of_width and radius_um, with the
+    region's x, y, width and height in px; share_in_focus; taken, camera and sensor_width_mm as far as they are known;
+    and burst and best.
+
+    With --xmp the best of each burst of two or more is marked in its XMP sidecar. All else in a sidecar stays. So does
+    the photographer's own decision, which is then told: a label, or a rating other than 0 and 1. Which programs read
+    which sidecars:
+
+    \b
+      NAME.jpg.xmp  darktable, digiKam
+      NAME.xmp      Lightroom, but only beside raw files; digiKam, if set so
+
+    It needs: pip install "defocus_fast[xmp]".
+
+    Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 Ctrl-C, 143 SIGTERM.
+    """
+    from .._metadata import maker_focus_of
+
+    err = error_console()
+    failures = 0
+
+    def failed(path: Path | str, why: str) -> None:
+        nonlocal failures
+        failures += 1
+        err.print(f"{shown(path)}: {why}", style="red", markup=False)
+
+    if marks:
+        try:
+            from .. import _xmp  # noqa: F401
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".")[0]
+            raise click.UsageError(f'--xmp: the package {package} is needed: pip install "defocus_fast[xmp]"') from None
+    files = list(_files_of(photos, failed))
+    estimators = Estimators(
+        model=model_path(model),
+        precision=precision,
+        num_threads=threads,
+        octaves=octaves,
+        device=device,
+        max_edges=max_edges,
+    )
+    done: dict[Path, _Row] = {}
+    if files:
+        try:
+            estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
+        except Unusable as error:
+            raise click.UsageError(str(error)) from None
+    work = _Work(estimators, place, in_focus)
+    try:
+        with progress(err, len(files)) as bar:
+            if place == "focus":
+                for begin in bar.track(range(0, len(files), 100), description="focus points"):
+                    work.maker_focus |= maker_focus_of(files[begin : begin + 100])
+            task = bar.add_task("", total=len(files))
+            for path, result in overlapped(files, work.read, work.compute, work.write, _Picture.pixels):
+                bar.update(task, description=shown(path.name), advance=1)
+                if isinstance(result, _Row):
+                    done[path] = result
+                else:
+                    failed(path, reason(result))
+    except BaseException:  # a signal, such as Ctrl-C
+        err.print(f"{len(done)} of {len(files)} done", style="red", markup=False)
+        raise
+    rows = _grouped([done[path] for path in files if path in done], gap)
+    _print_table(rows)
+    if csv_file:
+        _write_csv(csv_file, rows)
+    if json_file:
+        settings = {
+            "region": place,
+            "in_focus": in_focus,
+            "gap": gap,
+            "model": model,
+            "precision": precision,
+            "octaves": octaves,
+            "device": device,
+            "max_edges": max_edges,
+        }
+        write_json(json_file, {"settings": settings, "photos": [row.values for row in rows]})
+    unread = failures
+    if marks:
+        for path, problem in _mark([row.photo for row in rows if row.values["best"]], files, marks, sidecar):
+            failed(path, problem)
+    if unread:
+        err.print(f"{unread} of {len(done) + unread} failed", style="red", markup=False)
+    if failures:
+        raise SystemExit(1)
+
+
+@dataclass
+class _Picture:
+    image: NDArray[Any]
+    metadata: Metadata
+
+    def pixels(self) -> int:
+        return int(self.image.shape[0] * self.image.shape[1])
+
+
+@dataclass
+class _Row:
+    photo: Path
+    shot: Shot
+    values: dict[str, Any]  # as in the JSON file
+
+
+class _Work:
+    """What is done with every photograph, in three steps."""
+
+    def __init__(self, estimators: Estimators, place: Any, in_focus: float) -> None:
+        self.estimators = estimators
+        self.place = place
+        self.in_focus = in_focus
+        self.maker_focus: dict[Path, Box] = {}  # of the images as they are stored
+
+    def read(self, photo: Path) -> _Picture:
+        from .. import _images
+        from .._metadata import read_metadata
+
+        image = _images.read_photo(photo)
+        return _Picture(image, read_metadata(photo, image.shape[:2], self.maker_focus.get(photo)))
+
+    def compute(self, _photo: Path, picture: _Picture) -> BlurMap:
+        estimator = self.estimators.of_size(*picture.image.shape[:2])
+        result: BlurMap = estimator.estimate(picture.image, expected_error=True)
+        return result
+
+    def write(self, photo: Path, picture: _Picture, result: BlurMap) -> _Row:
+        from .. import culling
+
+        metadata = picture.metadata
+        box = {"focus": metadata.focus, "centre": CENTRE}.get(self.place, self.place)
+        region = culling.region_of(box, picture.image.shape[:2]) if box else None
+        taken = metadata.taken
+        values = {
+            "photo": str(photo),
+            **result.scores(),
+            "camera": metadata.camera,
+            "taken": taken.isoformat(timespec="milliseconds") if taken else None,
+            "sensor_width_mm": metadata.sensor_width,
+            "share_in_focus": culling.share_in_focus(result, self.in_focus),
+            "sharpest": _values(culling.sharpest_region(result), result, metadata),
+            "region": _values(culling.radius_in(result, region), result, metadata) if region else None,
+        }
+        return _Row(photo, culling.Shot(metadata.camera, taken, culling.look_of(picture.image)), values)
+
+
+def _values(found: Sharpness | None, result: BlurMap, metadata: Metadata) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    width = result.map.shape[1]
+    share = found.radius / width
+    return {
+        "radius_px": found.radius,
+        "error_px": found.error,
+        "share_of_width": share,
+        "radius_um": share * metadata.sensor_width * 1000 if metadata.sensor_width else None,
+        "edges": found.edges,
+        "x": found.region.x,
+        "y": found.region.y,
+        "width": found.region.width,
+        "height": found.region.height,
+    }
+
+
+def _grouped(rows: list[_Row], gap: float) -> list[_Row]:
+    """Return the rows burst by burst, in each the best first; they get the burst's number, and whether they are its
+    best."""
+    from ..culling import bursts
+
+    ordered = []
+    for number, members in enumerate(bursts([row.shot for row in rows], gap), 1):
+        group = [rows[member] for member in members]
+        place = "region" if all(row.values["region"] for row in group) else "sharpest"
+        group.sort(key=lambda row, place=place: (row.values[place] or {}).get("share_of_width", float("inf")))  # type: ignore[misc]
+        for row in group:
+            best = row is group[0] and len(group) > 1 and row.values[place] is not None
+            row.values |= {"burst": number, "best": best}
+        ordered += group
+    return ordered
+
+
+def _write_csv(file: Path, rows: list[_Row]) -> None:
+    """Write a line for every row; the parts of "sharpest" and "region" are columns such as sharpest_radius_px."""
+    import csv
+    import io
+
+    parts = ("radius_px", "error_px", "share_of_width", "radius_um", "edges", "x", "y", "width", "height")
+    lines = []
+    for row in rows:
+        flat = {name: value for name, value in row.values.items() if name not in ("sharpest", "region")}
+        for place in ("sharpest", "region"):
+            flat |= {f"{place}_{part}": (row.values[place] or {}).get(part) for part in parts}
+        lines.append(flat)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]) if lines else ["photo"])
+    writer.writeheader()
+    writer.writerows(lines)
+
+    def write(target: IO[bytes]) -> None:
+        target.write(text.getvalue().encode("utf-8", "surrogateescape"))
+
+    try:
+        write_whole(file, write)
+    except OSError as error:
+        raise click.ClickException(f"{shown(file)}: {reason(error)}") from None
+
+
+def _mark(best: list[Path], files: list[Path], marks: tuple[str, ...], sidecar: str) -> list[tuple[Path, str]]:
+    """Mark photographs in their sidecars; return those that could not be marked, and why."""
+    from collections import Counter
+
+    from .. import _xmp
+
+    of = SIDECARS[sidecar]
+    count = Counter(os.path.abspath(of(path)) for path in files)
+    problems = []
+    for photo in best:
+        path = of(photo)
+        if count[os.path.abspath(path)] > 1:
+            problems.append((photo, f"another photograph of this run has the sidecar {shown(path)}, too"))
+            continue
+        for kind in marks:
+            try:
+                kept = _xmp.mark(path, kind)
+            except Exception as error:
+                problems.append((path, reason(error)))
+            else:
+                if kept:
+                    error_console().print(f"{shown(path)}: keeps its {kind} {shown(kept)}", markup=False)
+    return problems
+
+
+def _print_table(rows: list[_Row]) -> None:
+    if not rows:
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    def radius(found: dict[str, Any] | None) -> str:
+        return f"{found['radius_px']:.2f} ± {found['error_px']:.2f}" if found else "-"
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("burst", justify="right", no_wrap=True)
+    table.add_column("photo", overflow="fold")
+    table.add_column("best", no_wrap=True)
+    for title in ("sharpest px", "% of width", "µm", "at %", "in focus %", "region px"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for before, row in zip([None, *rows], rows, strict=False):
+        values = row.values
+        if before and before.values["burst"] != values["burst"]:
+            table.add_section()
+        found = values["sharpest"] or {}
+        middle = [
+            f"{100 * (found[at] + found[side] / 2) / values[side]:.0f}"
+            for at, side in (("x", "width"), ("y", "height"))
+            if found
+        ]
+        table.add_row(
+            str(values["burst"]),
+            Text(shown(values["photo"])),
+            "best" if values["best"] else "",
+            radius(values["sharpest"]),
+            f"{100 * found['share_of_width']:.4f}" if found else "-",
+            f"{found['radius_um']:.1f}" if found and found["radius_um"] else "-",
+            " ".join(middle) or "-",
+            "-" if values["share_in_focus"] is None else f"{100 * values['share_in_focus']:.0f}",
+            radius(values["region"]),
+        )
+    console(least=130).print(table)
