@@ -84,7 +84,7 @@ def output(help: str, default: Path | None = None) -> Option:
     return click.option("-o", "--output", metavar="DIR", type=FOLDER, default=default, help=help)
 
 
-def _writable(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+def writable(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
     """Measurements take minutes: what they cannot be written to is told before."""
     if file and not os.path.isdir(file.parent):
         raise click.BadParameter(f"expected a file in an existing folder, got {shown(file)}")
@@ -96,7 +96,7 @@ def _writable(_context: click.Context, _option: click.Parameter, file: Path | No
 json_file = click.option(
     "--json",
     "json_file",
-    callback=_writable,
+    callback=writable,
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write all figures there.",
 )
