@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 _EXIF, _INTEROPERABILITY, _INDEX = 0x8769, 0xA005, 1
+_LEVELS = np.arange(256, dtype=np.uint8)
 _ADOBE_RGB = "R03"  # the interoperability index of Exif's "option file set" (DCF 2.0), which names Adobe RGB
 
 
@@ -30,29 +31,30 @@ def to_srgb(image: Image.Image) -> Image.Image:
     bands = {"L": "L", "LA": "L", "RGB": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "CMYK"}.get(image.mode)
     if bands is None:
         return image
+    samples = _LEVELS[None] if bands == "L" else np.stack(np.meshgrid(*3 * [_LEVELS[::15]]), -1).reshape(1, -1, 3)
     try:
         transform = ImageCms.buildTransform(
-            io.BytesIO(profile), ImageCms.createProfile("sRGB"), bands, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC
+            io.BytesIO(profile),
+            ImageCms.createProfile("sRGB"),
+            bands,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            # LittleCMS's optimization loses the dark end of greyscale's tone curves.
+            ImageCms.Flags.NOOPTIMIZE if bands == "L" else ImageCms.Flags.NONE,
         )
-        if bands != "CMYK" and _changes_little(transform, bands):
-            return image
-        colours = ImageCms.applyTransform(image.convert(bands), transform)
     except (ImageCms.PyCMSError, OSError):
         return image
-    assert colours is not None  # it is not made in place
+    if bands != "CMYK":
+        changed = np.asarray(transform.apply(Image.fromarray(samples)))
+        if np.abs(changed - np.atleast_3d(samples).astype(np.int16)).max() <= 1:
+            return image
     if bands == "L":
-        colours = colours.getchannel(0)
+        colours = image.getchannel(0).point(changed[0, :, 0].tolist())
+    else:
+        colours = transform.apply(image.convert(bands))
     if image.mode in ("LA", "RGBA"):
         colours.putalpha(image.getchannel("A"))
     return colours
-
-
-def _changes_little(transform: ImageCms.ImageCmsTransform, bands: str) -> bool:
-    levels = np.arange(0, 256, 15 if bands == "RGB" else 1, dtype=np.uint8)
-    samples = np.stack(np.meshgrid(*[levels] * len(bands)), axis=-1).reshape(1, -1, len(bands))
-    image = Image.fromarray(samples[..., 0] if bands == "L" else samples)
-    changed = np.asarray(ImageCms.applyTransform(image, transform), np.int16)
-    return int(np.abs(changed - samples).max()) <= 1
 
 
 def _says_adobe_rgb(image: Image.Image) -> bool:
@@ -64,33 +66,25 @@ def _says_adobe_rgb(image: Image.Image) -> bool:
 
 @functools.cache
 def _adobe_rgb() -> bytes:
-    # Adobe RGB (1998) Color Image Encoding, version 2005-05: the primaries, adapted to D50 (annex C), and 2 + 51/256.
-    primaries = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
-    return rgb_profile(primaries, 2 + 51 / 256)
-
-
-def rgb_profile(primaries: tuple[tuple[float, float, float], ...], gamma: float) -> bytes:
-    """Return an ICC profile, version 2 (ICC.1:2001-04), of a display with one tone curve.
-
-    Args:
-        primaries: XYZ of red, green and blue at their largest, adapted to D50.
-        gamma: linear light is value ** gamma.
-    """
+    """Return Adobe RGB (1998) as an ICC profile of version 2 (ICC.1:2001-04)."""
 
     def fixed(*values: float) -> bytes:
         return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
 
     d50 = 0.9642, 1.0, 0.8249
-    curve = b"curv" + struct.pack(">IIH", 0, 1, round(gamma * 256)) + b"\0\0"
+    # Adobe RGB (1998) Color Image Encoding, version 2005-05: the primaries' XYZ, adapted to D50; gamma is 2 + 51 / 256.
+    points = {
+        b"wtpt": d50,
+        b"rXYZ": (0.60974, 0.31111, 0.01947),
+        b"gXYZ": (0.20528, 0.62567, 0.06087),
+        b"bXYZ": (0.14919, 0.06322, 0.74457),
+    }
+    curve = b"curv" + struct.pack(">IIBBH", 0, 1, 2, 51, 0)
     name = b"RGB\0"
     tags = {
         b"desc": b"desc" + struct.pack(">II", 0, len(name)) + name + bytes(78),
         b"cprt": b"text" + bytes(4) + name,
-        b"wtpt": b"XYZ " + bytes(4) + fixed(*d50),
-        **{
-            key: b"XYZ " + bytes(4) + fixed(*xyz)
-            for key, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)
-        },
+        **{key: b"XYZ " + bytes(4) + fixed(*xyz) for key, xyz in points.items()},
         **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
     }
     table, data = struct.pack(">I", len(tags)), b""
