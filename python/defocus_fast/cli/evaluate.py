@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,8 +250,10 @@ def _plot(path: Path, curves: list[_Curve]) -> None:
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     adaptive = int(abs(ALPHAS - ADAPTIVE_ALPHA).argmin())
-    for label, precision, recall in curves:
-        axes.plot(recall, precision, marker="o", markevery=[adaptive], label=label.replace("$", r"\$"))
+    for (label, precision, recall), style in zip(
+        curves, itertools.cycle(("-", "--", "-.", ":"))
+    ):  # equal ones are seen
+        axes.plot(recall, precision, style, marker="o", markevery=[adaptive], label=label.replace("$", r"\$"))
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(None, 1.01))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", title=f"mark: alpha = {ADAPTIVE_ALPHA}")
