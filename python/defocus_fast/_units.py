@@ -17,4 +17,4 @@ them, are therefore the same.
 def description(unit: str) -> str:
     """Return what a value is. The mark of results is in it."""
     factor = FACTORS[unit]
-    return MARK if factor == 1 else f"{unit}, px = {factor:g} * {MARK}"
+    return MARK if factor == 1 else f"{unit} ({factor:g} * {MARK})"
