@@ -36,7 +36,9 @@ def write(photos: list[Path], count: int, file: Path) -> float:
         height, width = radii.shape[0] // 2, radii.shape[1] // 2
         y, x = rng.integers(height), rng.integers(width)
         crop = np.s_[y : y + height, x : x + width]
-        entries.append(_report.make_entry(f"{i} {name}", photo[crop], radii[crop], side, edges=i, ms=1.0))
+        part = np.ascontiguousarray(radii[crop])
+        scores = {"min_px": part.min(), "median_px": np.median(part), "max_px": part.max(), "edges": i}
+        entries.append(_report.make_entry(f"{i} {name}", photo[crop], part, scores, side, ms=1.0))
     ms = 1e3 * (time.perf_counter() - start) / count
     with open(file, "wb") as opened:
         _report.write_page(opened, entries, [], {}, "radius")

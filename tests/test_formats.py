@@ -80,7 +80,9 @@ def test_every_file_has_the_unit(estimate: Estimate, folder: Path, unit: str, fa
         np.testing.assert_allclose(np.asarray(png) / 500, expected, atol=0.001001)
         assert png.text["blur_unit"] == unit  # type: ignore[attr-defined]
         assert png.text["Description"].startswith(text)
-    assert text.startswith("blur radius" if unit == "radius" else f"{unit} ({factor:g} * blur radius by defocus_fast), in pixels")
+    assert text.startswith(
+        "blur radius" if unit == "radius" else f"{unit} ({factor:g} * blur radius by defocus_fast), in pixels"
+    )
     median = f"{np.median(expected):.2f}"
     assert median in next(line for line in result.stdout.splitlines() if "a.png" in line).split()
     assert f"{unit} in px = value / 500" in result.stdout

@@ -8,6 +8,7 @@ import datetime
 import io
 import math
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -62,32 +63,44 @@ def picture_side(photos: int) -> int:
     return max(96, round(_SIDE * math.sqrt(min(1.0, _MANY / max(photos, 1)))))
 
 
-def make_entry(name: str, photo: NDArray[Any], radii: NDArray[np.float32], side: int, **facts: Any) -> Entry:
+def make_entry(
+    name: str,
+    photo: NDArray[Any],
+    radii: NDArray[np.float32],
+    scores: Mapping[str, int | float],
+    side: int,
+    ms: float | None = None,
+) -> Entry:
     """Return what the page tells about a photograph.
 
     Args:
         photo: (H, W) or (H, W, 3) as :func:`._images.read_photo` returns it.
         radii: (H, W) float32, px.
+        scores: of the map, as :meth:`.BlurMap.scores` names them; `edges` may be missing.
         side: px, of the longer side of the pictures.
-        facts: `edges` and `ms` of the Entry.
+        ms: that the map took.
     """
     height, width = radii.shape
     scale = min(1.0, side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     levels = place(np.asarray(resize(Image.fromarray(radii), size)), TOP)
     coloured = _colours()[np.clip(levels * 255, 0, 255).astype(np.uint8)]
-    bins = np.clip(place(radii, TOP) * BINS, 0, BINS - 1).astype(np.uint8)
+    bins = np.log1p(radii)
+    bins *= BINS / np.log1p(TOP)
+    np.minimum(bins, BINS - 1, out=bins)
+    counts = Image.fromarray(bins.astype(np.uint8)).histogram()[:BINS]
     return Entry(
         name,
         width,
         height,
-        least=float(radii.min()),
-        median=float(np.median(radii)),
-        largest=float(radii.max()),
-        shares=np.bincount(bins.ravel(), minlength=BINS) / radii.size,
+        least=scores["min_px"],
+        median=scores["median_px"],
+        largest=scores["max_px"],
+        edges=int(scores["edges"]) if "edges" in scores else None,
+        ms=ms,
+        shares=np.array(counts) / radii.size,
         photo=_data_uri(resize(as_image(photo), size), 70),
         map=_data_uri(Image.fromarray(coloured), 60),
-        **facts,
     )
 
 

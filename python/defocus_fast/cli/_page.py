@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +44,20 @@ class Page:
         if problem:
             raise click.UsageError(f"--report: {problem}")
 
-    def add(self, place: int, name: str, photo: NDArray[Any], radii: NDArray[Any], **facts: Any) -> None:
-        """Show a photograph and its map, (H, W) px of radius, at a place among the others."""
+    def add(
+        self,
+        place: int,
+        name: str,
+        photo: NDArray[Any],
+        radii: NDArray[Any],
+        scores: Mapping[str, int | float],
+        ms: float | None = None,
+    ) -> None:
+        """Show a photograph, its map, (H, W) px of radius, and its scores at a place among the others."""
         from .. import _report
 
-        self._entries[place] = _report.make_entry(name, photo, radii, _report.picture_side(self._photos), **facts)
+        side = _report.picture_side(self._photos)
+        self._entries[place] = _report.make_entry(name, photo, radii, scores, side, ms)
 
     def write(self, settings: dict[str, Any], failures: list[tuple[str, str]]) -> None:
         from .. import _report

@@ -340,7 +340,8 @@ class _Work:
         if self.record.holds(job.name, content, job.outputs.values()):
             if self.page:
                 radii = np.load(job.outputs["npy"], allow_pickle=False) / np.float32(FACTORS[self.unit])
-                self.page.add(job.place, job.shown_name(), _images.read_photo(job.photo), radii)
+                scores = {"min_px": radii.min(), "median_px": np.median(radii), "max_px": radii.max()}
+                self.page.add(job.place, job.shown_name(), _images.read_photo(job.photo), radii, scores)
             raise Skipped
         return _Picture(content, _images.read_photo(job.photo))
 
@@ -378,7 +379,7 @@ class _Work:
             write_whole(path, writers[kind])
         self.record.add(job.name, str(job.photo), picture.content, job.outputs.values(), scores)
         if self.page:
-            self.page.add(job.place, job.shown_name(), photo, radii, edges=scores["edges"], ms=result.ms)
+            self.page.add(job.place, job.shown_name(), photo, radii, scores, result.ms)
         return _Summary(job.shown_name(), scores, result.ms)
 
 
