@@ -31,12 +31,12 @@ def photos_in(folder: Path) -> list[Path]:
         name = path.name.lower()
         if not name.endswith(SUFFIXES) or name.startswith(".") or os.path.isdir(path):
             return False
-        return not (name.endswith(tuple(OUTPUTS.values())) and _is_result(path))
+        return not (name.endswith(tuple(OUTPUTS.values())) and is_result(path))
 
     return sorted(path for path in folder.iterdir() if is_photo(path))
 
 
-def _is_result(path: Path) -> bool:
+def is_result(path: Path) -> bool:
     try:
         if not os.path.isfile(path):  # from a pipe there may never come anything
             return False

@@ -33,7 +33,7 @@ _UPRIGHT = {
 }
 
 
-def read_photo(path: Path) -> NDArray[Any]:
+def read_photo(file: Path | IO[bytes]) -> NDArray[Any]:
     """Return the image in a file as it is meant to be seen: (H, W) or (H, W, 3), uint8, or float32 in [0, 1].
 
     JPEG, PNG, TIFF and WebP; of several frames the first. The EXIF orientation is applied; colour profiles are not.
@@ -44,12 +44,13 @@ def read_photo(path: Path) -> NDArray[Any]:
             that is cut off or has more than 178 million pixels (Pillow's guard against decompression bombs).
         Any other error that Pillow's decoders raise on broken files.
     """
-    check_regular(path)
+    if isinstance(file, Path):
+        check_regular(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pixel counts up to the error's limit, odd metadata: the pixels are fine
-        with Image.open(path, formats=FORMATS) as file:
-            file.load()
-            return _as_array(_upright(file))
+        with Image.open(file, formats=FORMATS) as image:
+            image.load()
+            return _as_array(_upright(image))
 
 
 def _upright(image: Image.Image) -> Image.Image:
