@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
 import sys
@@ -135,6 +136,9 @@ def test_masks(estimate: Estimate, folder: Path, options: list[str], least: Call
         (["--save", "mask", "--threshold", "1", "--alpha", "0.5"], "expected --alpha or --threshold, got both"),
         (["--save", "mask", "--alpha", "1.5"], "1.5"),
         (["--unit", "mm"], "mm"),
+        (["--ray", "--unit", "sigma"], "--unit is not of --ray"),
+        (["--ray", "--alpha", "0"], "--alpha is not of --ray"),
+        (["--ray", "--report", "page.html"], "--report is not of --ray"),
     ],
 )
 def test_options_that_do_not_fit(estimate: Estimate, folder: Path, options: list[str], message: str) -> None:
@@ -349,6 +353,7 @@ def test_heic(folder: Path) -> None:
     for name in ("a.heic", "really_heic.jpg"):
         got = _images.read_photo(folder / name)
         assert np.abs(got.astype(int) - np.rot90(plain, -1)).mean() < 2
+        np.testing.assert_array_equal(_images.read_photo(io.BytesIO(Path(name).read_bytes())), got)
 
 
 def write_dng(path: str, mosaic: NDArray[np.uint16], orientation: int) -> None:
@@ -378,6 +383,7 @@ def test_raw(estimate: Estimate, folder: Path, orientation: int) -> None:
     write_dng("a.DNG", mosaic, orientation)
     photo = _images.read_photo(Path("a.DNG"))
     assert photo.dtype == np.uint8
+    np.testing.assert_array_equal(_images.read_photo(io.BytesIO(Path("a.DNG").read_bytes()), "b.dng"), photo)
     photo = np.rot90(photo) if orientation == 6 else photo
     assert photo.shape == (96, 128, 3)
     quarters = [

@@ -21,6 +21,8 @@ RAW_SUFFIXES = (
     ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 )  # fmt: skip
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", *HEIC_SUFFIXES, *RAW_SUFFIXES)
+KINDS = "JPEG, PNG, TIFF, WebP, HEIC or RAW"
+"""What these suffixes are of."""
 OUTPUTS = {
     "npy": ".blur.npy",
     "png": ".blur.png",

@@ -36,13 +36,17 @@ _UPRIGHT = {
 }
 
 
-def read_photo(path: Path) -> NDArray[Any]:
+def read_photo(file: Path | IO[bytes], name: str = "") -> NDArray[Any]:
     """Return the image in a file as it is meant to be seen: (H, W) or (H, W, 3), uint8, or float32 in [0, 1].
 
-    JPEG, PNG, TIFF and WebP, HEIC where pillow-heif is installed, RAW where rawpy is, which is told by the file's name;
+    JPEG, PNG, TIFF and WebP, HEIC where pillow-heif is installed, RAW where rawpy is, which its name tells;
     of several frames the first. The orientation is applied, and colour profiles are, except to greyscale of more than
     8 bits: colours are sRGB. Transparent parts are laid on white. 16-bit greyscale becomes float32; 16-bit colour, HEIC
     of 10 bits and RAW are read with 8 bits.
+
+    Args:
+        file: its path, or the file itself, opened at its beginning.
+        name: of an opened file.
 
     Raises:
         ModuleNotFoundError: the package that reads such files is not installed.
@@ -50,27 +54,29 @@ def read_photo(path: Path) -> NDArray[Any]:
             that is cut off or has more than 178 million pixels (Pillow's guard against decompression bombs).
         Any other error that Pillow's decoders raise on broken files.
     """
-    check_regular(path)
-    if path.suffix.lower() in RAW_SUFFIXES:  # many are TIFF files, too, with a small preview in them
-        return read_raw(path)
+    if isinstance(file, Path):
+        check_regular(file)
+        with open(file, "rb") as opened:
+            return read_photo(opened, file.name)
+    if name.lower().endswith(RAW_SUFFIXES):  # many are TIFF files, too, with a small preview in them
+        return read_raw(file)
     formats: tuple[str, ...] = FORMATS
-    if _is_heic(path):
+    if _is_heic(file.read(12)):  # telephones and programs also give such files the suffix .jpg
         import pillow_heif
 
         pillow_heif.register_heif_opener()
         formats = ("HEIF",)
+    file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pixel counts up to the error's limit, odd metadata: the pixels are fine
-        with Image.open(path, formats=formats) as file:
-            file.load()
-            return _as_array(to_srgb(_upright(file)))
+        with Image.open(file, formats=formats) as image:
+            image.load()
+            return _as_array(to_srgb(_upright(image)))
 
 
-def _is_heic(path: Path) -> bool:
-    """Telephones and programs also give such files the suffix .jpg."""
-    with open(path, "rb") as file:
-        head = file.read(12)
-    return head[4:8] == b"ftyp" and head[8:] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+def _is_heic(head: bytes) -> bool:
+    brands = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"
+    return head[4:8] == b"ftyp" and head[8:] in brands
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 from PIL import Image
 
 
-def read_raw(path: Path) -> NDArray[Any]:
+def read_raw(file: IO[bytes]) -> NDArray[Any]:
     """Return a RAW file as a photograph, (H, W, 3) uint8 in sRGB, or (H, W) of a camera without colours.
 
     White balance as the camera stored it; turned as it says; brightness such that one pixel of a hundred is white, as
@@ -24,8 +23,7 @@ def read_raw(path: Path) -> NDArray[Any]:
     import rawpy
 
     try:
-        # Not by its name, which rawpy wants in UTF-8.
-        with open(path, "rb") as file, rawpy.imread(file) as raw:
+        with rawpy.imread(cast("BinaryIO", file)) as raw:
             pixels = raw.sizes.height * raw.sizes.width
             if Image.MAX_IMAGE_PIXELS and pixels > (most := 2 * Image.MAX_IMAGE_PIXELS):
                 raise ValueError(f"expected at most {most} pixels, got {pixels}")

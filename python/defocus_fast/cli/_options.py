@@ -36,7 +36,15 @@ class Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
+class FolderOrUri(Folder):
+    """A folder, or a URI as text, of whose slashes pathlib would take one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
 FOLDER = Folder(file_okay=False, path_type=Path)
+FOLDER_OR_URI = FolderOrUri(file_okay=False, path_type=Path)
 FOLDER_WITH_FILES = Folder(exists=True, file_okay=False, path_type=Path)
 
 
@@ -80,8 +88,8 @@ def models(default: str, *names: str) -> Option:
     )
 
 
-def output(help: str, default: Path | None = None) -> Option:
-    return click.option("-o", "--output", metavar="DIR", type=FOLDER, default=default, help=help)
+def output(help: str, default: Path | None = None, type: Folder = FOLDER) -> Option:
+    return click.option("-o", "--output", metavar="DIR", type=type, default=default, help=help)
 
 
 def writable(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from .._files import OUTPUTS, content_hash, photos_in, write_whole
+from .._files import KINDS, OUTPUTS, content_hash, photos_in, write_whole
 from .._units import FACTORS
 from . import _options
 from ._page import Page
 from ._pipeline import Skipped, overlapped
 from ._record import FILE as RECORD
 from ._record import Record, model_hash
-from ._shared import Estimators, Unusable, console, error_console, model_path, progress, reason, require, shown
+from ._shared import Estimators, Unusable, console, cores, error_console, model_path, progress, reason, require, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,9 +29,19 @@ if TYPE_CHECKING:
     from .. import BlurMap, Estimator
 
 
+def _address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value and not re.fullmatch(r"auto|local|(ray://)?[^/:\s]+:\d+", value):
+        raise click.BadParameter(
+            f"expected --ray=ADDRESS, such as --ray=head:6379, got {shown(value)}; photographs first"
+        )
+    return value
+
+
 @click.command()
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=click.Path(readable=False))
-@_options.output("Folder for the results, made if absent.  [default: the current folder]", Path("."))
+@_options.output(
+    "Folder for the results, made if absent.  [default: the current folder]", Path("."), _options.FOLDER_OR_URI
+)
 @click.option(
     "--save",
     type=click.Choice(list(OUTPUTS)),
@@ -71,10 +82,18 @@ if TYPE_CHECKING:
 @_options.of_estimator("psi")
 @_options.of_estimator("device")
 @_options.of_estimator("max_edges")
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="",
+    metavar="[=ADDRESS]",
+    callback=_address,
+    help="Work on a Ray cluster: that of ADDRESS or $RAY_ADDRESS, or one that is started on this machine.",
+)
 @click.option("--resume", is_flag=True, help="Leave out what an earlier run has done with the same settings.")
 def estimate(
     photos: tuple[str, ...],
-    output: Path,
+    output: Path | str,
     save: tuple[str, ...],
     unit: str,
     alpha: float | None,
@@ -87,6 +106,7 @@ def estimate(
     psi: float | None,
     device: str,
     max_edges: int | None,
+    ray: str | None,
     resume: bool,
 ) -> None:
     """Write the blur maps of photographs.
@@ -123,8 +143,37 @@ def estimate(
 
     HEIC, RAW, OpenEXR and the report need pip install "defocus_fast[heic,raw,exr,report]".
 
+    With --ray, PHOTO may also be the URI of a folder or file, such as s3://bucket/folder, and a Parquet file with a
+    column "bytes" or "image" of image files. Folders stand for all that is in and below them. The results are
+    scores-*.parquet in the output folder, or URI: a row for every photograph, with its scores or the error; with
+    --save png also maps-*.parquet. --threads is that of each worker, by default 1, and all nodes must see the files.
+
     Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 Ctrl-C, 143 SIGTERM.
     """
+    if ray is not None:
+        of_files = {"--unit": unit != "radius", "--report": report, "--alpha": alpha, "--threshold": threshold}
+        for name, value in of_files.items():
+            if value is not None and value is not False:
+                raise click.UsageError(f"{name} is not of --ray, whose results are radii")
+        _on_ray(
+            photos,
+            output,
+            save,
+            ray or None,
+            resume,
+            device,
+            {
+                "model": model,
+                "precision": precision,
+                "num_threads": threads or 1,
+                "octaves": octaves,
+                "psi": psi,
+                "max_edges": max_edges,
+            },
+        )
+        return
+    if isinstance(output, str):
+        raise click.UsageError(f"-o: expected a folder without --ray, got {shown(output)}")
     out, err = console(), error_console()
     not_done: list[tuple[str, str]] = []
 
@@ -181,7 +230,8 @@ def estimate(
     try:
         with progress(err, len(jobs)) as bar:
             task = bar.add_task("", total=len(jobs))
-            for job, result in overlapped(jobs, work.read, work.compute, work.write, _Picture.pixels):
+            steps = work.read, work.compute, work.write, _Picture.pixels
+            for job, result in overlapped(jobs, *steps, workers=cores()):
                 bar.update(task, description=shown(job.photo.name), advance=1)
                 if isinstance(result, _Summary):
                     done[job.place] = result
@@ -229,6 +279,28 @@ class _Summary:
     ms: float
 
 
+def _on_ray(
+    photos: tuple[str, ...],
+    output: Path | str,
+    save: tuple[str, ...],
+    address: str | None,
+    resume: bool,
+    device: str,
+    options: dict[str, Any],
+) -> None:
+    if set(save) - {"png"}:
+        raise click.UsageError("--save: expected png with --ray, or nothing for scores alone")
+    try:
+        from . import _ray
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        raise click.UsageError(f'--ray: the package {package} is needed: pip install "defocus_fast[ray]"') from None
+    path = model_path(options["model"])
+    if os.path.dirname(path):
+        path = os.path.abspath(path)  # nodes have other current folders
+    _ray.estimate(photos, str(output), address, resume, device, maps="png" in save, **options | {"model": path})
+
+
 def _settings(estimator: Estimator) -> dict[str, Any]:
     """Return all that results depend on, beside the photograph."""
     from .. import __version__
@@ -237,7 +309,7 @@ def _settings(estimator: Estimator) -> dict[str, Any]:
     settings = {
         name: value
         for name, value in params.items()
-        if name not in ("photos", "output", "save", "report", "threads", "resume")
+        if name not in ("photos", "output", "save", "report", "threads", "resume", "ray")
     }
     model = model_hash(model_path(params["model"]))
     return settings | {
@@ -263,7 +335,7 @@ def _files_of(photos: tuple[str, ...], failed: Callable[[Path | str, str], None]
                 failed(Path(argument), reason(error))
                 continue
             if not files:
-                failed(Path(argument), "no images (JPEG, PNG, TIFF, WebP, HEIC or RAW) in this folder")
+                failed(Path(argument), f"no images ({KINDS}) in this folder")
         for path in files:
             if (key := path.absolute()) not in seen:
                 seen.add(key)
@@ -301,7 +373,7 @@ class _Picture:
     image: NDArray[Any]
 
     def pixels(self) -> int:
-        return self.image.shape[0] * self.image.shape[1]
+        return int(self.image.shape[0] * self.image.shape[1])
 
 
 @dataclass
