@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from ._colour import to_srgb
-from ._files import RAW_SUFFIXES, check_regular
+from ._files import MARK, RAW_SUFFIXES, check_regular
 from ._raw import read_raw
 from ._units import description
 
