@@ -205,10 +205,10 @@ def section(args: argparse.Namespace, photos: list[Array]) -> str:
 Written by `bench/culling.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, defocus_fast
 {defocus_fast.__version__}, model fast, precision {defocus_fast.Estimator(1, 1).precision}; squares with 1 /
 {culling.WINDOWS} of the shorter side, percentile {culling.PERCENTILE}, both chosen on validation images.
-{count} photographs of the test split; one burst of {SHOTS} shots is made from each for every kind. The radii of a burst are
-{STEP} px apart, and its first is log-uniform from {LEAST} to {MOST:g} px. Of two shots of a burst, is the one with the
-smaller true radius told to be the sharper? By ranges of that radius, too. "error" is the mean of |told - true radius|,
-"expected" the mean of what `cull` tells after ±.
+{count} photographs of the test split; one burst of {SHOTS} shots is made from each for every kind. The radii of a burst
+are {STEP} px apart, and its first is log-uniform from {LEAST} to {MOST:g} px. Of two shots of a burst, is the one with
+the smaller true radius told to be the sharper? By ranges of that radius, too. "error" is the mean of |told - true
+radius|, "expected" the mean of what `cull` tells after ±.
 
 {table(orders)}
 {"".join(f"- {kind}: {text}.{chr(10)}" for kind, text in KINDS.items())}

@@ -366,8 +366,8 @@ DARKTABLE = """<?xml version="1.0" encoding="UTF-8"?>
    </darktable:masks_history>
    <darktable:history>
     <rdf:Seq>
-     <rdf:li darktable:num="0" darktable:operation="colorin" darktable:enabled="1" darktable:modversion="7"
-      darktable:params="gz48eJxjZBgFowABWAbaAaNgwAEAEDgABg==" darktable:multi_name="" darktable:multi_priority="0"
+     <rdf:li darktable:num="0" darktable:operation="colorout" darktable:enabled="1" darktable:modversion="5"
+      darktable:params="gz35eJxjZBgFo4CBAQAEEAAC" darktable:multi_name="" darktable:multi_priority="0"
       darktable:blendop_version="11" darktable:blendop_params="gz14eJxjYIAACQYYOOHEgAZY0QVwggZ7CB6pfNoAAE8gGQg="/>
      <rdf:li darktable:num="1" darktable:operation="flip" darktable:enabled="1" darktable:modversion="2"
       darktable:params="ffffffff" darktable:multi_name="" darktable:multi_priority="0"
