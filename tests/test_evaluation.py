@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from images import texture
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.io import savemat
 
@@ -247,6 +248,52 @@ def test_command_with_masks(folder: Path, random_model: str) -> None:
     # At the lowest threshold everything is found: precision is the share of the mask.
     assert outputs["sharp"]["precision"][0] == outputs["blurred"]["precision"][0] == 0.5
     assert outputs["sharp"]["recall"] != outputs["blurred"]["recall"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "SVG", "pdf"])
+def test_plot(folder: Path, random_model: str, random_cells: str, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A curve for every model: mean recall and precision of the images in which anything is out of focus."""
+    for i, size in enumerate(PICTURES):
+        Image.fromarray(np.arange(size[0] * size[1]).reshape(size) < 900).save(folder / f"{i}.mask.png")
+    Image.fromarray(texture(20, 20)).save(folder / "sharp.png")
+    truth = folder / "truth"
+    truth.mkdir()
+    for i in (0, 1):
+        (folder / f"{i}.mask.png").rename(truth / f"{i}.png")
+    Image.fromarray(np.zeros((20, 20), bool)).save(truth / "sharp.png")
+    drawn: list[Figure] = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kw: (drawn.append(self), savefig(self, *args, **kw)))
+    plot, figures = folder / f"curves.{suffix}", folder / "out.json"
+    models = ["--model", random_model, "--model", random_cells]
+    result = run(folder, "--truth", truth, "--mask", "blurred", *models, "--plot", plot, "--json", figures)
+    assert result.exit_code == 0, result.output
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [random_model, random_cells]
+    rows = json.loads(figures.read_text())["results"]
+    for line, row in zip(axes.lines, rows, strict=True):
+        images = [image for image in row["images"] if image["name"] != "sharp.png"]
+        for measure, values in (("recall", line.get_xdata()), ("precision", line.get_ydata())):
+            np.testing.assert_allclose(values, np.mean([image[measure] for image in images], axis=0))
+    assert not np.array_equal(axes.lines[0].get_ydata(), axes.lines[1].get_ydata())
+    assert plot.read_bytes().startswith({"png": b"\x89PNG", "SVG": b"<?xml", "pdf": b"%PDF"}[suffix])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plot", "a.png"], "--plot draws how well masks are found, and needs --mask"),
+        (["--mask", "sharp", "--plot", "a.jpg"], "expected a name that ends in .png, .svg, .pdf, got a.jpg"),
+        (["--mask", "sharp", "--plot", "gone/a.png"], "expected a file in an existing folder"),
+    ],
+)
+def test_plots_that_cannot_be(
+    folder: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    result = run(".", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
 
 
 def test_command_refuses(folder: Path, random_model: str, tmp_path_factory: pytest.TempPathFactory) -> None:

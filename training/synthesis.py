@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from skimage.feature import canny
 
+from defocus_fast._disk import disk_areas
 from training import existing, natural, positive, run
 
 Array = np.ndarray[Any, Any]
@@ -223,15 +224,9 @@ def disk_kernel(radius: float, gaussian_share: float = 0.0) -> Array:
 
     `gaussian_share` mixes in a Gaussian of the same variance (sigma = radius / 2), a softer aperture.
     """
-    half = max(0, math.ceil(radius - 0.5))
-    # Area by the strip method: 64 sub-rows, in each of them the covered length is exact.
-    sub = (np.arange((2 * half + 1) * 64) + 0.5) / 64 - half - 0.5
-    reach = np.sqrt(np.maximum(radius**2 - sub**2, 0))
-    left = np.arange(-half, half + 1) - 0.5
-    cover = np.minimum(reach[:, None], left + 1) - np.maximum(-reach[:, None], left)
-    kernel = np.clip(cover, 0, 1).reshape(2 * half + 1, 64, -1).mean(1)
-    kernel = (kernel + kernel.T) / 2
+    kernel = disk_areas(radius)
     if gaussian_share > 0:
+        half = len(kernel) // 2
         half_gauss = max(half, math.ceil(1.5 * radius))
         kernel = np.pad(kernel, half_gauss - half)
         profile = np.exp(-0.5 * (np.arange(-half_gauss, half_gauss + 1) / max(radius / 2, 1e-3)) ** 2)
@@ -366,6 +361,7 @@ class Scene:
     radius: Array  # (H, W) float32, px: of the nearest layer at each pixel
     edge_radius: Array  # (H, W) float32, px: at edge pixels, of the layer that produced the edge
     kind: Array  # (H, W) uint8: NO_EDGE, PATTERN, DEPTH or AMBIGUOUS
+    layers: list[Layer]  # that it was rendered from, far to near; they go beyond the image
 
 
 def _kind_map(edges: Array, radius: Array, nearest: Array) -> tuple[Array, Array]:
@@ -424,7 +420,7 @@ def render(layers: list[Layer], camera: Camera, rng: np.random.Generator, margin
     image = photograph(np.clip(light[cut], 0, 1), camera, rng)
     radius, nearest = np.ascontiguousarray(radius[cut]), np.ascontiguousarray(nearest[cut])
     kind, edge_radius = _kind_map(detect_edges(image.astype(np.float32) / 255), radius, nearest)
-    return Scene(image, radius, edge_radius, kind)
+    return Scene(image, radius, edge_radius, kind, layers)
 
 
 def narrow_radius(rng: np.random.Generator, most: float = 6.5) -> float:

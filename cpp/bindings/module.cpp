@@ -36,6 +36,9 @@ void define_errors(py::module_& m) {
   const py::exception<ModelError> model(m, "ModelError", base);
   for (const py::handle type : {py::handle(base), py::handle(unavailable), py::handle(model)})
     type.attr("__module__") = "defocus_fast";
+  base.attr("__doc__") = "Base of the errors that are not ValueError or TypeError.";
+  unavailable.attr("__doc__") = "This machine or build lacks the device, precision or kernels asked for.";
+  model.attr("__doc__") = "A model folder is missing, incomplete or of another format.";
   py::register_exception_translator([](std::exception_ptr thrown) {
     const auto raise = [](const py::handle& type, const Error& error) {
       // Not PyErr_SetString: names of files in the text need not be UTF-8.
@@ -186,12 +189,16 @@ void define_facts(py::module_& m) {
   });
   // Makes pybind11 load NumPy: it lets go of Python's lock for that, and not as GilRelease does.
   m.def("load_numpy", [] { py::dtype::of<float>(); });
-  m.def("available_kernels", &available_kernels);
-  m.def("build_config", [] {
-    py::dict facts;
-    for (const auto& [name, value] : build_config()) facts[py::str(name)] = value;
-    return facts;
-  });
+  m.def("available_kernels", &available_kernels,
+        "Return the names of the instruction sets for which this machine has kernels, widest first.");
+  m.def(
+      "build_config",
+      [] {
+        py::dict facts;
+        for (const auto& [name, value] : build_config()) facts[py::str(name)] = value;
+        return facts;
+      },
+      "Return facts about the build by name: version, compiler, CUDA, kernels.");
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as of `typing`
 if TYPE_CHECKING:
     from ._core import BackendUnavailable, Error, ModelError, available_kernels, build_config
+    from ._deblur import deblur
     from ._device import DeviceArray
     from ._estimator import Estimator, estimate_blur
     from ._results import BlurMap, DeviceBlurMap
@@ -32,9 +33,9 @@ else:
 
             value = version("defocus_fast")
         elif name in __all__:
-            from . import _core, _estimator, _results, _stages
+            from . import _core, _deblur, _estimator, _results, _stages
 
-            modules = _estimator, _stages, _results, _core
+            modules = _estimator, _stages, _deblur, _results, _core
             value = next(vars(module)[name] for module in modules if name in vars(module))
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -55,6 +56,7 @@ __all__ = [
     "ModelError",
     "available_kernels",
     "build_config",
+    "deblur",
     "detect_edges",
     "domain_transform_filter",
     "estimate_blur",

@@ -7,14 +7,9 @@ from typing import Any, Literal, TypedDict, type_check_only
 import numpy as np
 from numpy.typing import NDArray
 
-class Error(RuntimeError):
-    """Base of the errors that are not ValueError or TypeError."""
-
-class BackendUnavailable(Error):
-    """This machine or build lacks the device, precision or kernels asked for."""
-
-class ModelError(Error):
-    """A model folder is missing, incomplete or of another format."""
+class Error(RuntimeError): ...
+class BackendUnavailable(Error): ...
+class ModelError(Error): ...
 
 # ---- the table of options, cpp/include/defocus_fast/options.hpp, as types; tests/test_options.py compares
 

@@ -202,7 +202,7 @@ class Estimator:
 
     @property
     def device(self) -> str:
-        """The device that "auto" became: "cpu" or "cuda"."""
+        """What "auto" became, "cpu" or "cuda", or the one asked for."""
         return self._core.device
 
     @property

@@ -15,8 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-OUTPUTS = {"npy": ".blur.npy", "png": ".blur.png", "overlay": ".overlay.jpg", "error": ".error.npy"}
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+RAW_SUFFIXES = (
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw",
+    ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+)  # fmt: skip
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", *HEIC_SUFFIXES, *RAW_SUFFIXES)
+KINDS = "JPEG, PNG, TIFF, WebP, HEIC or RAW"
+"""What these suffixes are of."""
+OUTPUTS = {
+    "npy": ".blur.npy",
+    "png": ".blur.png",
+    "overlay": ".overlay.jpg",
+    "error": ".error.npy",
+    "mask": ".mask.png",
+    "tif": ".blur.tif",
+    "exr": ".blur.exr",
+}
+DEBLURRED = ".deblurred.png"
 MARK = "blur radius by defocus_fast"
 """Stands at the beginning of every result that is a picture: a photograph may have a name like a result's."""
 
@@ -31,12 +47,13 @@ def photos_in(folder: Path) -> list[Path]:
         name = path.name.lower()
         if not name.endswith(SUFFIXES) or name.startswith(".") or os.path.isdir(path):
             return False
-        return not (name.endswith(tuple(OUTPUTS.values())) and _is_result(path))
+        return not (name.endswith((*OUTPUTS.values(), DEBLURRED)) and is_result(path))
 
     return sorted(path for path in folder.iterdir() if is_photo(path))
 
 
-def _is_result(path: Path) -> bool:
+def is_result(path: Path) -> bool:
+    """Tell whether a file is a picture or a page that this program has written."""
     try:
         if not os.path.isfile(path):  # from a pipe there may never come anything
             return False

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from ._files import MARK, check_regular
+from ._colour import to_srgb
+from ._files import MARK, RAW_SUFFIXES, check_regular
+from ._raw import read_raw
+from ._units import description
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 """What is read. Pillow knows more formats, but some of them start other programs."""
@@ -33,23 +36,47 @@ _UPRIGHT = {
 }
 
 
-def read_photo(path: Path) -> NDArray[Any]:
+def read_photo(file: Path | IO[bytes], name: str = "") -> NDArray[Any]:
     """Return the image in a file as it is meant to be seen: (H, W) or (H, W, 3), uint8, or float32 in [0, 1].
 
-    JPEG, PNG, TIFF and WebP; of several frames the first. The EXIF orientation is applied; colour profiles are not.
-    Transparent parts are laid on white. 16-bit greyscale becomes float32; 16-bit colour is read with 8 bits (Pillow).
+    JPEG, PNG, TIFF and WebP, HEIC where pillow-heif is installed, RAW where rawpy is, which its name tells;
+    of several frames the first. The orientation is applied, and colour profiles are, except to greyscale of more than
+    8 bits: colours are sRGB. Transparent parts are laid on white. 16-bit greyscale becomes float32; 16-bit colour, HEIC
+    of 10 bits and RAW are read with 8 bits.
+
+    Args:
+        file: its path, or the file itself, opened at its beginning.
+        name: of an opened file.
 
     Raises:
+        ModuleNotFoundError: the package that reads such files is not installed.
         OSError, ValueError: there is no such file, or it is a device or a pipe, or holds none of these images, or one
             that is cut off or has more than 178 million pixels (Pillow's guard against decompression bombs).
         Any other error that Pillow's decoders raise on broken files.
     """
-    check_regular(path)
+    if isinstance(file, Path):
+        check_regular(file)
+        with open(file, "rb") as opened:
+            return read_photo(opened, file.name)
+    if name.lower().endswith(RAW_SUFFIXES):  # many are TIFF files, too, with a small preview in them
+        return read_raw(file)
+    formats: tuple[str, ...] = FORMATS
+    if _is_heic(file.read(12)):  # telephones and programs also give such files the suffix .jpg
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        formats = ("HEIF",)
+    file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pixel counts up to the error's limit, odd metadata: the pixels are fine
-        with Image.open(path, formats=FORMATS) as file:
-            file.load()
-            return _as_array(_upright(file))
+        with Image.open(file, formats=formats) as image:
+            image.load()
+            return _as_array(to_srgb(_upright(image)))
+
+
+def _is_heic(head: bytes) -> bool:
+    brands = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"
+    return head[4:8] == b"ftyp" and head[8:] in brands
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -84,31 +111,79 @@ def write_npy(file: IO[bytes], radii: NDArray[np.float32]) -> None:
     file.write(radii.data)
 
 
-def write_png(file: IO[bytes], radii: NDArray[np.float32]) -> None:
-    """Write a blur map, (H, W) float32 in px, as 16-bit greyscale PNG; its text chunks tell the scale."""
-    values = np.multiply(radii, UNITS_PER_PX, dtype=np.float32)
+def write_png(file: IO[bytes], blur: NDArray[np.float32], unit: str = "radius") -> None:
+    """Write a blur map, (H, W) float32 in px, as 16-bit greyscale PNG; its text chunks tell the unit and the scale."""
+    values = np.multiply(blur, UNITS_PER_PX, dtype=np.float32)
     np.rint(values, out=values)
     np.clip(values, 0, 65535, out=values)
     text = PngInfo()
-    text.add_text("Description", f"{MARK}, in pixels = value / {UNITS_PER_PX}")
+    text.add_text("Description", f"{description(unit)}, in pixels = value / {UNITS_PER_PX}")
+    text.add_text("blur_unit", unit)
     text.add_text("blur_units_per_px", str(UNITS_PER_PX))
     # Level 3 is three times as fast as Pillow's default and the files are as small to a few percent.
     Image.fromarray(values.astype(np.uint16)).save(file, "PNG", pnginfo=text, compress_level=3)
 
 
-def write_overlay(file: IO[bytes], photo: NDArray[Any], radii: NDArray[np.float32], top: float) -> None:
+def write_deblurred(file: IO[bytes], photo: NDArray[Any]) -> None:
+    """Write a deblurred photograph, (H, W) or (H, W, 3) uint8, or (H, W) float32 in [0, 1], as PNG; float32 as 16-bit
+    greyscale."""
+    pixels = photo if photo.dtype == np.uint8 else np.rint(photo * 65535).astype(np.uint16)
+    text = PngInfo()
+    text.add_text("Description", f"deblurred, with the {MARK}")
+    Image.fromarray(pixels).save(file, "PNG", pnginfo=text, compress_level=3)
+
+
+def write_tif(file: IO[bytes], blur: NDArray[np.float32], unit: str) -> None:
+    """Write a blur map, (H, W) float32 in px, as TIFF of one float32 channel; ImageDescription tells the unit.
+
+    It is not compressed: deflate makes it a sixth smaller, and its predictor for floats, not every program reads.
+    """
+    tags = {270: f"{description(unit)}, in pixels", 305: "defocus_fast"}
+    Image.fromarray(blur).save(file, "TIFF", tiffinfo=tags)
+
+
+def write_exr(file: IO[bytes], blur: NDArray[np.float32], unit: str) -> None:
+    """Write a blur map, (H, W) float32 in px, as OpenEXR of one float32 channel, "Y", which viewers show as grey.
+
+    The attributes "comments" and "blur_unit" tell the unit.
+
+    Raises:
+        ModuleNotFoundError: OpenEXR is not installed.
+    """
+    import OpenEXR  # type: ignore[import-not-found]  # it comes without types
+
+    header = {
+        "compression": OpenEXR.ZIP_COMPRESSION,
+        "type": OpenEXR.scanlineimage,
+        "comments": f"{description(unit)}, in pixels",
+        "blur_unit": f"{unit}, px",
+    }
+    OpenEXR.File(header, {"Y": np.ascontiguousarray(blur)}).write(file)
+
+
+def write_mask(file: IO[bytes], blur: NDArray[np.float32], threshold: float, unit: str) -> None:
+    """Write where the blur, (H, W) in px, is `threshold` or more as PNG of one bit: white is out of focus."""
+    text = PngInfo()
+    text.add_text("Description", f"white where {description(unit)}, in pixels, is at least {threshold:.6g}")
+    Image.fromarray(blur >= threshold).save(file, "PNG", pnginfo=text)
+
+
+def write_overlay(
+    file: IO[bytes], photo: NDArray[Any], blur: NDArray[np.float32], top: float, unit: str = "radius"
+) -> None:
     """Write the photograph, its blur map in colour over it, and a colour bar from 0 to `top` px, as JPEG.
 
-    Colours follow the logarithm of radius + 1 px: they tell 0.5 from 1 px as they tell 10 from 14.
+    Colours follow the logarithm of the value + 1 px: they tell 0.5 from 1 px as they tell 10 from 14.
 
     Args:
         photo: (H, W) or (H, W, 3) as :func:`read_photo` returns it.
-        radii: (H, W) float32, px; what exceeds `top` gets the last colour.
+        blur: (H, W) float32, px; what exceeds `top` gets the last colour.
         top: end of the colour bar, px.
+        unit: what `blur` is.
     """
     # Pillow writes a JPEG past Python to files, and takes no notice where a full disk cuts off its end.
     content = io.BytesIO()
-    draw_overlay(photo, radii, top).save(content, "JPEG", quality=90, subsampling=0, comment=MARK)
+    draw_overlay(photo, blur, top, unit).save(content, "JPEG", quality=90, subsampling=0, comment=description(unit))
     file.write(content.getbuffer())
 
 
@@ -117,9 +192,9 @@ _LEAST_SIDE = 240  # px, the long side of an image in it: a smaller one is enlar
 _OPACITY = 0.75  # of the colours over the grey photograph
 
 
-def draw_overlay(photo: NDArray[Any], radii: NDArray[np.float32], top: float) -> Image.Image:
+def draw_overlay(photo: NDArray[Any], blur: NDArray[np.float32], top: float, unit: str = "radius") -> Image.Image:
     """Return the drawing of :func:`write_overlay`: at most 2048 px, images side by side, or, wide ones, stacked."""
-    height, width = radii.shape
+    height, width = blur.shape
     stacked = width > height
     gap = 16
     room = _LONG_SIDE - 290, _LONG_SIDE - 3 * gap  # without the bar and its text at their largest, and the margins
@@ -127,11 +202,10 @@ def draw_overlay(photo: NDArray[Any], radii: NDArray[np.float32], top: float) ->
     scale = min(down, max(1.0, _LEAST_SIDE / max(height, width)))
     size = max(1, round(width * scale)), max(1, round(height * scale))
 
-    view = photo if photo.dtype == np.uint8 else np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)
-    picture = _resize(Image.fromarray(view), size).convert("RGB")
-    resized = np.asarray(_resize(Image.fromarray(radii), size))
+    picture = resize(as_image(photo), size).convert("RGB")
+    resized = np.asarray(resize(Image.fromarray(blur), size))
     colours = Colormap("plasma").lut(256)[:, :3]
-    levels = np.clip(_place(resized, top) * 255, 0, 255).astype(np.uint8)
+    levels = np.clip(place(resized, top) * 255, 0, 255).astype(np.uint8)
     grey = np.asarray(ImageOps.autocontrast(picture.convert("L"), cutoff=1), np.float32)[..., None] / 255
     blend = _OPACITY * colours[levels] + (1 - _OPACITY) * grey
     coloured = Image.fromarray(np.rint(blend * 255).astype(np.uint8))
@@ -141,7 +215,7 @@ def draw_overlay(photo: NDArray[Any], radii: NDArray[np.float32], top: float) ->
     bar_width = 2 * text_px
     pictures = (size[0], 2 * size[1] + gap) if stacked else (2 * size[0] + gap, size[1])
     bar_height = max(pictures[1] - 3 * text_px, 160)
-    caption = "blur radius, px"
+    caption = f"blur {unit}, px"
     canvas_size = (
         pictures[0] + max(round(font.getlength(caption)), bar_width + 3 * text_px) + 3 * gap,
         max(pictures[1], bar_height + 3 * text_px) + 2 * gap,
@@ -157,20 +231,25 @@ def draw_overlay(photo: NDArray[Any], radii: NDArray[np.float32], top: float) ->
     draw = ImageDraw.Draw(canvas)
     draw.text((left, gap), caption, "black", font, anchor="lt")
     for value in _ticks(top):
-        y = upper + round((1 - float(_place(value, top))) * (bar_height - 1))
+        y = upper + round((1 - float(place(value, top))) * (bar_height - 1))
         draw.line((left + bar_width, y, left + bar_width + text_px // 3, y), "black", max(1, text_px // 12))
         draw.text((left + bar_width + text_px // 2, y), f"{value:g}", "black", font, anchor="lm")
     return canvas
 
 
-def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def as_image(photo: NDArray[Any]) -> Image.Image:
+    """Return a photograph as :func:`read_photo` returns it with 8 bits."""
+    return Image.fromarray(photo if photo.dtype == np.uint8 else np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8))
+
+
+def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     enlarged = size[0] > image.width or size[1] > image.height
     return image.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)
 
 
-def _place(radius: Any, top: float) -> Any:
-    """Return where a radius, px, is on the colour bar from 0 to `top`: in [0, 1] unless beyond."""
-    return np.log1p(radius) / np.log1p(top)
+def place(blur: Any, top: float) -> Any:
+    """Return where a value, px, is on the colour bar from 0 to `top`: in [0, 1] unless beyond."""
+    return np.log1p(blur) / np.log1p(top)
 
 
 def _ticks(top: float) -> list[int]:

@@ -40,7 +40,7 @@ def domain_transform_filter(image: Any, guide: Any, **options: Unpack[FilterOpti
     """Return `image` smoothed along the structures of `guide` by the recursive domain transform.
 
     Gastal and Oliveira, "Domain transform for edge-aware image and video processing", 2011, equations 14 and 21;
-    distances are 1 + sigma_s / sigma_r * sum over channels of |guide'|.
+    distances are ``1 + sigma_s / sigma_r * sum over channels of |guide'|``.
 
     Args:
         image, guide: (H, W) or (H, W, 3) float32 of the same height and width, any finite values.
@@ -62,7 +62,7 @@ def propagate(
     """Return the dense map, (H, W) float32, of radii that are known at pattern edges (section III-C of the paper).
 
     The guide is the image filtered by itself; the map is F(radii) / F(pattern mask), where F is the domain transform
-    with distances 1 + sigma_s / sigma_r * sum of |guide'| + psi on depth-edge pixels.
+    with distances ``1 + sigma_s / sigma_r * sum of |guide'|``, plus psi on depth-edge pixels.
 
     Args:
         image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1].

@@ -176,23 +176,28 @@ class MaskScores:
     adaptive_f: float  # F-measure with beta^2 = 0.3
 
 
+def threshold(radii: Floats, alpha: float) -> float:
+    """Return the radius from which on a pixel counts as out of focus (paper, equation 5)."""
+    low, high = float(radii.min()), float(radii.max())
+    return low + alpha * (high - low)
+
+
 def mask_scores(name: str, radii: Floats, blurred: NDArray[np.bool_]) -> MaskScores:
     """Score one image by its (H, W) map and the (H, W) mask of what is out of focus.
 
     Where nothing is, there is nothing to find: all scores but the accuracy are not a number.
     """
-    low, high = float(radii.min()), float(radii.max())
 
-    def at(threshold: float) -> tuple[float, float, float]:
-        found = radii >= threshold
+    def at(least: float) -> tuple[float, float, float]:
+        found = radii >= least
         hits, all_found, all_blurred = (int(np.count_nonzero(mask)) for mask in (found & blurred, found, blurred))
         accuracy = 1 - (all_found + all_blurred - 2 * hits) / radii.size
         if not all_blurred:
             return float("nan"), float("nan"), accuracy
         return hits / max(all_found, 1), hits / all_blurred, accuracy
 
-    curve = [at(threshold) for threshold in np.linspace(low, high, len(ALPHAS))]
-    precision, recall, _ = at(low + ADAPTIVE_ALPHA * (high - low))
+    curve = [at(least) for least in np.linspace(float(radii.min()), float(radii.max()), len(ALPHAS))]
+    precision, recall, _ = at(threshold(radii, ADAPTIVE_ALPHA))
     return MaskScores(
         name,
         [p for p, _, _ in curve],
@@ -252,6 +257,15 @@ def radius_means(scores: list[RadiusScores]) -> dict[str, float]:
     }
 
 
+def mask_curve(scores: list[MaskScores]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean precision and recall at each of ALPHAS, over the images in which anything is out of focus."""
+    counted = [each for each in scores if not np.isnan(each.recall).any()] or scores
+    precision, recall = (
+        np.mean([getattr(each, curve) for each in counted], axis=0) for curve in ("precision", "recall")
+    )
+    return precision, recall
+
+
 def mask_means(scores: list[MaskScores]) -> dict[str, float]:
     """Return means of the adaptive measures over the images, and the best that one alpha gives for all of them.
 
@@ -259,10 +273,7 @@ def mask_means(scores: list[MaskScores]) -> dict[str, float]:
     (the paper's figure 9).
     """
     means = {measure: mean(scores, measure) for measure in ("adaptive_precision", "adaptive_recall", "adaptive_f")}
-    counted = [each for each in scores if not np.isnan(each.recall).any()] or scores
-    precision, recall = (
-        np.mean([getattr(each, curve) for each in counted], axis=0) for curve in ("precision", "recall")
-    )
+    precision, recall = mask_curve(scores)
     accuracy = np.mean([each.accuracy for each in scores], axis=0)
     return means | {
         "best_f": float(np.max(_f_measure(precision, recall))),

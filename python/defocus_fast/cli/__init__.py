@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from . import bench, build_engines, cull, estimate, evaluate, import_weights, info
+from . import bench, build_engines, cull, deblur, estimate, evaluate, import_weights, info
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,6 +20,7 @@ def main() -> None:
 main.add_command(bench.bench)
 main.add_command(build_engines.build_engines)
 main.add_command(cull.cull)
+main.add_command(deblur.deblur)
 main.add_command(estimate.estimate)
 main.add_command(evaluate.evaluate)
 main.add_command(import_weights.import_weights)

@@ -36,7 +36,15 @@ class Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
+class FolderOrUri(Folder):
+    """A folder, or a URI as text, of whose slashes pathlib would take one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
 FOLDER = Folder(file_okay=False, path_type=Path)
+FOLDER_OR_URI = FolderOrUri(file_okay=False, path_type=Path)
 FOLDER_WITH_FILES = Folder(exists=True, file_okay=False, path_type=Path)
 
 
@@ -80,11 +88,11 @@ def models(default: str, *names: str) -> Option:
     )
 
 
-def output(help: str, default: Path | None = None) -> Option:
-    return click.option("-o", "--output", metavar="DIR", type=FOLDER, default=default, help=help)
+def output(help: str, default: Path | None = None, type: Folder = FOLDER) -> Option:
+    return click.option("-o", "--output", metavar="DIR", type=type, default=default, help=help)
 
 
-def _writable(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+def writable(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
     """Measurements take minutes: what they cannot be written to is told before."""
     if file and not os.path.isdir(file.parent):
         raise click.BadParameter(f"expected a file in an existing folder, got {shown(file)}")
@@ -96,7 +104,7 @@ def _writable(_context: click.Context, _option: click.Parameter, file: Path | No
 json_file = click.option(
     "--json",
     "json_file",
-    callback=_writable,
+    callback=writable,
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write all figures there.",
 )

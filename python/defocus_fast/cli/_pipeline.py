@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
-from ._shared import cores
-
 Item = TypeVar("Item")
 Picture = TypeVar("Picture")
 Result = TypeVar("Result")
@@ -26,16 +24,17 @@ def overlapped(
     compute: Callable[[Item, Picture], Result],
     write: Callable[[Item, Picture, Result], Done],
     pixels: Callable[[Picture], int],
+    workers: int,
 ) -> Iterator[tuple[Item, Done | Exception]]:
     """Yield every item with what `write` returned or what one of the three raised, as soon as it is there.
 
-    `read` and `write` run in several threads; `compute` in one, in the order of the items. No more is read while
-    the pictures in memory have 48 megapixels, or 8 a core, or more. A signal is raised at once; what is being read,
-    computed or written then goes on until it ends or the process does.
+    `read` and `write` run in up to `workers` threads each, or a few; `compute` in one, in the order of the items. No
+    more is read while the pictures in memory have 48 megapixels, or 8 a worker, or more. A signal is raised at once;
+    what is being read, computed or written then goes on until it ends or the process does.
     """
-    most_pixels = max(48, 8 * cores()) << 20
-    most_ahead = min(max(2, cores() // 2), 8)
-    most_behind = 2 * min(cores(), 16)
+    most_pixels = max(48, 8 * workers) << 20
+    most_ahead = min(max(2, workers // 2), 8)
+    most_behind = 2 * min(workers, 16)
     readers = ThreadPoolExecutor(most_ahead, "read")
     computer = ThreadPoolExecutor(1, "compute")
     writers = ThreadPoolExecutor(most_behind // 2, "write")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,18 +24,31 @@ def shown(text: object) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
 
 
+EXTRAS = {"rawpy": "raw", "pillow_heif": "heic", "OpenEXR": "exr", "jinja2": "report", "matplotlib": "plot"}
+"""The extra of each package that is not one of "models"."""
+
+
 def reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and error.filename:
         return "no such file"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     if type(error).__name__ == "UnidentifiedImageError":
-        return "not a JPEG, PNG, TIFF or WebP image"
+        return "not a JPEG, PNG, TIFF, WebP or HEIC image"
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, ModuleNotFoundError):
-        return f'the package {(error.name or "").split(".")[0]} is needed: pip install "defocus_fast[models]"'
+        package = (error.name or "").split(".")[0]
+        return f'the package {package} is needed: pip install "defocus_fast[{EXTRAS.get(package, "models")}]"'
     return shown(" ".join(str(error).split())) or type(error).__name__
+
+
+def require(option: str, package: str) -> None:
+    """Load a package without which an option cannot be used, before work that takes long."""
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"{option}: {reason(error)}") from None
 
 
 def fail(message: str) -> NoReturn:

@@ -4,13 +4,33 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._files import write_whole
 from . import _options
-from ._shared import Estimators, Unusable, console, error_console, fail, model_path, progress, reason, shown, write_json
+from ._shared import (
+    Estimators,
+    Unusable,
+    console,
+    error_console,
+    fail,
+    model_path,
+    progress,
+    reason,
+    require,
+    shown,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    _Curve = tuple[str, NDArray[np.float64], NDArray[np.float64]]  # label, precision, recall
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # options of the estimator and of its frames
     "as shipped": ({}, {}),
@@ -42,6 +62,7 @@ MASK_COLUMNS = {
     "best\naccuracy": "best_accuracy",
     "at\nalpha": "best_alpha",
 }
+PLOTS = (".png", ".svg", ".pdf")
 KEPT_BYTES = 2**29  # of images and ground truth that are read once, not again for every model and variant
 
 
@@ -81,6 +102,13 @@ KEPT_BYTES = 2**29  # of images and ground truth that are read once, not again f
     help="Also with so many octaves at most; give it once for every number.",
 )
 @_options.precisions
+@click.option(
+    "--plot",
+    "plot_file",
+    callback=_options.writable,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --mask: draw precision against recall there, a curve for each row of the table. FILE.png, .svg or .pdf.",
+)
 @_options.json_file
 def evaluate(
     folder: Path,
@@ -91,6 +119,7 @@ def evaluate(
     ablations: bool,
     octaves: tuple[int, ...],
     precisions: tuple[str, ...],
+    plot_file: Path | None,
     json_file: Path | None,
 ) -> None:
     """Measure accuracy on images with known blur.
@@ -119,10 +148,19 @@ def evaluate(
       best accuracy  share of the pixels that are told right with the one alpha
                      that is best for all images, and this alpha
 
+    --plot shows mean precision against mean recall at 256 values of alpha (the paper's figure 9), with a mark at alpha
+    0.3. It needs pip install "defocus_fast[plot]".
+
     An image without what a measure is about (edges, anything out of focus) does not count in its mean.
     """
     from .. import _images, evaluation
 
+    if plot_file:
+        if not mask:
+            raise click.UsageError("--plot draws how well masks are found, and needs --mask")
+        if plot_file.suffix.lower() not in PLOTS:
+            raise click.UsageError(f"--plot: expected a name that ends in {', '.join(PLOTS)}, got {shown(plot_file)}")
+        require("--plot", "matplotlib")
     try:
         found, without = evaluation.pairs(folder, truth or folder)
     except OSError as error:
@@ -167,6 +205,7 @@ def evaluate(
         if unfit:
             fail("\n".join(unfit))
         rows: list[dict[str, Any]] = []
+        curves: list[_Curve] = []
         for model in dict.fromkeys(models):
             for variant, (options, frame) in variants.items():
                 estimators = Estimators(model=model_path(model), **options)
@@ -189,13 +228,39 @@ def evaluate(
                 means = evaluation.mask_means(scores) if mask else evaluation.radius_means(scores)
                 images = [dataclasses.asdict(each) for each in scores]
                 row = {"model": model, "variant": variant, "means": means, "images": images}
+                if plot_file:
+                    label = model if variant == "as shipped" else f"{model}, {variant}"
+                    curves.append((shown(label), *evaluation.mask_curve(scores)))
                 rows.append(row if mask else row | {"ranges": evaluation.range_means(scores)})
     left_out = f", {len(without)} more without ground truth" if without else ""
     _print_table(f"{len(found)} images{left_out}", MASK_COLUMNS if mask else RADIUS_COLUMNS, rows)
     if not mask:
         _print_ranges(rows)
+    if plot_file:
+        _plot(plot_file, curves)
     if json_file:
         write_json(json_file, {"folder": str(folder), "results": rows})
+
+
+def _plot(path: Path, curves: list[_Curve]) -> None:
+    from matplotlib.figure import Figure
+
+    from ..evaluation import ADAPTIVE_ALPHA, ALPHAS
+
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    adaptive = int(abs(ALPHAS - ADAPTIVE_ALPHA).argmin())
+    for (label, precision, recall), style in zip(
+        curves, itertools.cycle(("-", "--", "-.", ":"))
+    ):  # equal ones are seen
+        axes.plot(recall, precision, style, marker="o", markevery=[adaptive], label=label.replace("$", r"\$"))
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(None, 1.01))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", title=f"mark: alpha = {ADAPTIVE_ALPHA}")
+    try:
+        write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150))
+    except OSError as error:
+        fail(f"{shown(path)}: {reason(error)}")
 
 
 def _print_ranges(rows: list[dict[str, Any]]) -> None:
