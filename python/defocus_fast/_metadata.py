@@ -63,12 +63,15 @@ def read_metadata(path: Path, size: tuple[int, int], maker_focus: Box | None = N
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as file:
+            with Image.open(
+                path, formats=(*FORMATS, "HEIF")
+            ) as file:  # as which read_photo() has made HEIC files known
                 first = file.getexif()
                 tags: dict[int, Any] = {**first, **first.get_ifd(ExifTags.IFD.Exif)}
+                # pillow-heif turns the image itself, and says so.
+                orientation = file.info.get("original_orientation") or tags.get(ExifTags.Base.Orientation, 1)
     except Exception:  # the image may be good, but nothing is known about it
         return Metadata()
-    orientation = tags.get(ExifTags.Base.Orientation, 1)
     turned = orientation in (5, 6, 7, 8)
     stored = size[::-1] if turned else size
     whole = _number(tags.get(ExifTags.Base.ExifImageHeight)), _number(tags.get(ExifTags.Base.ExifImageWidth))

@@ -14,7 +14,19 @@ import click
 from .._files import write_whole
 from . import _options
 from ._pipeline import overlapped
-from ._shared import Estimators, Unusable, console, error_console, model_path, progress, reason, shown, write_json
+from ._shared import (
+    Estimators,
+    Unusable,
+    console,
+    cores,
+    error_console,
+    model_path,
+    progress,
+    reason,
+    require,
+    shown,
+    write_json,
+)
 from .estimate import _files_of
 
 if TYPE_CHECKING:
@@ -75,7 +87,7 @@ def _place(_context: click.Context, _option: click.Parameter, value: str) -> Any
 @click.option(
     "--csv",
     "csv_file",
-    callback=_options._writable,
+    callback=_options.writable,
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a line for every photograph there.",
 )
@@ -170,11 +182,7 @@ def cull(
         err.print(f"{shown(path)}: {why}", style="red", markup=False)
 
     if marks:
-        try:
-            from .. import _xmp  # noqa: F401
-        except ModuleNotFoundError as error:
-            package = (error.name or "").split(".")[0]
-            raise click.UsageError(f'--xmp: the package {package} is needed: pip install "defocus_fast[xmp]"') from None
+        require("--xmp", "lxml")
     files = list(_files_of(photos, failed))
     estimators = Estimators(
         model=model_path(model),
@@ -197,7 +205,8 @@ def cull(
                 for begin in bar.track(range(0, len(files), 100), description="focus points"):
                     work.maker_focus |= maker_focus_of(files[begin : begin + 100])
             task = bar.add_task("", total=len(files))
-            for path, result in overlapped(files, work.read, work.compute, work.write, _Picture.pixels):
+            steps = work.read, work.compute, work.write, _Picture.pixels
+            for path, result in overlapped(files, *steps, workers=cores()):
                 bar.update(task, description=shown(path.name), advance=1)
                 if isinstance(result, _Row):
                     done[path] = result
@@ -224,7 +233,7 @@ def cull(
         write_json(json_file, {"settings": settings, "photos": [row.values for row in rows]})
     unread = failures
     if marks:
-        for path, problem in _mark([row.photo for row in rows if row.values["best"]], files, marks, sidecar):
+        for path, problem in _mark(rows, marks, SIDECARS[sidecar]):
             failed(path, problem)
     if unread:
         err.print(f"{unread} of {len(done) + unread} failed", style="red", markup=False)
@@ -350,19 +359,20 @@ def _write_csv(file: Path, rows: list[_Row]) -> None:
         raise click.ClickException(f"{shown(file)}: {reason(error)}") from None
 
 
-def _mark(best: list[Path], files: list[Path], marks: tuple[str, ...], sidecar: str) -> list[tuple[Path, str]]:
-    """Mark photographs in their sidecars; return those that could not be marked, and why."""
-    from collections import Counter
-
+def _mark(rows: list[_Row], marks: tuple[str, ...], sidecar: Callable[[Path], Path]) -> list[tuple[Path, str]]:
+    """Mark the best photographs in their sidecars; return what could not be marked, and why."""
     from .. import _xmp
 
-    of = SIDECARS[sidecar]
-    count = Counter(os.path.abspath(of(path)) for path in files)
+    bursts: dict[str, set[int]] = {}  # that a sidecar is about
+    for row in rows:
+        bursts.setdefault(os.path.abspath(sidecar(row.photo)), set()).add(row.values["burst"])
     problems = []
-    for photo in best:
-        path = of(photo)
-        if count[os.path.abspath(path)] > 1:
-            problems.append((photo, f"another photograph of this run has the sidecar {shown(path)}, too"))
+    for row in rows:
+        path = sidecar(row.photo)
+        if not row.values["best"]:
+            continue
+        if len(bursts[os.path.abspath(path)]) > 1:  # not a camera's RAW and JPEG file of one shot
+            problems.append((row.photo, f"a photograph of another burst has the sidecar {shown(path)}, too"))
             continue
         for kind in marks:
             try:
