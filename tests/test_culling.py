@@ -330,11 +330,30 @@ def test_makers_notes(folder: Path, monkeypatch: pytest.MonkeyPatch, tags: dict[
     program.write_text(
         "#!/usr/bin/env python3\nimport json, sys\n"
         f"print(json.dumps([{{'SourceFile': sys.stdin.read(), **json.loads({json.dumps(tags)!r})}}]))\n"
+        "sys.exit(1)\n"  # as where one of several files cannot be read
     )
     program.chmod(0o755)
     monkeypatch.setattr(_metadata.shutil, "which", lambda _: str(program))
-    found = _metadata.maker_focus_of([photo, folder / "two\nlines.jpg"])
-    assert found == ({} if box is None else {photo: pytest.approx(box)})
+    found = _metadata.exiftool_tags_of([photo, folder / "two\nlines.jpg"])
+    assert set(found) == {photo}
+    Image.new("RGB", (300, 200)).save(photo, exif=exif_of({ORIENTATION: 3}, {AREA: (9, 9)}))
+    focus = _metadata.read_metadata(photo, (200, 300), found[photo]).focus
+    known = box or (9 / 300, 9 / 200, 0, 0)
+    assert focus == pytest.approx((1 - known[0] - known[2], 1 - known[1] - known[3], known[2], known[3]))
+
+
+def test_raw_files_are_known_by_their_tags(folder: Path) -> None:
+    """TIFF files of no image that Pillow knows; others are known by ExifTool."""
+    colour_filter, cfa = 262, 32803
+    exif = exif_of({MODEL: "X", ORIENTATION: 6, colour_filter: cfa}, {TAKEN: "2026:03:04 05:06:07", AREA: (75, 50)})
+    (folder / "a.NEF").write_bytes(exif.tobytes().removeprefix(b"Exif\0\0"))
+    taken = datetime.datetime(2026, 3, 4, 5, 6, 7)
+    expected = _metadata.Metadata("X", taken, (0.75, 0.25, 0, 0))
+    assert _metadata.read_metadata(folder / "a.NEF", (300, 200)) == expected
+    (folder / "a.raf").write_bytes(b"FUJIFILMCCD-RAW ")
+    assert _metadata.read_metadata(folder / "a.raf", (300, 200)) == _metadata.Metadata()
+    told = {"Model": "X", "Orientation": 6, "DateTimeOriginal": "2026:03:04 05:06:07", "SubjectArea": "75 50"}
+    assert _metadata.read_metadata(folder / "a.raf", (300, 200), told) == expected
 
 
 # ---------------------------------------------------------------- sidecars

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from .._files import write_whole
+from .._files import RAW_SUFFIXES, write_whole
 from . import _options
 from ._pipeline import overlapped
 from ._shared import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .. import BlurMap
-    from .._metadata import Box, Metadata
+    from .._metadata import Metadata
     from ..culling import Sharpness, Shot
 
 SIDECARS: dict[str, Callable[[Path], Path]] = {
@@ -148,7 +148,8 @@ def cull(
 
     A region has a radius if it has 50 edges or more. Where the camera focused is known from EXIF's SubjectArea and
     SubjectLocation, and, if the program exiftool is installed, from the notes of Canon, Fujifilm, Nikon, Olympus,
-    Panasonic and Sony cameras. Around a point the region is a square with a sixth of the shorter side.
+    Panasonic and Sony cameras; without it nothing is known of CR3, ORF, RAF and RW2 files, not even the time. Around a
+    point the region is a square with a sixth of the shorter side.
 
     A burst is photographs of one camera that look alike and of which each was taken at most --gap seconds after the
     one before, by EXIF's time; photographs without a time are compared in the order given, those of a folder by their
@@ -171,7 +172,7 @@ def cull(
 
     Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 Ctrl-C, 143 SIGTERM.
     """
-    from .._metadata import maker_focus_of
+    from .._metadata import exiftool_tags_of
 
     err = error_console()
     failures = 0
@@ -201,9 +202,10 @@ def cull(
     work = _Work(estimators, place, in_focus)
     try:
         with progress(err, len(files)) as bar:
-            if place == "focus":
-                for begin in bar.track(range(0, len(files), 100), description="focus points"):
-                    work.maker_focus |= maker_focus_of(files[begin : begin + 100])
+            # EXIF alone is read without ExifTool, but for RAW files that only it knows.
+            asked = [path for path in files if place == "focus" or path.name.lower().endswith(RAW_SUFFIXES)]
+            for begin in bar.track(range(0, len(asked), 100), description="ExifTool"):
+                work.exiftool |= exiftool_tags_of(asked[begin : begin + 100])
             task = bar.add_task("", total=len(files))
             steps = work.read, work.compute, work.write, _Picture.pixels
             for path, result in overlapped(files, *steps, workers=cores()):
@@ -264,14 +266,14 @@ class _Work:
         self.estimators = estimators
         self.place = place
         self.in_focus = in_focus
-        self.maker_focus: dict[Path, Box] = {}  # of the images as they are stored
+        self.exiftool: dict[Path, Mapping[str, Any]] = {}
 
     def read(self, photo: Path) -> _Picture:
         from .. import _images
         from .._metadata import read_metadata
 
         image = _images.read_photo(photo)
-        return _Picture(image, read_metadata(photo, image.shape[:2], self.maker_focus.get(photo)))
+        return _Picture(image, read_metadata(photo, image.shape[:2], self.exiftool.get(photo)))
 
     def compute(self, _photo: Path, picture: _Picture) -> BlurMap:
         estimator = self.estimators.of_size(*picture.image.shape[:2])
