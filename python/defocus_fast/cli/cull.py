@@ -133,32 +133,33 @@ def cull(
     PHOTO is a photograph or a folder, as for estimate. Of every photograph are told
 
     \b
-      sharpest    the radius in px where the photograph is sharpest: in that square,
-                  with a sixth of its shorter side, whose radius and error
-                  together are least. A radius is the 35th percentile over the
-                  edges of a region; behind ± stands its error, which is how far
-                  off it is likely to be
-      % of width  the same radius in hundredths of the picture's width, which can
-                  be compared between resolutions
-      µm          the same radius on the sensor, where EXIF tells its size
-      at %        the centre of the square, in hundredths of the width and of the
-                  height, from the left upper corner of the picture as it is seen
-      in focus %  the share of the picture whose radius is at most --in-focus
-      region      the radius in --region
+      radius px    the radius of the sharp parts of the photograph: the 15th percentile
+                   over its edges; behind ± stands how far off it is likely to be
+      % of width   the same radius in hundredths of the picture's width, which can
+                   be compared between resolutions
+      µm           the same radius on the sensor, where EXIF tells its size
+      sharpest px  the radius where the photograph is sharpest: in that square, with
+                   a quarter of its shorter side, whose radius and error
+                   together are least
+      at %         the centre of the square, in hundredths of the width and of the
+                   height, from the left upper corner of the picture as it is seen
+      in focus %   the share of the picture whose radius is at most --in-focus
+      region px    the radius in --region
 
-    A region has a radius if it has 50 edges or more. Where the camera focused is known from EXIF's SubjectArea and
-    SubjectLocation, and, if the program exiftool is installed, from the notes of Canon, Fujifilm, Nikon, Olympus,
-    Panasonic and Sony cameras; without it nothing is known of CR3, ORF, RAF and RW2 files, not even the time. Around a
-    point the region is a square with a sixth of the shorter side.
+    Every radius is such a percentile, and is known where there are 50 edges or more. Where the camera focused is known
+    from EXIF's SubjectArea and SubjectLocation, and, if the program exiftool is installed, from the notes of Canon,
+    Fujifilm, Nikon, Olympus, Panasonic and Sony cameras; without it nothing is known of CR3, ORF, RAF and RW2 files,
+    not even the time. Around a point the region is a square with a quarter of the shorter side.
 
     A burst is photographs of one camera that look alike and of which each was taken at most --gap seconds after the
     one before, by EXIF's time; photographs without a time are compared in the order given, those of a folder by their
     names. The best of a burst has the least radius as a share of the width: in --region, if all of the burst have a
-    radius there, or else where each is sharpest.
+    radius there, or else that of the whole photograph. If the subject is small and what is around it is not in focus in
+    one shot and in focus in another, only --region tells which is sharp where it matters.
 
-    Files of --csv and --json have each of these radii as radius_px, error_px, share_of_width and radius_um, with the
-    region's x, y, width and height in px; share_in_focus; taken, camera and sensor_width_mm as far as they are known;
-    and burst and best.
+    Files of --csv and --json have the radii of the whole photograph, of the sharpest square and of the region as
+    radius_px, error_px, share_of_width and radius_um, with x, y, width and height in px; share_in_focus; taken, camera
+    and sensor_width_mm as far as they are known; and burst and best.
 
     With --xmp the best of each burst of two or more is marked in its XMP sidecar. All else in a sidecar stays. So does
     the photographer's own decision, which is then told: a label, or a rating other than 0 and 1. Which programs read
@@ -294,6 +295,7 @@ class _Work:
             "taken": taken.isoformat(timespec="milliseconds") if taken else None,
             "sensor_width_mm": metadata.sensor_width,
             "share_in_focus": culling.share_in_focus(result, self.in_focus),
+            "whole": _values(culling.radius_in(result), result, metadata),
             "sharpest": _values(culling.sharpest_region(result), result, metadata),
             "region": _values(culling.radius_in(result, region), result, metadata) if region else None,
         }
@@ -326,7 +328,7 @@ def _grouped(rows: list[_Row], gap: float) -> list[_Row]:
     ordered = []
     for number, members in enumerate(bursts([row.shot for row in rows], gap), 1):
         group = [rows[member] for member in members]
-        place = "region" if all(row.values["region"] for row in group) else "sharpest"
+        place = "region" if all(row.values["region"] for row in group) else "whole"
         group.sort(key=lambda row, place=place: (row.values[place] or {}).get("share_of_width", float("inf")))  # type: ignore[misc]
         for row in group:
             best = row is group[0] and len(group) > 1 and row.values[place] is not None
@@ -336,15 +338,16 @@ def _grouped(rows: list[_Row], gap: float) -> list[_Row]:
 
 
 def _write_csv(file: Path, rows: list[_Row]) -> None:
-    """Write a line for every row; the parts of "sharpest" and "region" are columns such as sharpest_radius_px."""
+    """Write a line for every row; the parts of "whole", "sharpest" and "region" are columns such as whole_radius_px."""
     import csv
     import io
 
     parts = ("radius_px", "error_px", "share_of_width", "radius_um", "edges", "x", "y", "width", "height")
     lines = []
     for row in rows:
-        flat = {name: value for name, value in row.values.items() if name not in ("sharpest", "region")}
-        for place in ("sharpest", "region"):
+        places = ("whole", "sharpest", "region")
+        flat = {name: value for name, value in row.values.items() if name not in places}
+        for place in places:
             flat |= {f"{place}_{part}": (row.values[place] or {}).get(part) for part in parts}
         lines.append(flat)
     text = io.StringIO()
@@ -401,25 +404,26 @@ def _print_table(rows: list[_Row]) -> None:
     table.add_column("burst", justify="right", no_wrap=True)
     table.add_column("photo", overflow="fold")
     table.add_column("best", no_wrap=True)
-    for title in ("sharpest px", "% of width", "µm", "at %", "in focus %", "region px"):
+    for title in ("radius px", "% of width", "µm", "sharpest px", "at %", "in focus %", "region px"):
         table.add_column(title, justify="right", no_wrap=True)
     for before, row in zip([None, *rows], rows, strict=False):
         values = row.values
         if before and before.values["burst"] != values["burst"]:
             table.add_section()
-        found = values["sharpest"] or {}
+        whole, square = values["whole"] or {}, values["sharpest"] or {}
         middle = [
-            f"{100 * (found[at] + found[side] / 2) / values[side]:.0f}"
+            f"{100 * (square[at] + square[side] / 2) / values[side]:.0f}"
             for at, side in (("x", "width"), ("y", "height"))
-            if found
+            if square
         ]
         table.add_row(
             str(values["burst"]),
             Text(shown(values["photo"])),
             "best" if values["best"] else "",
-            radius(values["sharpest"]),
-            f"{100 * found['share_of_width']:.4f}" if found else "-",
-            f"{found['radius_um']:.1f}" if found and found["radius_um"] else "-",
+            radius(whole),
+            f"{100 * whole['share_of_width']:.4f}" if whole else "-",
+            f"{whole['radius_um']:.1f}" if whole and whole["radius_um"] else "-",
+            radius(square),
             " ".join(middle) or "-",
             "-" if values["share_in_focus"] is None else f"{100 * values['share_in_focus']:.0f}",
             radius(values["region"]),
