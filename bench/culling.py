@@ -3,7 +3,7 @@
 ``python bench/culling.py IMAGES``. IMAGES is the folder written by ``python -m training.fetch``.
 
 Bursts are made from sharp photographs of the test split: each shot is blurred by disks of known radii, 0.25 px apart.
-``--validation`` takes the validation split, prints what other windows and percentiles give, and writes nothing.
+``--validation`` takes the validation split, prints what other percentiles give, and writes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from training.synthesis import blur as blurred  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 SEED = 24
+VALIDATION_ROUNDS = 4  # that split has few photographs
 SHOTS, STEP = 8, 0.25  # in a burst; px between the radii of one shot and the next
 LEAST, MOST = 0.5, 10.0  # px, of a burst's first radius
 PAN = 8  # px, between shots, at most
@@ -43,10 +44,10 @@ MARGIN = 24  # px around what is seen: of the largest radius, and the pan
 LARGEST = (768, 1152)  # px, height and width of a shot at most
 RANGES = (0, 2, 6, 100)  # px, of the smaller radius of a pair
 KINDS = {
-    "whole": "all of the photograph is blurred alike; the radius where it is sharpest",
-    "whole, camera": "as before, with pans of up to 8 px and a camera's effects; where it is sharpest",
+    "whole": "all of the photograph is blurred alike; the radius of the photograph",
+    "whole, camera": "as before, with pans of up to 8 px and a camera's effects",
     "subject": "a subject in an ellipse before a background that is 3 to 8 px more out of focus, with pans and a "
-    "camera's effects; where it is sharpest",
+    "camera's effects; the radius of the photograph",
     "subject, focus missed": "as before, but the background is the sharper the less the subject is; the radius around "
     "the subject's centre",
 }
@@ -56,13 +57,14 @@ KINDS = {
 class Shot:
     radius: float  # px, true
     result: BlurMap
-    point: tuple[float, float] | None  # where it matters, as shares of the sides; None: wherever it is sharpest
+    point: tuple[float, float] | None  # where it matters, as shares of the sides; None: the whole image
+    subject: Array | None  # (H, W) bool: what is in focus, if the rest is less so
 
 
-def bursts(kind: str, photos: list[Array], limit: int | None) -> Iterator[list[Shot]]:
+def bursts(kind: str, photos: list[Array], limit: int | None, seed: int = 0) -> Iterator[list[Shot]]:
     """Yield a burst of every photograph."""
     for number, photo in enumerate(photos[:limit]):
-        rng = np.random.default_rng([SEED, list(KINDS).index(kind), number])
+        rng = np.random.default_rng([SEED + seed, list(KINDS).index(kind), number])
         first = float(np.exp(rng.uniform(np.log(LEAST), np.log(MOST))))
         camera = random_camera(rng, 0) if kind != "whole" else Camera()
         pan = PAN if kind != "whole" else 0
@@ -86,7 +88,7 @@ def bursts(kind: str, photos: list[Array], limit: int | None) -> Iterator[list[S
             radius = first + STEP * shot
             down, right = rng.integers(-pan, pan + 1, 2) if pan else (0, 0)
             top, left = least + down, least + right
-            point = None
+            point = in_focus = None
             if subject is None:
                 taken = blurred(
                     light ** np.float32(camera.gamma), np.full(light.shape[:2], radius), camera.gaussian_share
@@ -109,7 +111,9 @@ def bursts(kind: str, photos: list[Array], limit: int | None) -> Iterator[list[S
                         (centre[1] * width + right - least) / seen[1],
                         (centre[0] * height + down - least) / seen[0],
                     )
-            burst.append(Shot(radius, estimator.estimate(image, expected_error=True), point))
+                else:
+                    in_focus = moved[1].mask[least:-least, least:-least] > 0.5
+            burst.append(Shot(radius, estimator.estimate(image, expected_error=True), point, in_focus))
         yield burst
 
 
@@ -117,13 +121,10 @@ def _moved(layer: Layer, down: int, right: int) -> Layer:
     return Layer(*(np.roll(array, (down, right), (0, 1)) for array in (layer.texture, layer.mask, layer.radius)))
 
 
-def measured(shot: Shot, windows: int, percentile: float) -> tuple[float, float] | None:
+def measured(shot: Shot, percentile: float) -> tuple[float, float] | None:
     """Return the radius and the error that cull tells, px."""
-    if shot.point is None:
-        found = culling.sharpest_region(shot.result, windows, percentile)
-    else:
-        region = culling.region_of((*shot.point, 0, 0), shot.result.map.shape)
-        found = culling.radius_in(shot.result, region, percentile)
+    region = None if shot.point is None else culling.region_of((*shot.point, 0, 0), shot.result.map.shape)
+    found = culling.radius_in(shot.result, region, percentile)
     return (found.radius, found.error) if found else None
 
 
@@ -136,20 +137,25 @@ class Order:
     unknown: int  # pairs of which one has no radius
     actual: list[float]  # |radius - true radius|, px, of every shot
     expected: list[float]  # px
+    hits: list[bool]  # whether the centre of the sharpest square lies in the subject, where there is one
 
     @property
     def share(self) -> float:
         return sum(self.right) / max(sum(self.pairs), 1)
 
 
-def order_of(found: list[list[Shot]], windows: int = culling.WINDOWS, percentile: float = culling.PERCENTILE) -> Order:
-    order = Order([0] * (len(RANGES) - 1), [0] * (len(RANGES) - 1), 0, [], [])
+def order_of(found: Iterable[list[Shot]], percentile: float = culling.PERCENTILE) -> Order:
+    order = Order([0] * (len(RANGES) - 1), [0] * (len(RANGES) - 1), 0, [], [], [])
     for burst in found:
-        told = [measured(shot, windows, percentile) for shot in burst]
+        told = [measured(shot, percentile) for shot in burst]
         for shot, radius in zip(burst, told, strict=True):
             if radius:
                 order.actual.append(abs(radius[0] - shot.radius))
                 order.expected.append(radius[1])
+            square = culling.sharpest_region(shot.result, percentile) if shot.subject is not None else None
+            if square:
+                at = square.region
+                order.hits.append(bool(shot.subject[at.y + at.height // 2, at.x + at.width // 2]))
         for i, j in itertools.combinations(range(len(burst)), 2):  # the radius of j is the larger one
             one, other = told[i], told[j]
             if not one or not other:
@@ -164,12 +170,14 @@ def order_of(found: list[list[Shot]], windows: int = culling.WINDOWS, percentile
 def table(orders: dict[str, Order]) -> str:
     ranges = [f"from {low} px" for low in RANGES[:-1]]
     head = ["bursts", "pairs", "in the right order", *ranges, "pairs without a radius", "error px", "expected px"]
+    head.append("sharpest square in the subject")
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for kind, order in orders.items():
         by_range = (f"{100 * a / b:.2f} %" if b else "-" for a, b in zip(order.right, order.pairs, strict=True))
         share = f"{100 * order.share:.2f} %"
         errors = f"{np.mean(order.actual):.3f}", f"{np.mean(order.expected):.3f}"
-        lines.append([kind, f"{sum(order.pairs):,}", share, *by_range, f"{order.unknown:,}", *errors])
+        hits = f"{100 * np.mean(order.hits):.1f} %" if order.hits else "-"
+        lines.append([kind, f"{sum(order.pairs):,}", share, *by_range, f"{order.unknown:,}", *errors, hits])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -185,9 +193,7 @@ def resolutions(photos: list[Array], limit: int | None) -> str:
             for scale in (1, 2, 4):
                 size = whole.shape[1] // scale, whole.shape[0] // scale
                 copy = np.uint8(np.rint(cv2.resize(image, size, interpolation=cv2.INTER_AREA)))
-                found = culling.sharpest_region(
-                    defocus_fast.Estimator.for_image(copy).estimate(copy, expected_error=True)
-                )
+                found = culling.radius_in(defocus_fast.Estimator.for_image(copy).estimate(copy, expected_error=True))
                 shares.append(found.radius / copy.shape[1] if found else np.nan)
             ratios.append([shares[1] / shares[0], shares[2] / shares[0]])
         lines.append([f"{radius:g}", *(f"{value:.2f}" for value in np.nanmedian(ratios, axis=0))])
@@ -197,18 +203,18 @@ def resolutions(photos: list[Array], limit: int | None) -> str:
 
 
 def section(args: argparse.Namespace, photos: list[Array]) -> str:
-    orders = {kind: order_of(list(bursts(kind, photos, args.limit))) for kind in KINDS}
+    orders = {kind: order_of(bursts(kind, photos, args.limit)) for kind in KINDS}
     count = len(photos[: args.limit])
     return f"""\
 ## Order of bursts (`defocus-fast cull`)
 
 Written by `bench/culling.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, defocus_fast
-{defocus_fast.__version__}, model fast, precision {defocus_fast.Estimator(1, 1).precision}; squares with 1 /
-{culling.WINDOWS} of the shorter side, percentile {culling.PERCENTILE}, both chosen on validation images.
-{count} photographs of the test split; one burst of {SHOTS} shots is made from each for every kind. The radii of a burst are
-{STEP} px apart, and its first is log-uniform from {LEAST} to {MOST:g} px. Of two shots of a burst, is the one with the
-smaller true radius told to be the sharper? By ranges of that radius, too. "error" is the mean of |told - true radius|,
-"expected" the mean of what `cull` tells after ±.
+{defocus_fast.__version__}, model fast, precision {defocus_fast.Estimator(1, 1).precision}; percentile
+{culling.PERCENTILE}, chosen on validation images.
+{count} photographs of the test split; one burst of {SHOTS} shots is made from each for every kind. The radii of a burst
+are {STEP} px apart, and its first is log-uniform from {LEAST} to {MOST:g} px. Of two shots of a burst, is the one with
+the smaller true radius told to be the sharper? By ranges of that radius, too. "error" is the mean of |told - true
+radius|, "expected" the mean of what `cull` tells after ±.
 
 {table(orders)}
 {"".join(f"- {kind}: {text}.{chr(10)}" for kind, text in KINDS.items())}
@@ -225,10 +231,11 @@ def write(args: argparse.Namespace) -> None:
     photos = load_images(args.images, "validation" if args.validation else "test").photos
     photos = [photo for photo in photos if min(photo.shape[:2]) >= 360]
     if args.validation:
-        found = {kind: list(bursts(kind, photos, args.limit)) for kind in KINDS}
-        for windows, percentile in itertools.product((4, 6, 8), (10, 20, 35, 50)):
-            print(f"windows {windows}, percentile {percentile}")
-            print(table({kind: order_of(each, windows, percentile) for kind, each in found.items()}), flush=True)
+        rounds = range(VALIDATION_ROUNDS)
+        found = {kind: [burst for seed in rounds for burst in bursts(kind, photos, args.limit, seed)] for kind in KINDS}
+        for percentile in (5, 10, 15, 20, 35, 50):
+            print(f"percentile {percentile}")
+            print(table({kind: order_of(each, percentile) for kind, each in found.items()}), flush=True)
         return
     file = ROOT / "ACCURACY.md"
     new = f"<!-- culling -->\n{section(args, photos)}<!-- /culling -->\n"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import math
@@ -18,6 +17,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+from ._files import RAW_SUFFIXES
 from ._images import FORMATS
 
 Box = tuple[float, float, float, float]
@@ -27,10 +27,25 @@ _FULL_FRAME_DIAGONAL = 43.27  # mm, of 36 mm x 24 mm
 _SENSOR_WIDTHS = 1.5, 120.0  # mm; what is beyond is no sensor's
 _UNITS = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # mm, of FocalPlaneResolutionUnit
 _SUBJECT_AREA, _SUBJECT_LOCATION = 0x9214, 0xA214
+_EXIFTOOL_NAMES = {
+    ExifTags.Base.Model: "Model",
+    ExifTags.Base.BodySerialNumber: "SerialNumber",
+    ExifTags.Base.Orientation: "Orientation",
+    ExifTags.Base.DateTimeOriginal: "DateTimeOriginal",
+    ExifTags.Base.SubsecTimeOriginal: "SubSecTimeOriginal",
+    ExifTags.Base.ExifImageWidth: "ExifImageWidth",
+    ExifTags.Base.ExifImageHeight: "ExifImageHeight",
+    ExifTags.Base.FocalPlaneXResolution: "FocalPlaneXResolution",
+    ExifTags.Base.FocalPlaneResolutionUnit: "FocalPlaneResolutionUnit",
+    ExifTags.Base.FocalLength: "FocalLength",
+    ExifTags.Base.FocalLengthIn35mmFilm: "FocalLengthIn35mmFormat",
+    _SUBJECT_AREA: "SubjectArea",
+    _SUBJECT_LOCATION: "SubjectLocation",
+}
 _MAKER_TAGS = (
-    "Model", "FocusLocation", "FocusPixel", "AFPointPosition", "AFPointSelected", "AFImageWidth", "AFImageHeight",
+    "FocusLocation", "FocusPixel", "AFPointPosition", "AFPointSelected", "AFImageWidth", "AFImageHeight",
     "AFAreaXPosition", "AFAreaYPosition", "AFAreaWidth", "AFAreaHeight", "AFAreaXPositions", "AFAreaYPositions",
-    "AFAreaWidths", "AFAreaHeights", "AFPointsInFocus", "ExifImageWidth", "ExifImageHeight",
+    "AFAreaWidths", "AFAreaHeights", "AFPointsInFocus",
 )  # fmt: skip
 
 
@@ -51,39 +66,56 @@ class Metadata:
     sensor_width: float | None = None
 
 
-def read_metadata(path: Path, size: tuple[int, int], maker_focus: Box | None = None) -> Metadata:
-    """Return what is stored in a photograph's EXIF. What is not there, or makes no sense, is not known.
+def read_metadata(path: Path, size: tuple[int, int], exiftool: Mapping[str, Any] | None = None) -> Metadata:
+    """Return what is stored in a photograph's EXIF and its maker's notes.
+
+    What is not there, or makes no sense, is not known. Makers' notes go before EXIF's own tags about the focus.
 
     Args:
         path: of the photograph.
         size: its height and width in px as it is seen.
-        maker_focus: where the camera focused, of the image as it is stored, if that is known from elsewhere
-            (:func:`maker_focus_of`); it goes before EXIF's own tags.
+        exiftool: what :func:`exiftool_tags_of` has for it. Without it makers' notes are not known, and nothing is
+            known of RAW files that are no TIFF files, such as CR3, ORF, RAF and RW2.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as file:
-                first = file.getexif()
-                tags: dict[int, Any] = {**first, **first.get_ifd(ExifTags.IFD.Exif)}
+        tags, orientation = _exif_of(path)
     except Exception:  # the image may be good, but nothing is known about it
-        return Metadata()
-    orientation = tags.get(ExifTags.Base.Orientation, 1)
+        tags, orientation = {}, 1
+    if exiftool and not tags:
+        tags = {tag: exiftool[name] for tag, name in _EXIFTOOL_NAMES.items() if name in exiftool}
+        orientation = tags.get(ExifTags.Base.Orientation, 1)
     turned = orientation in (5, 6, 7, 8)
     stored = size[::-1] if turned else size
     whole = _number(tags.get(ExifTags.Base.ExifImageHeight)), _number(tags.get(ExifTags.Base.ExifImageWidth))
     noted: tuple[float, float] = (whole[0], whole[1]) if whole[0] and whole[1] else stored
     # Tags about pixels are about the camera's image. A smaller copy has its proportions; another part of it has not.
     same_view = abs(noted[1] / noted[0] / (stored[1] / stored[0]) - 1) < 0.02
-    focus = maker_focus or (_subject(tags, noted) if same_view else None)
-    sensor = _sensor_width(tags, noted if same_view else stored, stored, same_view)
+    focus = (_maker_focus(exiftool or {}) or _subject(tags, noted)) if same_view else None
+    sensor = _sensor_width(tags, noted, stored) if same_view else None
     names = (ExifTags.Base.Model, ExifTags.Base.BodySerialNumber)
     return Metadata(
         camera=" ".join(text for name in names if (text := str(tags.get(name, "")).strip("\0 "))),
         taken=_taken(tags),
-        focus=_as_seen(focus, orientation) if focus and same_view else None,
+        focus=_as_seen(focus, orientation) if focus else None,
         sensor_width=sensor * stored[0] / stored[1] if sensor and turned else sensor,
     )
+
+
+def _exif_of(path: Path) -> tuple[dict[int, Any], Any]:
+    """Return EXIF's tags, and the orientation that turns the stored image into the one that is seen."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if path.name.lower().endswith(RAW_SUFFIXES):  # Pillow knows such files' tags, but not the image
+            with open(path, "rb") as raw:
+                first = Image.Exif()
+                first.load_from_fp(raw)
+                tags: dict[int, Any] = {**first, **first.get_ifd(ExifTags.IFD.Exif)}
+            return tags, tags.get(ExifTags.Base.Orientation, 1)
+        with Image.open(path, formats=(*FORMATS, "HEIF")) as file:  # as which read_photo() has made HEIC files known
+            first = file.getexif()
+            tags = {**first, **first.get_ifd(ExifTags.IFD.Exif)}
+            # pillow-heif turns the image itself, and says so.
+            return tags, file.info.get("original_orientation") or tags.get(ExifTags.Base.Orientation, 1)
 
 
 def _number(value: Any) -> float:
@@ -109,7 +141,8 @@ def _subject(tags: Mapping[int, Any], whole: tuple[float, float]) -> Box | None:
     """Return EXIF's SubjectArea (a point, a circle or a rectangle around its centre) or SubjectLocation (a point)."""
     for tag in (_SUBJECT_AREA, _SUBJECT_LOCATION):
         try:
-            values = [float(value) for value in tags.get(tag, ())]
+            found = tags.get(tag, ())
+            values = [float(value) for value in (found.split() if isinstance(found, str) else found)]
         except (TypeError, ValueError, ArithmeticError):
             continue
         if 2 <= len(values) <= 4:
@@ -137,17 +170,13 @@ def _as_seen(box: Box, orientation: Any) -> Box:
     return x, y, width, height
 
 
-def _sensor_width(
-    tags: Mapping[int, Any], whole: tuple[float, float], stored: tuple[float, float], same_view: bool
-) -> float | None:
+def _sensor_width(tags: Mapping[int, Any], whole: tuple[float, float], stored: tuple[float, float]) -> float | None:
     """Return how wide the sensor is that made the stored image, in mm.
 
     By the focal plane's resolution, unless that is off by a tenth from what the focal length's equivalent of 35 mm film
     says; some programs change one of the image's size and this resolution but not the other. The equivalent, which is
     by the diagonal, is stored as a whole number, so it is the less exact one.
     """
-    if not same_view:  # only a part of the sensor, and nobody knows which
-        return None
     unit = _UNITS.get(int(_number(tags.get(ExifTags.Base.FocalPlaneResolutionUnit, 2))), 0.0)
     resolution = _number(tags.get(ExifTags.Base.FocalPlaneXResolution))
     by_resolution = whole[1] / resolution * unit if resolution else 0.0
@@ -162,34 +191,36 @@ def _sensor_width(
     return width if _SENSOR_WIDTHS[0] <= width <= _SENSOR_WIDTHS[1] else None
 
 
-def maker_focus_of(paths: Iterable[Path]) -> dict[Path, Box]:
-    """Return where the cameras focused, of the images as they are stored, as far as their makers' notes tell.
+def exiftool_tags_of(paths: Iterable[Path]) -> dict[Path, Mapping[str, Any]]:
+    """Return what ExifTool reads in photographs, under its names; nothing where it is not installed.
 
-    ExifTool reads them, where it is installed: it is the one program that knows the notes of all makers. Understood are
-    those of Canon, Fujifilm, Nikon, Olympus, Panasonic and Sony.
+    It is the one program that knows the notes of all makers.
     """
     program = shutil.which("exiftool")
     # ExifTool reads the names from lines.
     files = {os.path.abspath(path): path for path in paths if "\n" not in str(path) and "\r" not in str(path)}
     if not program or not files:
         return {}
-    command = [program, "-config", "", "-fast", "-json", "-n", *(f"-{tag}" for tag in _MAKER_TAGS), "-@", "-"]
+    wanted = dict.fromkeys((*_EXIFTOOL_NAMES.values(), *_MAKER_TAGS))
+    command = [program, "-config", "", "-fast", "-json", "-n", *(f"-{tag}" for tag in wanted), "-@", "-"]
     answer = subprocess.run(command, input=os.fsencode("\n".join(files)), capture_output=True, check=False)
     try:
-        found = json.loads(answer.stdout or b"[]")
-    except ValueError:
+        return {files[tags["SourceFile"]]: tags for tags in json.loads(answer.stdout or b"[]")}
+    except (ValueError, KeyError, TypeError):
         return {}
-    boxes = {}
-    for tags in found:
-        with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
-            if box := _maker_box(tags):
-                boxes[files[tags["SourceFile"]]] = box
-    return boxes
+
+
+def _maker_focus(tags: Mapping[str, Any]) -> Box | None:
+    """Return where the camera focused, of the image as it is stored, by the notes of Canon, Fujifilm, Nikon, Olympus,
+    Panasonic and Sony."""
+    try:
+        return _maker_box(tags)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _maker_box(tags: Mapping[str, Any]) -> Box | None:
-    """Return what ExifTool's tags tell; their names are enough to know the maker."""
-
+    # The tags' names are enough to know the maker.
     def numbers(name: str) -> list[float]:
         return [float(value) for value in str(tags[name]).split()]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which of several photographs is sharp where it matters: radii in regions, the sharpest region, bursts and their best.
 
-A radius of a region is a low percentile of the blur map over the edges in it. Between the edges the map is only what
-spreads from them; and of what lies in a region, the sharpest part is what the camera was to show.
+A radius of a region, or of a whole image, is a low percentile of the blur map over the edges in it. Between the edges
+the map is only what spreads from them; and of what is in an image, the sharpest part is what the camera was to show.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from PIL import Image
 
 from ._results import BlurMap
 
-# Chosen on blurred validation images; bench/culling.py --validation shows what others give.
-PERCENTILE = 35
-WINDOWS = 6  # the side of the windows that are searched is the image's shorter side divided by this
+# Chosen on bursts of validation images: bench/culling.py --validation.
+PERCENTILE = 15
+WINDOWS = 4  # the side of the squares that are searched is the image's shorter side divided by this
 LEAST_WINDOW = 32  # px
-ERROR_SHARE = 0.7  # the mean error of a region's radius, of the mean of the map's expected error there
+ERROR_SHARE = 0.6  # of a radius: its mean error, beside the mean of the map's expected error at the edges up to it
 LEAST_EDGES = 50  # in a region: fewer tell nothing of it
 LIKENESS = 0.8  # of two photographs of one burst
 _LOOK_SIDE = 32  # px
@@ -45,10 +45,10 @@ class Sharpness:
 
     Attributes:
         region: the rectangle.
-        radius: the 35th percentile of the map over the region's edges, px.
-        error: how far off that is likely to be, px: 0.7 times the mean of the map's expected error over these edges,
-            some of whose errors cancel out.
-        edges: how many there are.
+        radius: the 15th percentile of the map over the region's edges, px.
+        error: how far off that is likely to be, px: 0.6 times the mean of the map's expected error over those of the
+            edges where the map is not more than the radius; some of their errors cancel out.
+        edges: how many the region has.
     """
 
     region: Region
@@ -77,16 +77,17 @@ def region_of(box: tuple[float, float, float, float], size: tuple[int, int]) -> 
     return Region(left, top, right - left, bottom - top)
 
 
-def _window(size: tuple[int, int], windows: int = WINDOWS) -> int:
+def _window(size: tuple[int, int]) -> int:
     """Return the side of the squares that are compared in an image of this height and width, px; an even number."""
-    return max(LEAST_WINDOW, min(size) // windows) // 2 * 2
+    return max(LEAST_WINDOW, min(size) // WINDOWS) // 2 * 2
 
 
-def radius_in(result: BlurMap, region: Region, percentile: float = PERCENTILE) -> Sharpness | None:
-    """Return how sharp a region is, or None where it has fewer than 50 edges.
+def radius_in(result: BlurMap, region: Region | None = None, percentile: float = PERCENTILE) -> Sharpness | None:
+    """Return how sharp a region is, or the whole image, or None where it has fewer than 50 edges.
 
     `result` is an estimator's answer with ``expected_error=True``.
     """
+    region = region or Region(0, 0, result.map.shape[1], result.map.shape[0])
     y, x = result.edges.T
     inside = (y >= region.y) & (y < region.y + region.height) & (x >= region.x) & (x < region.x + region.width)
     return _sharpness(result, region, np.flatnonzero(inside), percentile)
@@ -96,21 +97,21 @@ def _sharpness(result: BlurMap, region: Region, chosen: NDArray[np.intp], percen
     if len(chosen) < LEAST_EDGES:
         return None
     y, x = result.edges[chosen].T
-    radius = float(np.percentile(result.map[y, x], percentile))
-    return Sharpness(
-        region, radius, ERROR_SHARE * float(result.expected_error[y, x].mean(dtype=np.float64)), len(chosen)
-    )
+    radii = result.map[y, x]
+    radius = np.percentile(radii, percentile)
+    errors = result.expected_error[y, x][radii <= radius]
+    return Sharpness(region, float(radius), ERROR_SHARE * float(errors.mean(dtype=np.float64)), len(chosen))
 
 
-def sharpest_region(result: BlurMap, windows: int = WINDOWS, percentile: float = PERCENTILE) -> Sharpness | None:
+def sharpest_region(result: BlurMap, percentile: float = PERCENTILE) -> Sharpness | None:
     """Return the square region whose radius and error together are least, or None where none has 50 edges.
 
-    Squares with a sixth of the image's shorter side, at least 32 px, are compared, half a side apart. Of many radii the
-    least is often one that was read too small; so one that is surer goes before. `result` is an estimator's answer with
-    ``expected_error=True``.
+    Squares with a quarter of the image's shorter side, at least 32 px, are compared, half a side apart. Of many radii
+    the least is often one that was read too small; so one that is surer goes before. `result` is an estimator's answer
+    with ``expected_error=True``.
     """
     height, width = result.map.shape
-    step = _window((height, width), windows) // 2
+    step = _window((height, width)) // 2
     rows, columns = -(-height // step), -(-width // step)
     cell = result.edges[:, 0] // step * columns + result.edges[:, 1] // step
     order = np.argsort(cell, kind="stable")

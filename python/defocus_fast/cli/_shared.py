@@ -24,7 +24,14 @@ def shown(text: object) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
 
 
-EXTRAS = {"rawpy": "raw", "pillow_heif": "heic", "OpenEXR": "exr", "jinja2": "report", "matplotlib": "plot"}
+EXTRAS = {
+    "rawpy": "raw",
+    "pillow_heif": "heic",
+    "OpenEXR": "exr",
+    "jinja2": "report",
+    "lxml": "xmp",
+    "matplotlib": "plot",
+}
 """The extra of each package that is not one of "models"."""
 
 

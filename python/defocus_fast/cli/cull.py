@@ -4,24 +4,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from .._files import write_whole
+from .._files import RAW_SUFFIXES, write_whole
 from . import _options
 from ._pipeline import overlapped
-from ._shared import Estimators, Unusable, console, error_console, model_path, progress, reason, shown, write_json
+from ._shared import (
+    Estimators,
+    Unusable,
+    console,
+    cores,
+    error_console,
+    model_path,
+    progress,
+    reason,
+    require,
+    shown,
+    write_json,
+)
 from .estimate import _files_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .. import BlurMap
-    from .._metadata import Box, Metadata
+    from .._metadata import Metadata
     from ..culling import Sharpness, Shot
 
 SIDECARS: dict[str, Callable[[Path], Path]] = {
@@ -75,7 +87,7 @@ def _place(_context: click.Context, _option: click.Parameter, value: str) -> Any
 @click.option(
     "--csv",
     "csv_file",
-    callback=_options._writable,
+    callback=_options.writable,
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a line for every photograph there.",
 )
@@ -121,31 +133,33 @@ def cull(
     PHOTO is a photograph or a folder, as for estimate. Of every photograph are told
 
     \b
-      sharpest    the radius in px where the photograph is sharpest: in that square,
-                  with a sixth of its shorter side, whose radius and error
-                  together are least. A radius is the 35th percentile over the
-                  edges of a region; behind ± stands its error, which is how far
-                  off it is likely to be
-      % of width  the same radius in hundredths of the picture's width, which can
-                  be compared between resolutions
-      µm          the same radius on the sensor, where EXIF tells its size
-      at %        the centre of the square, in hundredths of the width and of the
-                  height, from the left upper corner of the picture as it is seen
-      in focus %  the share of the picture whose radius is at most --in-focus
-      region      the radius in --region
+      radius px    the radius of the sharp parts of the photograph: the 15th percentile
+                   over its edges; behind ± stands how far off it is likely to be
+      % of width   the same radius in hundredths of the picture's width, which can
+                   be compared between resolutions
+      µm           the same radius on the sensor, where EXIF tells its size
+      sharpest px  the radius where the photograph is sharpest: in that square, with
+                   a quarter of its shorter side, whose radius and error
+                   together are least
+      at %         the centre of the square, in hundredths of the width and of the
+                   height, from the left upper corner of the picture as it is seen
+      in focus %   the share of the picture whose radius is at most --in-focus
+      region px    the radius in --region
 
-    A region has a radius if it has 50 edges or more. Where the camera focused is known from EXIF's SubjectArea and
-    SubjectLocation, and, if the program exiftool is installed, from the notes of Canon, Fujifilm, Nikon, Olympus,
-    Panasonic and Sony cameras. Around a point the region is a square with a sixth of the shorter side.
+    Every radius is such a percentile, and is known where there are 50 edges or more. Where the camera focused is known
+    from EXIF's SubjectArea and SubjectLocation, and, if the program exiftool is installed, from the notes of Canon,
+    Fujifilm, Nikon, Olympus, Panasonic and Sony cameras; without it nothing is known of CR3, ORF, RAF and RW2 files,
+    not even the time. Around a point the region is a square with a quarter of the shorter side.
 
     A burst is photographs of one camera that look alike and of which each was taken at most --gap seconds after the
     one before, by EXIF's time; photographs without a time are compared in the order given, those of a folder by their
     names. The best of a burst has the least radius as a share of the width: in --region, if all of the burst have a
-    radius there, or else where each is sharpest.
+    radius there, or else that of the whole photograph. If the subject is small and what is around it is not in focus in
+    one shot and in focus in another, only --region tells which is sharp where it matters.
 
-    Files of --csv and --json have each of these radii as radius_px, error_px, share_of_width and radius_um, with the
-    region's x, y, width and height in px; share_in_focus; taken, camera and sensor_width_mm as far as they are known;
-    and burst and best.
+    Files of --csv and --json have the radii of the whole photograph, of the sharpest square and of the region as
+    radius_px, error_px, share_of_width and radius_um, with x, y, width and height in px; share_in_focus; taken, camera
+    and sensor_width_mm as far as they are known; and burst and best.
 
     With --xmp the best of each burst of two or more is marked in its XMP sidecar. All else in a sidecar stays. So does
     the photographer's own decision, which is then told: a label, or a rating other than 0 and 1. Which programs read
@@ -159,7 +173,7 @@ def cull(
 
     Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 Ctrl-C, 143 SIGTERM.
     """
-    from .._metadata import maker_focus_of
+    from .._metadata import exiftool_tags_of
 
     err = error_console()
     failures = 0
@@ -170,11 +184,7 @@ def cull(
         err.print(f"{shown(path)}: {why}", style="red", markup=False)
 
     if marks:
-        try:
-            from .. import _xmp  # noqa: F401
-        except ModuleNotFoundError as error:
-            package = (error.name or "").split(".")[0]
-            raise click.UsageError(f'--xmp: the package {package} is needed: pip install "defocus_fast[xmp]"') from None
+        require("--xmp", "lxml")
     files = list(_files_of(photos, failed))
     estimators = Estimators(
         model=model_path(model),
@@ -193,11 +203,13 @@ def cull(
     work = _Work(estimators, place, in_focus)
     try:
         with progress(err, len(files)) as bar:
-            if place == "focus":
-                for begin in bar.track(range(0, len(files), 100), description="focus points"):
-                    work.maker_focus |= maker_focus_of(files[begin : begin + 100])
+            # EXIF alone is read without ExifTool, but for RAW files that only it knows.
+            asked = [path for path in files if place == "focus" or path.name.lower().endswith(RAW_SUFFIXES)]
+            for begin in bar.track(range(0, len(asked), 100), description="ExifTool"):
+                work.exiftool |= exiftool_tags_of(asked[begin : begin + 100])
             task = bar.add_task("", total=len(files))
-            for path, result in overlapped(files, work.read, work.compute, work.write, _Picture.pixels):
+            steps = work.read, work.compute, work.write, _Picture.pixels
+            for path, result in overlapped(files, *steps, workers=cores()):
                 bar.update(task, description=shown(path.name), advance=1)
                 if isinstance(result, _Row):
                     done[path] = result
@@ -224,7 +236,7 @@ def cull(
         write_json(json_file, {"settings": settings, "photos": [row.values for row in rows]})
     unread = failures
     if marks:
-        for path, problem in _mark([row.photo for row in rows if row.values["best"]], files, marks, sidecar):
+        for path, problem in _mark(rows, marks, SIDECARS[sidecar]):
             failed(path, problem)
     if unread:
         err.print(f"{unread} of {len(done) + unread} failed", style="red", markup=False)
@@ -255,14 +267,14 @@ class _Work:
         self.estimators = estimators
         self.place = place
         self.in_focus = in_focus
-        self.maker_focus: dict[Path, Box] = {}  # of the images as they are stored
+        self.exiftool: dict[Path, Mapping[str, Any]] = {}
 
     def read(self, photo: Path) -> _Picture:
         from .. import _images
         from .._metadata import read_metadata
 
         image = _images.read_photo(photo)
-        return _Picture(image, read_metadata(photo, image.shape[:2], self.maker_focus.get(photo)))
+        return _Picture(image, read_metadata(photo, image.shape[:2], self.exiftool.get(photo)))
 
     def compute(self, _photo: Path, picture: _Picture) -> BlurMap:
         estimator = self.estimators.of_size(*picture.image.shape[:2])
@@ -283,6 +295,7 @@ class _Work:
             "taken": taken.isoformat(timespec="milliseconds") if taken else None,
             "sensor_width_mm": metadata.sensor_width,
             "share_in_focus": culling.share_in_focus(result, self.in_focus),
+            "whole": _values(culling.radius_in(result), result, metadata),
             "sharpest": _values(culling.sharpest_region(result), result, metadata),
             "region": _values(culling.radius_in(result, region), result, metadata) if region else None,
         }
@@ -315,7 +328,7 @@ def _grouped(rows: list[_Row], gap: float) -> list[_Row]:
     ordered = []
     for number, members in enumerate(bursts([row.shot for row in rows], gap), 1):
         group = [rows[member] for member in members]
-        place = "region" if all(row.values["region"] for row in group) else "sharpest"
+        place = "region" if all(row.values["region"] for row in group) else "whole"
         group.sort(key=lambda row, place=place: (row.values[place] or {}).get("share_of_width", float("inf")))  # type: ignore[misc]
         for row in group:
             best = row is group[0] and len(group) > 1 and row.values[place] is not None
@@ -325,15 +338,16 @@ def _grouped(rows: list[_Row], gap: float) -> list[_Row]:
 
 
 def _write_csv(file: Path, rows: list[_Row]) -> None:
-    """Write a line for every row; the parts of "sharpest" and "region" are columns such as sharpest_radius_px."""
+    """Write a line for every row; the parts of "whole", "sharpest" and "region" are columns such as whole_radius_px."""
     import csv
     import io
 
     parts = ("radius_px", "error_px", "share_of_width", "radius_um", "edges", "x", "y", "width", "height")
     lines = []
     for row in rows:
-        flat = {name: value for name, value in row.values.items() if name not in ("sharpest", "region")}
-        for place in ("sharpest", "region"):
+        places = ("whole", "sharpest", "region")
+        flat = {name: value for name, value in row.values.items() if name not in places}
+        for place in places:
             flat |= {f"{place}_{part}": (row.values[place] or {}).get(part) for part in parts}
         lines.append(flat)
     text = io.StringIO()
@@ -350,19 +364,20 @@ def _write_csv(file: Path, rows: list[_Row]) -> None:
         raise click.ClickException(f"{shown(file)}: {reason(error)}") from None
 
 
-def _mark(best: list[Path], files: list[Path], marks: tuple[str, ...], sidecar: str) -> list[tuple[Path, str]]:
-    """Mark photographs in their sidecars; return those that could not be marked, and why."""
-    from collections import Counter
-
+def _mark(rows: list[_Row], marks: tuple[str, ...], sidecar: Callable[[Path], Path]) -> list[tuple[Path, str]]:
+    """Mark the best photographs in their sidecars; return what could not be marked, and why."""
     from .. import _xmp
 
-    of = SIDECARS[sidecar]
-    count = Counter(os.path.abspath(of(path)) for path in files)
+    bursts: dict[str, set[int]] = {}  # that a sidecar is about
+    for row in rows:
+        bursts.setdefault(os.path.abspath(sidecar(row.photo)), set()).add(row.values["burst"])
     problems = []
-    for photo in best:
-        path = of(photo)
-        if count[os.path.abspath(path)] > 1:
-            problems.append((photo, f"another photograph of this run has the sidecar {shown(path)}, too"))
+    for row in rows:
+        path = sidecar(row.photo)
+        if not row.values["best"]:
+            continue
+        if len(bursts[os.path.abspath(path)]) > 1:  # not a camera's RAW and JPEG file of one shot
+            problems.append((row.photo, f"a photograph of another burst has the sidecar {shown(path)}, too"))
             continue
         for kind in marks:
             try:
@@ -389,25 +404,26 @@ def _print_table(rows: list[_Row]) -> None:
     table.add_column("burst", justify="right", no_wrap=True)
     table.add_column("photo", overflow="fold")
     table.add_column("best", no_wrap=True)
-    for title in ("sharpest px", "% of width", "µm", "at %", "in focus %", "region px"):
+    for title in ("radius px", "% of width", "µm", "sharpest px", "at %", "in focus %", "region px"):
         table.add_column(title, justify="right", no_wrap=True)
     for before, row in zip([None, *rows], rows, strict=False):
         values = row.values
         if before and before.values["burst"] != values["burst"]:
             table.add_section()
-        found = values["sharpest"] or {}
+        whole, square = values["whole"] or {}, values["sharpest"] or {}
         middle = [
-            f"{100 * (found[at] + found[side] / 2) / values[side]:.0f}"
+            f"{100 * (square[at] + square[side] / 2) / values[side]:.0f}"
             for at, side in (("x", "width"), ("y", "height"))
-            if found
+            if square
         ]
         table.add_row(
             str(values["burst"]),
             Text(shown(values["photo"])),
             "best" if values["best"] else "",
-            radius(values["sharpest"]),
-            f"{100 * found['share_of_width']:.4f}" if found else "-",
-            f"{found['radius_um']:.1f}" if found and found["radius_um"] else "-",
+            radius(whole),
+            f"{100 * whole['share_of_width']:.4f}" if whole else "-",
+            f"{whole['radius_um']:.1f}" if whole and whole["radius_um"] else "-",
+            radius(square),
             " ".join(middle) or "-",
             "-" if values["share_in_focus"] is None else f"{100 * values['share_in_focus']:.0f}",
             radius(values["region"]),
