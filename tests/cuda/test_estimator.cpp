@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "../../cpp/src/device.hpp"
+#include "../../cuda/stages.hpp"
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/version.hpp"
 #include "emulation.hpp"
@@ -209,6 +210,32 @@ TEST_CASE("octaves") {
     c.octaves = 3;
     c.tile = 66;
     check(c);
+  }
+}
+
+TEST_CASE("edges that would count nothing are not asked about") {
+  const int height = 23, width = 19;
+  for (const bool finer : {false, true}) {
+    const int other_height = finer ? 2 * height + 1 : height / 2, other_width = finer ? 2 * width : width / 2;
+    std::vector<std::uint8_t> said(std::size_t(other_height * other_width)), edges(std::size_t(height * width));
+    for (auto& each : said) each = random_int(0, 3) ? 0 : std::uint8_t(is_read | (random_int(0, 7) << 1));
+    for (auto& each : edges) each = std::uint8_t(random_int(0, 1));
+    std::vector<std::uint8_t> left = edges, own(edges.size(), 77);
+    cuda::Answers neighbour, answers;
+    neighbour.height = other_height, neighbour.width = other_width, neighbour.said = said.data();
+    answers.height = height, answers.width = width, answers.pattern_edges = left.data(), answers.said = own.data();
+    cuda::drop_edges(neighbour, answers, nullptr);
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) {
+        int all = 0;
+        for (int v = finer ? 2 * y - 1 : y / 2 - 2; v <= (finer ? 2 * y + 2 : y / 2 + 2); ++v)
+          for (int u = finer ? 2 * x - 1 : x / 2 - 2; u <= (finer ? 2 * x + 2 : x / 2 + 2); ++u)
+            if (v >= 0 && v < other_height && u >= 0 && u < other_width) all |= said[std::size_t(v * other_width + u)];
+        const std::size_t i = std::size_t(y * width + x);
+        const bool dropped = edges[i] && all != 0 && !(all & (finer ? asks_coarser : asks_finer));
+        CHECK(int(left[i]) == (dropped ? 0 : int(edges[i])));
+        CHECK(int(own[i]) == (!dropped ? 0 : !finer && (all & is_sharp) ? is_read | asks_finer : int(is_read)));
+      }
   }
 }
 
