@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
-from defocus_fast import _tensorrt, model_io
+from defocus_fast import _tensorrt, cli, model_io
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +64,21 @@ def random_cells(tmp_path_factory: pytest.TempPathFactory) -> str:
     convolutions = {f"convs.{i}": np.empty(0) for i in range(2)}
     widths = {"stem": np.empty(12), "blur.dense2.bias": np.empty(23), **convolutions, **hidden}
     return _write_random_model(tmp_path_factory, "cells", widths)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def estimate(random_model: str, folder: Path) -> Callable[..., Result]:
+    def run(*arguments: str) -> Result:
+        common = ["--model", random_model, "--precision", "float32", "--threads", "2"]
+        result = CliRunner().invoke(cli.main, ["estimate", *common, *arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run

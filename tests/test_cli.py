@@ -36,24 +36,6 @@ def scene(height: int = 48, width: int = 64) -> NDArray[np.uint8]:
     return np.kron(squares, np.ones((8, 8, 1))).astype(np.uint8)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def estimate(random_model: str, folder: Path) -> Estimate:
-    def run(*arguments: str) -> Result:
-        common = ["--model", random_model, "--precision", "float32", "--threads", "2"]
-        result = CliRunner().invoke(cli.main, ["estimate", *common, *arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return run
-
-
 def save(path: str, array: NDArray[np.uint8] | None = None, **options: Any) -> None:
     Image.fromarray(scene() if array is None else array).save(path, **options)
 

@@ -239,12 +239,6 @@ def test_without_scipy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 # ---- the command
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_the_command_deblurs_by_the_estimated_map(random_model: str, folder: Path) -> None:
     photo = texture(64, 96)
     Image.fromarray(photo).save("a b.png")

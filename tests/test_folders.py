@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: F401, F811 (fixtures of test_cli)
 """Folders of photographs: steps overlap, memory is bounded, estimators are kept, and a stopped run goes on."""
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import pytest
 from click.testing import Result
 from images import texture
 from PIL import Image
-from test_cli import estimate, folder, names, start, wait_for
+from test_cli import names, start, wait_for
 
 import defocus_fast
 from defocus_fast import _files

@@ -16,34 +16,16 @@ import OpenEXR
 import pillow_heif
 import pytest
 import tifffile
-from click.testing import CliRunner, Result
+from click.testing import Result
 from images import texture
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 import defocus_fast
-from defocus_fast import _images, _units, cli
+from defocus_fast import _images, _units
 
 Floats = NDArray[np.float64]
 Estimate = Callable[..., Result]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def estimate(random_model: str, folder: Path) -> Estimate:
-    def run(*arguments: str) -> Result:
-        common = ["--model", random_model, "--precision", "float32", "--threads", "2"]
-        result = CliRunner().invoke(cli.main, ["estimate", *common, *arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return run
 
 
 # ---- units and what is written

@@ -18,29 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from cmap import Colormap
 from images import texture
 from PIL import Image
 
-from defocus_fast import _report, cli
+from defocus_fast import _report
 
 Estimate = Callable[..., Result]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = "<script>document.title='evil'<"  # and, as the name of a folder, the slash behind it: a whole element
-
-
-@pytest.fixture
-def estimate(random_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Estimate:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Result:
-        common = ["--model", random_model, "--precision", "float32", "--threads", "2"]
-        result = CliRunner().invoke(cli.main, ["estimate", *common, *arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return run
 
 
 def save(name: str, height: int, width: int, seed: int = 0) -> None:

@@ -13,6 +13,7 @@ import click
 
 from .._files import RAW_SUFFIXES, write_whole
 from . import _options
+from ._jobs import files_of
 from ._pipeline import overlapped
 from ._shared import (
     Estimators,
@@ -27,7 +28,6 @@ from ._shared import (
     shown,
     write_json,
 )
-from .estimate import _files_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -185,15 +185,9 @@ def cull(
 
     if marks:
         require("--xmp", "lxml")
-    files = list(_files_of(photos, failed))
-    estimators = Estimators(
-        model=model_path(model),
-        precision=precision,
-        num_threads=threads,
-        octaves=octaves,
-        device=device,
-        max_edges=max_edges,
-    )
+    files = list(files_of(photos, failed))
+    options = {"precision": precision, "octaves": octaves, "device": device, "max_edges": max_edges}
+    estimators = Estimators(model=model_path(model), num_threads=threads, **options)
     done: dict[Path, _Row] = {}
     if files:
         try:
@@ -223,16 +217,7 @@ def cull(
     if csv_file:
         _write_csv(csv_file, rows)
     if json_file:
-        settings = {
-            "region": place,
-            "in_focus": in_focus,
-            "gap": gap,
-            "model": model,
-            "precision": precision,
-            "octaves": octaves,
-            "device": device,
-            "max_edges": max_edges,
-        }
+        settings = {"region": place, "in_focus": in_focus, "gap": gap, "model": model, **options}
         write_json(json_file, {"settings": settings, "photos": [row.values for row in rows]})
     unread = failures
     if marks:

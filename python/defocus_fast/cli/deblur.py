@@ -13,9 +13,9 @@ import click
 
 from .._files import DEBLURRED, write_whole
 from . import _options
+from ._jobs import Job, files_of, make_folder, plan
 from ._pipeline import overlapped
 from ._shared import Estimators, Unusable, console, cores, error_console, model_path, progress, reason, shown
-from .estimate import _files_of, _Job, _plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,7 +72,7 @@ def deblur(
         failures += 1
         err.print(f"{shown(path)}: {why}", style="red", markup=False)
 
-    jobs = _plan(list(_files_of(photos, failed)), output, {"deblurred": DEBLURRED})
+    jobs = plan(list(files_of(photos, failed)), output, {"deblurred": DEBLURRED})
     estimators = Estimators(model=model_path(model), num_threads=threads, **estimator_options)
     if jobs:  # otherwise nothing will be written
         from .._deblur import require_scipy
@@ -80,13 +80,9 @@ def deblur(
         try:
             require_scipy()
             estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
-            output.mkdir(parents=True, exist_ok=True)
         except (ImportError, Unusable) as error:
             raise click.UsageError(str(error)) from None
-        except OSError as error:
-            raise click.UsageError(f"-o: cannot make the folder {shown(output)}: {reason(error)}") from None
-        if not os.access(output, os.W_OK | os.X_OK):
-            raise click.UsageError(f"-o: cannot write into the folder {shown(output)}")
+        make_folder(output)
     work = _Work(estimators, {"noise": noise, "linear_light": linear_light, "num_threads": threads})
     try:
         with progress(err, len(jobs)) as bar:
@@ -123,14 +119,14 @@ class _Work:
         self.estimators = estimators
         self.options = options  # of deblur
 
-    def read(self, job: _Job) -> NDArray[Any]:
+    def read(self, job: Job) -> NDArray[Any]:
         from .. import _images
 
         if job.problem:
             raise ValueError(job.problem)
         return _images.read_photo(job.photo)
 
-    def compute(self, job: _Job, photo: NDArray[Any]) -> _Result:
+    def compute(self, job: Job, photo: NDArray[Any]) -> _Result:
         import numpy as np
 
         from .._deblur import deblur
@@ -145,7 +141,7 @@ class _Work:
         facts = [job.shown_name(), f"{width} x {height}", f"{np.median(radii):.2f}", f"{radii.max():.2f}", *times]
         return _Result(sharp, facts)
 
-    def write(self, job: _Job, _photo: NDArray[Any], result: _Result) -> list[str]:
+    def write(self, job: Job, _photo: NDArray[Any], result: _Result) -> list[str]:
         from .. import _images
 
         write_whole(job.outputs["deblurred"], lambda file: _images.write_deblurred(file, result.sharp))

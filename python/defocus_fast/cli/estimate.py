@@ -6,16 +6,17 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from .._files import KINDS, OUTPUTS, content_hash, photos_in, write_whole
+from .._files import OUTPUTS, content_hash, write_whole
 from .._units import FACTORS
 from . import _options
+from ._jobs import Job, files_of, make_folder, plan
 from ._page import Page
 from ._pipeline import Skipped, overlapped
 from ._record import FILE as RECORD
@@ -150,27 +151,14 @@ def estimate(
 
     Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 Ctrl-C, 143 SIGTERM.
     """
+    options = {"precision": precision, "octaves": octaves, "psi": psi, "max_edges": max_edges}
     if ray is not None:
         of_files = {"--unit": unit != "radius", "--report": report, "--alpha": alpha, "--threshold": threshold}
         for name, value in of_files.items():
             if value is not None and value is not False:
                 raise click.UsageError(f"{name} is not of --ray, whose results are radii")
-        _on_ray(
-            photos,
-            output,
-            save,
-            ray or None,
-            resume,
-            device,
-            {
-                "model": model,
-                "precision": precision,
-                "num_threads": threads or 1,
-                "octaves": octaves,
-                "psi": psi,
-                "max_edges": max_edges,
-            },
-        )
+        options |= {"model": model, "num_threads": threads or 1}
+        _on_ray(photos, output, save, ray or None, resume, device, options)
         return
     if isinstance(output, str):
         raise click.UsageError(f"-o: expected a folder without --ray, got {shown(output)}")
@@ -194,29 +182,17 @@ def estimate(
     if report:
         require("--report", "jinja2")
     page: Page | None = None
-    jobs = _plan(list(_files_of(photos, failed)), output, {kind: OUTPUTS[kind] for kind in kinds})
-    estimators = Estimators(
-        model=model_path(model),
-        precision=precision,
-        num_threads=threads,
-        octaves=octaves,
-        psi=psi,
-        device=device,
-        max_edges=max_edges,
-    )
+    jobs = plan(list(files_of(photos, failed)), output, {kind: OUTPUTS[kind] for kind in kinds})
+    estimators = Estimators(model=model_path(model), num_threads=threads, device=device, **options)
     done: dict[int, _Summary] = {}  # by place among the jobs
     skipped = 0
     record = Record(output, {})
     if jobs:  # otherwise nothing will be written
         try:
             first = estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
-            output.mkdir(parents=True, exist_ok=True)
         except Unusable as error:
             raise click.UsageError(str(error)) from None
-        except OSError as error:
-            raise click.UsageError(f"-o: cannot make the folder {shown(output)}: {reason(error)}") from None
-        if not os.access(output, os.W_OK | os.X_OK):
-            raise click.UsageError(f"-o: cannot write into the folder {shown(output)}")
+        make_folder(output)
         settings = _settings(first)
         if report:
             page = Page(report, unit, len(jobs))
@@ -258,18 +234,6 @@ def estimate(
     if not_done:
         err.print(f"{len(not_done)} of {len(done) + skipped + len(not_done)} failed", style="red", markup=False)
         raise SystemExit(1)
-
-
-@dataclass
-class _Job:
-    place: int  # among the jobs
-    photo: Path
-    name: str  # of the results, without the suffixes
-    outputs: dict[str, Path]  # by kind
-    problem: str = ""  # why it cannot be done at all
-
-    def shown_name(self) -> str:
-        return shown(self.photo) + (f" (as {shown(self.name)})" if self.name != self.photo.stem else "")
 
 
 @dataclass
@@ -320,53 +284,6 @@ def _settings(estimator: Estimator) -> dict[str, Any]:
     }
 
 
-def _files_of(photos: tuple[str, ...], failed: Callable[[Path | str, str], None]) -> Iterator[Path]:
-    """Yield the files meant by the arguments, folders expanded, each file once."""
-    seen = set()
-    for argument in photos:
-        if not argument:  # of which Path makes "."
-            failed('""', "expected the name of a file or folder")
-            continue
-        files = [Path(argument)]
-        if os.path.isdir(argument):  # not Path.is_dir, which raises what reading will tell
-            try:
-                files = photos_in(Path(argument))
-            except OSError as error:
-                failed(Path(argument), reason(error))
-                continue
-            if not files:
-                failed(Path(argument), f"no images ({KINDS}) in this folder")
-        for path in files:
-            if (key := path.absolute()) not in seen:
-                seen.add(key)
-                yield path
-
-
-def _key(path: Path) -> str:
-    """Return the same text for paths that name one folder entry; upper and lower case are the same on some disks."""
-    return os.path.join(os.path.realpath(path.parent), path.name).casefold()
-
-
-def _plan(photos: list[Path], output: Path, suffixes: dict[str, str]) -> list[_Job]:
-    """Give every photograph names for its results: no name twice, none that is a photograph of this run."""
-    # Not Path.resolve, which raises at a loop of links.
-    inputs = {_key(path) for path in photos} | {os.path.realpath(path).casefold() for path in photos}
-    taken: set[str] = set()
-    jobs: list[_Job] = []
-    for photo in photos:
-        count, name = 1, photo.stem
-        while name.casefold() in taken:
-            count += 1
-            name = f"{photo.stem}-{count}"
-        taken.add(name.casefold())
-        job = _Job(len(jobs), photo, name, {kind: output / (name + suffix) for kind, suffix in suffixes.items()})
-        for path in job.outputs.values():
-            if _key(path) in inputs:
-                job.problem = f"its result {shown(path)} would overwrite a photograph of this run; use another -o"
-        jobs.append(job)
-    return jobs
-
-
 @dataclass
 class _Picture:
     content: str  # hash
@@ -401,7 +318,7 @@ class _Work:
         self.alpha = alpha
         self.threshold = threshold
 
-    def read(self, job: _Job) -> _Picture:
+    def read(self, job: Job) -> _Picture:
         import numpy as np
 
         from .. import _images
@@ -417,13 +334,13 @@ class _Work:
             raise Skipped
         return _Picture(content, _images.read_photo(job.photo))
 
-    def compute(self, job: _Job, picture: _Picture) -> _Result:
+    def compute(self, job: Job, picture: _Picture) -> _Result:
         estimator = self.estimators.of_size(*picture.image.shape[:2])
         start = time.perf_counter()
         result = estimator.estimate(picture.image, expected_error="error" in job.outputs)
         return _Result(result, (time.perf_counter() - start) * 1000)
 
-    def write(self, job: _Job, picture: _Picture, result: _Result) -> _Summary:
+    def write(self, job: Job, picture: _Picture, result: _Result) -> _Summary:
         import numpy as np
 
         from .. import _images, evaluation
