@@ -16,6 +16,8 @@ _core.load_numpy()
 
 def as_array(image: Any, name: str) -> NDArray[Any]:
     """View `image` as a NumPy array without a copy, or raise TypeError."""
+    if type(image) is np.ndarray:  # first: NumPy loads numpy.ma when it is named, which is not for a frame to wait for
+        return image
     if isinstance(image, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked one: the pixels behind a mask count")
     if isinstance(image, np.ndarray):
