@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
 from training import existing, positive, run  # noqa: E402
-from training.synthesis import Camera, Layer, load_images, photograph, random_camera, render  # noqa: E402
+from training.synthesis import Camera, Layer, detect_edges, load_images, photograph, random_camera, render  # noqa: E402
 from training.synthesis import blur as blurred  # noqa: E402
 
 Array = np.ndarray[Any, Any]
@@ -41,6 +41,7 @@ SHOTS, STEP = 8, 0.25  # in a burst; px between the radii of one shot and the ne
 LEAST, MOST = 0.5, 10.0  # px, of a burst's first radius
 PAN = 8  # px, between shots, at most
 MARGIN = 24  # px around what is seen: of the largest radius, and the pan
+LEAST_TEXTURE = 0.03  # share of a sharp subject's pixels that are edges: in a clear sky nothing can be read
 LARGEST = (768, 1152)  # px, height and width of a shot at most
 RANGES = (0, 2, 6, 100)  # px, of the smaller radius of a pair
 KINDS = {
@@ -74,14 +75,15 @@ def bursts(kind: str, photos: list[Array], limit: int | None, seed: int = 0) -> 
         light = np.float32(photo[:height, :width]) / 255
         subject = None
         if kind.startswith("subject"):
-            other = photos[(number + 1) % len(photos)]
-            subject = np.float32(cv2.resize(other[:height, :width], (width, height))) / 255
             centre = rng.uniform(0.4, 0.6, 2)
             axes = rng.uniform(0.2, 0.35, 2) * min(height, width)
             y, x = np.mgrid[:height, :width]
             from_centre = np.hypot((y - centre[0] * height) / axes[0], (x - centre[1] * width) / axes[1])
             mask = np.float32(np.clip((1 - from_centre) * axes.min() + 0.5, 0, 1))
             behind = rng.uniform(3, 8)
+            others = (photos[(number + step) % len(photos)] for step in range(1, len(photos)))
+            resized = (np.float32(cv2.resize(other[:height, :width], (width, height))) / 255 for other in others)
+            subject = next(each for each in resized if detect_edges(each)[mask > 0.5].mean() >= LEAST_TEXTURE)
         estimator = defocus_fast.Estimator(*seen)
         burst = []
         for shot in range(SHOTS):
@@ -210,15 +212,15 @@ def section(args: argparse.Namespace, photos: list[Array]) -> str:
 
 Written by `bench/culling.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, defocus_fast
 {defocus_fast.__version__}, model fast, precision {defocus_fast.Estimator(1, 1).precision}; percentile
-{culling.PERCENTILE}, chosen on validation images.
-{count} photographs of the test split; one burst of {SHOTS} shots is made from each for every kind. The radii of a burst
-are {STEP} px apart, and its first is log-uniform from {LEAST} to {MOST:g} px. Of two shots of a burst, is the one with
-the smaller true radius told to be the sharper? By ranges of that radius, too. "error" is the mean of |told - true
-radius|, "expected" the mean of what `cull` tells after ±.
+{culling.PERCENTILE}, chosen on validation images. {count} photographs of the test split, and of each one burst of
+{SHOTS} shots for every kind. The radii of a burst are {STEP} px apart, and its first is log-uniform from {LEAST} to
+{MOST:g} px. Of two shots of a burst, is the one with the smaller true radius told to be the sharper? By ranges of that
+radius, too. "error" is the mean of |told - true radius|, "expected" the mean of what `cull` tells after ±.
 
 {table(orders)}
 {"".join(f"- {kind}: {text}.{chr(10)}" for kind, text in KINDS.items())}
-A region without 50 edges has no radius, such as a subject that is nothing but sky.
+Sharp subjects have edges at {100 * LEAST_TEXTURE:g} % of their pixels or more. A region has no radius where fewer than
+{culling.LEAST_EDGES} edges are found: what is strongly blurred has few.
 
 Radii as shares of the width, in copies reduced by 2 and by 4, against the photograph blurred by that radius: medians of
 their ratios over the photographs, 1 where shares can be compared. No image is read sharper than about 0.5 px, so a

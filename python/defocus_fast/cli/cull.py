@@ -154,8 +154,8 @@ def cull(
     A burst is photographs of one camera that look alike and of which each was taken at most --gap seconds after the
     one before, by EXIF's time; photographs without a time are compared in the order given, those of a folder by their
     names. The best of a burst has the least radius as a share of the width: in --region, if all of the burst have a
-    radius there, or else that of the whole photograph. If the subject is small and what is around it is not in focus in
-    one shot and in focus in another, only --region tells which is sharp where it matters.
+    radius there, or else that of the whole photograph. Where the subject is small and much of the rest is sharp, only
+    --region tells whether the subject is.
 
     Files of --csv and --json have the radii of the whole photograph, of the sharpest square and of the region as
     radius_px, error_px, share_of_width and radius_um, with x, y, width and height in px; share_in_focus; taken, camera
