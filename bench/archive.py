@@ -50,6 +50,9 @@ what that takes. `python bench/archive.py PHOTO...` writes it.
 |---|---:|---:|
 {measured}
 
+A worker reads ahead and makes the scores in threads of its own, so that one is faster than the loop where a core is
+free. Two workers need two cores for themselves, which this machine did not have for them.
+
 Starting is not in it: {starts[1]:.1f} s with one worker, {starts[2]:.1f} s with two. In CPU time, which others
 disturb less, the loop takes {core:.2f} s a photograph: {parts}.
 
@@ -66,7 +69,7 @@ A million of the soft photographs are {terabytes:.1f} TB, and take {core_hours:,
 {computed}
 
 - Time is the loop's CPU time times a million, by the cores: photographs do not wait for each other. The store must
-  bring as much as the last column says, or it is what sets the time. No cluster of this size has been measured.
+  bring as much as the table says, or it is what sets the time. No cluster of this size has been measured.
 - A run that goes on with `--resume` reads and hashes what is done again, {again:.1f} core hours for all of it, and
   computes none of it.
 - A worker of one thread takes about 31 bytes for each pixel of the largest photograph, {gigabytes:.1f} GB here, and

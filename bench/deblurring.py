@@ -146,6 +146,7 @@ def measure(args: argparse.Namespace) -> None:
     facts = {
         "date": str(datetime.date.today()),
         "noise": NOISE,
+        "outline": OUTLINE,
         "cores": os.cpu_count(),
         "split": args.split,
         "scenes": args.scenes,

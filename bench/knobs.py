@@ -104,7 +104,7 @@ def main() -> None:
             continue
         times = ratio(setting, default, frame, args.seconds)
         if arguments and np.array_equal(setting.estimate(frame).map, default.estimate(frame).map):
-            rows.append([name, f"{times:.2f}", "the same map", "the same map"])
+            rows.append([name, f"{times:.2f}", "same", "same"])
         else:
             (mae, _), (_, octaves) = (errors(arguments, folder) for folder in args.scenes)
             rows.append([name, f"{times:.2f}", f"{mae:.3f}", f"{octaves:.3f}"])
@@ -115,12 +115,13 @@ def main() -> None:
 Written by `python bench/knobs.py TEST WIDE` on {datetime.date.today()}: {facts["threads"]} threads on
 {facts["processor"]["model name"]} (family {facts["processor"]["cpu family"]}), kernels {estimator.kernels}, \
 {estimator.precision}, defocus_fast {defocus_fast.__version__}.
-Time is the processor's, of all threads together, of a frame of `examples/otters.jpg` ({size[1]}x{size[0]}): the median
-of the rounds in which a setting and the default take turns. [BENCHMARK.md](../BENCHMARK.md) has times in ms. Raw MAE is
-the mean of |map - truth| on {narrow} scenes of radii up to 6 px, the error in octaves the mean of
-|log2((map + 0.5) / (truth + 0.5))| on {wide} scenes of radii up to 40 px, both those of [ACCURACY.md](../ACCURACY.md).
+"time": that of the processor, of all threads together, of a frame of `examples/otters.jpg` ({size[1]}x{size[0]}),
+in units of the default's: the median of the rounds in which a setting and the default take turns. The default's own
+row shows how exact that is; [BENCHMARK.md](../BENCHMARK.md) has times in ms. "px": raw MAE, the mean of |map - truth|
+on {narrow} scenes of radii up to 6 px. "octaves": the mean of |log2((map + 0.5) / (truth + 0.5))| on {wide} scenes of
+radii up to 40 px. Both sets are those of [ACCURACY.md](../ACCURACY.md). "same": the map is the default's, bit for bit.
 
-{report.table(["setting", "time, times the default's", "raw MAE, px", "error in octaves"], rows)}<!-- /knobs -->"""
+{report.table(["setting", "time", "px", "octaves"], rows)}<!-- /knobs -->"""
     page, count = re.subn(r"(?s)<!-- knobs -->.*<!-- /knobs -->", lambda _: text, PAGE.read_text(encoding="utf-8"))
     if count != 1:
         raise SystemExit(f"{PAGE}: expected the markers <!-- knobs --> and <!-- /knobs -->")

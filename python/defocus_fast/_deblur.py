@@ -26,8 +26,8 @@ TILE = 512  # px
 FADE = 32  # px to both sides of the border between two tiles, in which one gives way to the other
 MARGIN_RADII, LARGEST_MARGIN = 3, 256  # what a tile sees beyond that, radii and px
 
-# Chosen on 16 validation scenes; ``bench/deblurring.py --split validation --scenes 16 --tune`` prints what the first two
-# gain.
+# Chosen on 16 validation scenes; ``bench/deblurring.py --split validation --scenes 16 --tune`` prints what the first
+# two gain.
 WEIGHT = 0.3  # of the data beside the prior, times the variance of the noise
 MISFIT = 0.0033  # standard deviation of what the model leaves out even without noise: rounding, outlines, blended radii
 DATA_SHARES = (375, 94, 23, 6, 1.5)  # weight of the data beside that of the split gradients, iteration by iteration

@@ -57,7 +57,11 @@ def read_photo(file: Path | IO[bytes], name: str = "") -> NDArray[Any]:
     if isinstance(file, Path):
         check_regular(file)
         with open(file, "rb") as opened:
-            return read_photo(opened, file.name)
+            return _read(opened, file.name)
+    return _read(file, name)
+
+
+def _read(file: IO[bytes], name: str) -> NDArray[Any]:
     if name.lower().endswith(RAW_SUFFIXES):  # many are TIFF files, too, with a small preview in them
         return read_raw(file)
     formats: tuple[str, ...] = FORMATS

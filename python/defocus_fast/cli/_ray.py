@@ -32,6 +32,7 @@ from .. import __version__
 from .._files import KINDS, OUTPUTS, SUFFIXES, is_result
 from ..ray_data import MAPS, SCHEMA, EstimateBlur, Source
 from ._pipeline import Skipped
+from ._record import model_hash
 from ._shared import Estimators, Unusable, console, error_console, fail, progress, reason, shown
 
 _SETTINGS = b"defocus_fast.settings"  # key of the metadata of files of scores
@@ -83,8 +84,7 @@ def find(photos: Iterable[str], results: tuple[fs.FileSystem, str], failed: Call
             archive.filesystem, archive.prefix = filesystem, prefix
             paths = [path]
             if filesystem.get_file_info(path).type == fs.FileType.Directory:
-                infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-                inner = {info.path: info.path[len(path) :] for info in infos if info.type != fs.FileType.Directory}
+                inner = {found: found[len(path) :] for found in _below(filesystem, path, failed)}
                 folder = results[1].rstrip("/") + "/" if results[0] == filesystem else None
                 paths = sorted(
                     found
@@ -115,6 +115,22 @@ def find(photos: Iterable[str], results: tuple[fs.FileSystem, str], failed: Call
             archive.pictures += sum(count for group, count in groups.items() if group not in archive.files)
             archive.files.update(dict.fromkeys(groups))
     return archive
+
+
+def _below(filesystem: fs.FileSystem, folder: str, failed: Callable[[str, str], None]) -> Iterator[str]:
+    if not _local(filesystem):
+        infos = filesystem.get_file_info(fs.FileSelector(folder, recursive=True))
+        yield from (info.path for info in infos if info.type != fs.FileType.Directory)
+        return
+    # Not Arrow, which gives up a whole folder for one name that is not UTF-8.
+    for inner, _, names in os.walk(folder, onerror=lambda error: failed(error.filename, reason(error))):
+        for path in (os.path.join(inner, name) for name in names):
+            try:
+                path.encode()
+            except UnicodeEncodeError:
+                failed(path, "expected a name in UTF-8")
+            else:
+                yield path
 
 
 def _local(filesystem: fs.FileSystem) -> bool:
@@ -393,10 +409,16 @@ def estimate(
         err.print(f"{shown(photo)}: {why}", style="red", markup=False)
 
     try:
+        weights = model_hash(options["model"])
+    except OSError as error:
+        raise click.UsageError(f"--model {shown(options['model'])}: {reason(error)}") from None
+    try:
         filesystem, folder, _ = locate(output)
         archive = find(photos, (filesystem, folder), failed)
         total = archive.pictures + count["failed"]
-        results = Results(filesystem, folder, {"version": __version__, "device": device, **options})
+        settings = {"version": __version__, "weights": weights, "device": device, **options}
+        del settings["num_threads"]
+        results = Results(filesystem, folder, settings)
         done = results.open(resume)
     except (OSError, ValueError, Refused) as error:
         raise click.UsageError(f"-o {shown(output)}: {reason(error)}") from None
@@ -412,18 +434,22 @@ def estimate(
                 count["skipped"] += len(table) - len(rows)
                 count["done"] += rows["error"].null_count
                 bar.update(task, description="", advance=len(table))
+        results.flush()
+        results.settle()
     except (Refused, Unusable) as error:
         raise click.UsageError(f"--ray: {reason(error)}") from None
+    except OSError as error:
+        fail(f"-o {shown(output)}: {reason(error)}")
     except ray.exceptions.RayError as error:
+        results.flush()
         fail(f"--ray: {shown(str(error).strip().splitlines()[-1])}; --resume goes on")
     except BaseException:  # such as Ctrl-C
+        results.flush()
         err.print(f"{count['done'] + count['skipped']} of {total} done", style="red", markup=False)
         raise
     finally:
-        results.flush()
         if ours:
             ray.shutdown()
-    results.settle()
     seconds = time.monotonic() - begin
     out.print(f"{count['done']} done in {seconds:.1f} s, {count['done'] / seconds:.3g}/s", markup=False)
     if count["skipped"]:

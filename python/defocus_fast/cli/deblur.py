@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ import click
 
 from .._files import DEBLURRED, write_whole
 from . import _options
-from ._shared import Estimators, Unusable, console, error_console, model_path, progress, reason, shown
-from .estimate import _files_of, _in_thread, _Job, _plan
+from ._pipeline import overlapped
+from ._shared import Estimators, Unusable, console, cores, error_console, model_path, progress, reason, shown
+from .estimate import _files_of, _Job, _plan
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from numpy.typing import NDArray
+    from rich.console import Console
 
 
 @click.command()
@@ -53,15 +56,16 @@ def deblur(
 
     PHOTO is as for estimate. For every NAME.jpg (or .png, ...) the output folder gets NAME.deblurred.png, as it would
     be if everything were in focus, as far as the blur map and the noise allow: 8 bits a channel, or 16-bit greyscale
-    where the photograph is that. It takes the place of a result of an earlier run. Names, turned photographs and what
-    cannot be read are treated as by estimate; colour profiles and other metadata are not kept.
+    where the photograph is that. It takes the place of a result of an earlier run. Names, orientation, colour profiles
+    and what cannot be read are treated as by estimate; other metadata is not kept.
 
     Needs SciPy: pip install "defocus_fast[deblur]".
 
     Exit status: 0 all done, 1 some photographs failed, 2 wrong usage or model, 130 Ctrl-C, 143 SIGTERM.
     """
     out, err = console(), error_console()
-    failures = done = 0
+    failures = 0
+    done: dict[int, list[str]] = {}  # by place among the jobs
 
     def failed(path: Path | str, why: str) -> None:
         nonlocal failures
@@ -83,62 +87,86 @@ def deblur(
             raise click.UsageError(f"-o: cannot make the folder {shown(output)}: {reason(error)}") from None
         if not os.access(output, os.W_OK | os.X_OK):
             raise click.UsageError(f"-o: cannot write into the folder {shown(output)}")
-    table = _table()
+    work = _Work(estimators, {"noise": noise, "linear_light": linear_light, "num_threads": threads})
     try:
         with progress(err, len(jobs)) as bar:
             task = bar.add_task("", total=len(jobs))
-            for job in jobs:
-                bar.update(task, description=shown(job.photo.name))
-                try:
-                    row = _process(job, estimators, noise=noise, linear_light=linear_light, num_threads=threads)
-                    table.add_row(*row)
-                    done += 1
-                except Exception as error:
-                    failed(job.photo, reason(error))
-                bar.advance(task)
+            steps = work.read, work.compute, work.write, _pixels
+            for job, result in overlapped(jobs, *steps, workers=cores()):
+                bar.update(task, description=shown(job.photo.name), advance=1)
+                if isinstance(result, Exception):
+                    failed(job.photo, reason(result))
+                else:
+                    done[job.place] = result
     except BaseException:  # a signal, such as Ctrl-C
-        if done:
-            out.print(table)
-        err.print(f"{done} of {len(jobs)} done", style="red", markup=False)
+        _print_table(out, done)
+        err.print(f"{len(done)} of {len(jobs)} done", style="red", markup=False)
         raise
+    _print_table(out, done)
     if done:
-        out.print(table)
         out.print(f"Results in {shown(output)}{os.sep}", markup=False, soft_wrap=True)
     if failures:
-        err.print(f"{failures} of {done + failures} failed", style="red", markup=False)
+        err.print(f"{failures} of {len(done) + failures} failed", style="red", markup=False)
         raise SystemExit(1)
 
 
-def _table() -> Table:
+@dataclass
+class _Result:
+    sharp: NDArray[Any]
+    facts: list[str]  # of the table
+
+
+class _Work:
+    """What is done with every photograph, in three steps."""
+
+    def __init__(self, estimators: Estimators, options: dict[str, Any]) -> None:
+        self.estimators = estimators
+        self.options = options  # of deblur
+
+    def read(self, job: _Job) -> NDArray[Any]:
+        from .. import _images
+
+        if job.problem:
+            raise ValueError(job.problem)
+        return _images.read_photo(job.photo)
+
+    def compute(self, job: _Job, photo: NDArray[Any]) -> _Result:
+        import numpy as np
+
+        from .._deblur import deblur
+
+        height, width = photo.shape[:2]
+        estimator = self.estimators.of_size(height, width)
+        start = time.perf_counter()
+        radii = estimator.estimate(photo, expected_error=False).map
+        between = time.perf_counter()
+        sharp = deblur(photo, radii, **self.options)
+        times = [f"{1000 * seconds:.0f}" for seconds in (between - start, time.perf_counter() - between)]
+        facts = [job.shown_name(), f"{width} x {height}", f"{np.median(radii):.2f}", f"{radii.max():.2f}", *times]
+        return _Result(sharp, facts)
+
+    def write(self, job: _Job, _photo: NDArray[Any], result: _Result) -> list[str]:
+        from .. import _images
+
+        write_whole(job.outputs["deblurred"], lambda file: _images.write_deblurred(file, result.sharp))
+        return result.facts
+
+
+def _pixels(photo: NDArray[Any]) -> int:
+    return int(photo.shape[0] * photo.shape[1])
+
+
+def _print_table(console: Console, done: dict[int, list[str]]) -> None:
+    if not done:
+        return
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("photo", overflow="fold")
     for title in ("size", "median px", "max px", "map ms", "deblurring ms"):
         table.add_column(title, justify="right", no_wrap=True)
-    return table
-
-
-def _process(job: _Job, estimators: Estimators, **options: Any) -> list[Any]:
-    """Write the deblurred photograph; return its row of the table."""
-    import numpy as np
-    from rich.text import Text
-
-    from .. import _images
-    from .._deblur import deblur
-
-    if job.problem:
-        raise ValueError(job.problem)
-    photo = _images.read_photo(job.photo)
-    height, width = photo.shape[:2]
-    estimator = estimators.of_size(height, width)
-    times = [time.perf_counter()]
-    radii = _in_thread(lambda: estimator.estimate(photo, expected_error=False)).map
-    times.append(time.perf_counter())
-    sharp = _in_thread(lambda: deblur(photo, radii, **options))
-    times.append(time.perf_counter())
-    write_whole(job.outputs["deblurred"], lambda file: _images.write_deblurred(file, sharp))
-    name = shown(job.photo) + (f" (as {shown(job.name)})" if job.name != job.photo.stem else "")
-    numbers = [f"{np.median(radii):.2f}", f"{radii.max():.2f}", *(f"{ms:.0f}" for ms in np.diff(times) * 1000)]
-    return [Text(name), f"{width} x {height}", *numbers]
+    for _, (name, *numbers) in sorted(done.items()):
+        table.add_row(Text(name), *numbers)
+    console.print(table)
