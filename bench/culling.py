@@ -154,7 +154,7 @@ def order_of(found: Iterable[list[Shot]], percentile: float = culling.PERCENTILE
             if radius:
                 order.actual.append(abs(radius[0] - shot.radius))
                 order.expected.append(radius[1])
-            square = culling.sharpest_region(shot.result, percentile) if shot.subject is not None else None
+            square = culling.sharpest_region(shot.result) if shot.subject is not None else None
             if square:
                 at = square.region
                 order.hits.append(bool(shot.subject[at.y + at.height // 2, at.x + at.width // 2]))

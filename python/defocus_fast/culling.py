@@ -20,8 +20,10 @@ from ._results import BlurMap
 
 # Chosen on bursts of validation images: bench/culling.py --validation.
 PERCENTILE = 15
-WINDOWS = 4  # the side of the squares that are searched is the image's shorter side divided by this
-LEAST_WINDOW = 32  # px
+# For the sharpest square: at 15, one that a sharp subject only reaches into would do as well as one in the subject.
+SQUARE_PERCENTILE = 50
+SQUARES, SPOTS = 6, 4  # the image's shorter side, divided by that of the squares, and of the region around a point
+LEAST_SIDE = 32  # px, of both
 ERROR_SHARE = 0.6  # of a radius: its mean error, beside the mean of the map's expected error at the edges up to it
 LEAST_EDGES = 50  # in a region: fewer tell nothing of it
 LIKENESS = 0.8  # of two photographs of one burst
@@ -45,7 +47,7 @@ class Sharpness:
 
     Attributes:
         region: the rectangle.
-        radius: the 15th percentile of the map over the region's edges, px.
+        radius: the 15th percentile of the map over the region's edges, px; of the sharpest square the median.
         error: how far off that is likely to be, px: 0.6 times the mean of the map's expected error over those of the
             edges where the map is not more than the radius; some of their errors cancel out.
         edges: how many the region has.
@@ -62,12 +64,12 @@ def region_of(box: tuple[float, float, float, float], size: tuple[int, int]) -> 
 
     Args:
         box: x and y of the left upper corner, width and height. What lies outside of [0, 1] is cut off. A point, whose
-            width and height are 0, stands for the square around it that :func:`sharpest_region` would compare.
+            width and height are 0, stands for a square around it, with a quarter of the image's shorter side.
         size: height and width of the image, px.
     """
     x, y, width, height = box
     if not (width and height):
-        side = _window(size)
+        side = _side(size, SPOTS)
         x, y, width, height = x - side / 2 / size[1], y - side / 2 / size[0], side / size[1], side / size[0]
     left, top = (min(max(round(at * side), 0), side - 1) for at, side in ((x, size[1]), (y, size[0])))
     right, bottom = (
@@ -77,9 +79,9 @@ def region_of(box: tuple[float, float, float, float], size: tuple[int, int]) -> 
     return Region(left, top, right - left, bottom - top)
 
 
-def _window(size: tuple[int, int]) -> int:
-    """Return the side of the squares that are compared in an image of this height and width, px; an even number."""
-    return max(LEAST_WINDOW, min(size) // WINDOWS) // 2 * 2
+def _side(size: tuple[int, int], share: int) -> int:
+    """Return the side of a square for an image of this height and width, px; an even number."""
+    return max(LEAST_SIDE, min(size) // share) // 2 * 2
 
 
 def radius_in(result: BlurMap, region: Region | None = None, percentile: float = PERCENTILE) -> Sharpness | None:
@@ -103,15 +105,15 @@ def _sharpness(result: BlurMap, region: Region, chosen: NDArray[np.intp], percen
     return Sharpness(region, float(radius), ERROR_SHARE * float(errors.mean(dtype=np.float64)), len(chosen))
 
 
-def sharpest_region(result: BlurMap, percentile: float = PERCENTILE) -> Sharpness | None:
+def sharpest_region(result: BlurMap) -> Sharpness | None:
     """Return the square region whose radius and error together are least, or None where none has 50 edges.
 
-    Squares with a quarter of the image's shorter side, at least 32 px, are compared, half a side apart. Of many radii
-    the least is often one that was read too small; so one that is surer goes before. `result` is an estimator's answer
-    with ``expected_error=True``.
+    Squares with a sixth of the image's shorter side, at least 32 px, are compared, half a side apart, by the median of
+    the map over their edges, which is their radius here. Of many radii the least is often one that was read too small;
+    so one that is surer goes before. `result` is an estimator's answer with ``expected_error=True``.
     """
     height, width = result.map.shape
-    step = _window((height, width)) // 2
+    step = _side((height, width), SQUARES) // 2
     rows, columns = -(-height // step), -(-width // step)
     cell = result.edges[:, 0] // step * columns + result.edges[:, 1] // step
     order = np.argsort(cell, kind="stable")
@@ -128,7 +130,7 @@ def sharpest_region(result: BlurMap, percentile: float = PERCENTILE) -> Sharpnes
         for column in range(max(columns - 1, 1)):
             x, y = column * step, row * step
             region = Region(x, y, min(2 * step, width - x), min(2 * step, height - y))
-            found = _sharpness(result, region, edges_of(row, column), percentile)
+            found = _sharpness(result, region, edges_of(row, column), SQUARE_PERCENTILE)
             if found and (best is None or found.radius + found.error < best.radius + best.error):
                 best = found
     return best

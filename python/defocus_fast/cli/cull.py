@@ -138,15 +138,15 @@ def cull(
       % of width   the same radius in hundredths of the picture's width, which can
                    be compared between resolutions
       µm           the same radius on the sensor, where EXIF tells its size
-      sharpest px  the radius where the photograph is sharpest: in that square, with
-                   a quarter of its shorter side, whose radius and error
-                   together are least
+      sharpest px  the radius where the photograph is sharpest: the median over the
+                   edges of that square, with a sixth of its shorter side,
+                   whose radius and error together are least
       at %         the centre of the square, in hundredths of the width and of the
                    height, from the left upper corner of the picture as it is seen
       in focus %   the share of the picture whose radius is at most --in-focus
-      region px    the radius in --region
+      region px    the radius in --region: the 15th percentile, too
 
-    Every radius is such a percentile, and is known where there are 50 edges or more. Where the camera focused is known
+    A radius is known where there are 50 edges or more. Where the camera focused is known
     from EXIF's SubjectArea and SubjectLocation, and, if the program exiftool is installed, from the notes of Canon,
     Fujifilm, Nikon, Olympus, Panasonic and Sony cameras; without it nothing is known of CR3, ORF, RAF and RW2 files,
     not even the time. Around a point the region is a square with a quarter of the shorter side.
