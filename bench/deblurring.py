@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
 from training import existing, positive, run  # noqa: E402
-from training.scenes import SEED, fixed_scenes  # noqa: E402
+from training.scenes import fixed_scenes  # noqa: E402
 from training.synthesis import DEPTH_STEP, LEAST_RADIUS, MARGIN, Camera, load_images, render  # noqa: E402
 
 Array = np.ndarray[Any, Any]
@@ -54,7 +54,7 @@ class Scene:
 
 
 def scenes(folder: Path, split: str, count: int) -> Iterator[Scene]:
-    fixed = fixed_scenes(load_images(folder, split), count, SIZE, SEED[split])
+    fixed = fixed_scenes(load_images(folder, split), count, SIZE, split)
     for number, (_, scene) in enumerate(fixed):
         rng = np.random.default_rng([SEED[split], number])
         in_focus = [replace(layer, radius=np.full_like(layer.radius, LEAST_RADIUS)) for layer in scene.layers]

@@ -72,6 +72,7 @@ struct Estimator::Cuda : Impl {
                       model,
                       depth_threshold,
                       propagation,
+                      learns_distances,
                       max_edges(height, width, options),
                       network_shapes(*model, height, width, options)};
     setup.options.canny.smoothing = cpu::smoothing_kernel(options.canny);

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "defocus_fast/error.hpp"
+#include "formulas.hpp"
 
 namespace defocus_fast {
 
@@ -163,6 +164,13 @@ std::map<std::string, std::vector<int>> expected_shapes(const Model& model,
       inputs = outputs;
     }
   }
+  if (found.contains("propagation.0.weight"))
+    for (int i = 0, layers = int(learned::dilations.size()); i <= layers; ++i) {
+      const std::string layer = "propagation." + std::to_string(i);
+      const int outputs = i < layers ? learned::width : int(learned::outputs), side = i < layers ? 3 : 1;
+      shapes[layer + ".weight"] = {outputs, i == 0 ? learned::inputs : learned::width, side, side};
+      shapes[layer + ".bias"] = {outputs};
+    }
   return shapes;
 }
 
@@ -241,7 +249,7 @@ void allocate(const Metadata& metadata, const std::map<std::string, std::size_t>
 /// would answer NaN.
 void check_weights(const Model& model) {
   const std::string file = (model.folder / "weights.bin").string();
-  std::map<std::string, double> gains{{"blur", 1}, {"edge", 1}};  // of chains of layers
+  std::map<std::string, double> gains{{"blur", 1}, {"edge", 1}, {"propagation", 1}};  // of chains of layers
   for (const auto& [name, tensor] : model.tensors) {
     const bool convolution = tensor.shape.size() == 4;
     const std::size_t outputs = std::size_t(convolution ? tensor.shape.front() : tensor.shape.back());
@@ -259,8 +267,9 @@ void check_weights(const Model& model) {
   }
   double trunk = 0;
   for (const auto& [chain, gain] : gains)
-    if (chain != "blur" && chain != "edge") trunk = std::max(trunk, gain);
-  if (const double answer = trunk * std::max(gains["blur"], gains["edge"]); !(answer <= most_answer)) {
+    if (chain != "blur" && chain != "edge" && chain != "propagation") trunk = std::max(trunk, gain);
+  const double answer = std::max(trunk * std::max(gains["blur"], gains["edge"]), gains["propagation"]);
+  if (!(answer <= most_answer)) {
     std::ostringstream message;
     message << file << ": expected weights with which no answer can exceed " << most_answer << ", got up to " << answer;
     throw ModelError(message.str());

@@ -123,9 +123,9 @@ void propagate(const ImageView& image, const RadiiView& radii, const MaskView& p
     for (int x = 0; x < image.width; ++x)
       if (*pattern.at(y, x)) rows.add(x, make_seed(1, *radii.at(y, x), 0));
   };
-  // As in the paper.
-  workspace->stage.propagate(image, barrier.data(), resolve(guide, options, 3.75, 5, image.height, image.width, 1),
-                             std::ref(seed), out);
+  const Propagation as_in_paper = resolve(guide, options, 3.75, 5, image.height, image.width, 1);
+  workspace->stage.make_guide(image, as_in_paper);
+  workspace->stage.propagate(image.channels, barrier.data(), as_in_paper, {}, std::ref(seed), out);
   workspace->keep(std::move(workspace));
 }
 

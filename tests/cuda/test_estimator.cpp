@@ -73,6 +73,7 @@ DeviceSetup make_setup(int height, int width, const Options& options) {
       .depth_threshold = options.depth_threshold.value_or(model->depth_threshold),
       .propagation = resolve(options.guide, options.propagation, hard ? 3.75 : model->sigma_r,
                              hard ? 5 : model->iterations, height, width, octave_count(height, width, options.octaves)),
+      .learns_distances = model->learns_distances() && !hard && octave_count(height, width, options.octaves) > 1,
       .max_edges = options.max_edges.value_or(height * width),
       .shapes = cuda::network_shapes(height, width, options)};
 }

@@ -26,6 +26,7 @@ class Networks;
 enum class Precision : std::uint8_t { automatic, float32, bfloat16, float16, int8 };
 enum class Evaluation : std::uint8_t { shared, patch };
 enum class Labels : std::uint8_t { posterior, hard };
+enum class Distances : std::uint8_t { automatic, learned, domain_transform };
 
 /// Which values an option takes.
 struct Accepted {
@@ -39,7 +40,7 @@ template <class Group>
 struct Option {
   const char* name;
   std::variant<bool Group::*, int Group::*, double Group::*, std::string Group::*, std::optional<int> Group::*,
-               std::optional<double> Group::*, Precision Group::*, Evaluation Group::*, Labels Group::*,
+               std::optional<double> Group::*, Precision Group::*, Evaluation Group::*, Labels Group::*, Distances Group::*,
                std::shared_ptr<cuda::Networks> Group::*>
       member;
   Accepted accepted;
@@ -131,6 +132,7 @@ struct Options {
   Labels labels = Labels::posterior;
   std::optional<double> depth_threshold = {};
   std::optional<int> octaves = {};
+  Distances distances = Distances::automatic;
   CannyOptions canny = {};              // their names have the prefix canny_ where options have no groups
   GuideOptions guide = {};              // guide_
   PropagationOptions propagation = {};  // no prefix
@@ -142,6 +144,7 @@ inline constexpr std::array<const char*, 3> device_names{"auto", "cpu", "cuda"};
 inline constexpr std::array<const char*, 5> precision_names{"auto", "float32", "bfloat16", "float16", "int8"};
 inline constexpr std::array<const char*, 2> evaluation_names{"shared", "patch"};
 inline constexpr std::array<const char*, 2> labels_names{"posterior", "hard"};
+inline constexpr std::array<const char*, 3> distances_names{"auto", "learned", "domain_transform"};
 inline constexpr Option<Options> option_rows[]{
     {"model", &Options::model, Accepted{.path = true}, "",
      "Name of a shipped model, or a model folder: a path with a '/' in it."},
@@ -170,6 +173,11 @@ inline constexpr Option<Options> option_rows[]{
      "Sizes at which the image is read, at most: the image's own, and each half of the one before, as long as the "
      "shorter side has 64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper.",
      "as many as there are"},
+    {"distances", &Options::distances, Accepted{.names = distances_names}, "",
+     "How far it is from pixel to pixel for radii that spread. domain_transform: as in the paper. learned: a network of "
+     "the model changes these distances, and how much edges count, by what lies around them; needs more than one "
+     "octave and posterior labels. auto is learned where the model has the network and the options allow it. Given "
+     "edges are always spread by domain_transform."},
     {"max_edges", &Options::max_edges, Accepted{1, std::numeric_limits<int>::max()}, "",
      "Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with more is an "
      "error; of images in device memory, where nobody waits for the number, the last edges, at the bottom of the "
