@@ -363,8 +363,8 @@ std::shared_ptr<const Model> load_model(const std::string& name_or_folder) {
     for (const auto& entry : std::filesystem::directory_iterator(shipped_models(), error))
       shipped += (shipped.empty() ? "" : ", ") + entry.path().filename().string();
     throw ModelError("model: \"" + name_or_folder + "\" is no " + (is_folder ? "model folder" : "shipped model") +
-                     (dots ? "" : ": no " + file.string()) + "; accepted: a path with a '/' in it, or the name of a shipped model (" +
-                     shipped + ")");
+                     (dots ? "" : ": no " + file.string()) +
+                     "; accepted: a path with a '/' in it, or the name of a shipped model (" + shipped + ")");
   }
   std::string text(check_file(file, most_text), '\0');
   read_file(file, std::as_writable_bytes(std::span(text)));

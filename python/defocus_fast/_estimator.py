@@ -28,9 +28,10 @@ class Estimator:
     """Estimates blur maps of images of one size.
 
     Threads, the networks for this size and most buffers are made here; the first frame makes the others and touches all
-    of them, so that either may raise MemoryError. Lists of edges grow as frames need it. One estimator may be shared by many Python threads; their calls run one after the other, each on all of the estimator's threads, with
-    the GIL released. It cannot be pickled: make one in every process. Memory: 22 bytes a pixel for as long as it lives,
-    6 more in each result, and 4 with the expected error; 24 an edge; and at most 300 MB for the networks.
+    of them, so that either may raise MemoryError. Lists of edges grow as frames need it. One estimator may be shared by
+    many Python threads; their calls run one after the other, each on all of the estimator's threads, with the GIL
+    released. It cannot be pickled: make one in every process. Memory: 22 bytes a pixel for as long as it lives, 6 more
+    in each result, and 4 with the expected error; 24 an edge; and at most 300 MB for the networks.
 
     Args:
         height: of the images in px, at most 2**30.
@@ -148,9 +149,9 @@ class Estimator:
     ) -> Any:
         """Write the blur map of `image` into `out`, (H, W) float32 in px, and return `out`.
 
-        After the first call no buffer is made but for more edges, or another type of image, than before. Errors, arrays in device memory, `edges`, `stream` and `edge_stride` as
-        in :meth:`estimate`; `out` is where `image` is. It may have any strides, but its pixels must not overlap, and
-        must be writeable.
+        After the first call no buffer is made but for more edges, or another type of image, than before. Errors, arrays
+        in device memory, `edges`, `stream` and `edge_stride` as in :meth:`estimate`; `out` is where `image` is. It may
+        have any strides, but its pixels must not overlap, and must be writeable.
         """
         if self.device == "cpu" or not on_device(image):
             array, mask = host_frame(image, edges, stream)
