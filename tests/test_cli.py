@@ -378,6 +378,14 @@ def test_wrong_usage_is_status_2(folder: Path, arguments: list[str]) -> None:
     assert names(folder) == {"a.png"}
 
 
+@pytest.mark.parametrize("arguments", [[], ["--model"], ["--psi"], ["--threads"]])
+def test_arguments_that_are_longer_than_any_path(folder: Path, arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli.main, ["estimate", *arguments, "7" * 100_000])
+    assert result.exit_code == 2
+    assert "expected arguments of at most 4095 characters, got one of 100000, which begins with 777" in result.stderr
+    assert len(result.output) < 500
+
+
 def test_a_model_folder_needs_no_slash(random_model: str, folder: Path) -> None:
     shutil.copytree(random_model, "mine")
     save("a.png")
@@ -670,6 +678,43 @@ def test_signals_leave_no_part_of_a_file(random_model: str, folder: Path, number
     assert names(folder / "out") == set()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+def test_signals_after_the_end_change_nothing() -> None:
+    """Python's own handlers are gone when the last objects are deleted."""
+    program = """
+import atexit, os, signal, sys
+from defocus_fast.__main__ import main
+class Last:
+    def __del__(self, kill=os.kill, arguments=(os.getpid(), signal.SIGINT)):
+        kill(*arguments)
+last = Last()
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[1:] = ["--version"]
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", 'RuntimeError("can\'t start new thread")'])
+def test_too_little_memory_is_one_line(folder: Path, random_model: str, error: str) -> None:
+    save("a.png")
+    program = f"""
+import sys, threading
+from defocus_fast.__main__ import main
+def start(self):
+    raise {error}
+threading.Thread.start = start
+main()
+"""
+    command = [sys.executable, "-c", program, "estimate", "a.png", "--model", random_model, "--device", "cpu"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("0 of 1 done\nError: not enough memory")
+    assert len(result.stderr.splitlines()) == 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of terminals differ on Windows")
 def test_ctrl_c_stops_at_once_and_keeps_what_is_done(random_model: str, folder: Path) -> None:
     save("a.png")
@@ -734,6 +779,11 @@ def test_bench_refuses_sizes(size: str) -> None:
     result = CliRunner().invoke(cli.main, ["bench", "--size", size])
     assert result.exit_code == 2
     assert "expected WIDTHxHEIGHT in pixels" in result.output
+
+
+def test_ranges_are_shown_as_in_messages() -> None:
+    result = CliRunner().invoke(cli.main, ["estimate", "--help"])
+    assert "0<=x<=1000000]" in result.output
 
 
 def test_bench_refuses_seconds_that_are_no_number() -> None:

@@ -61,6 +61,8 @@ std::vector<std::string_view> split(std::string_view text) {
 class Metadata {
  public:
   Metadata(std::filesystem::path file, std::string_view text) : file_(std::move(file)) {
+    if (text.starts_with("\xEF\xBB\xBF") || text.find('\r') != std::string_view::npos)
+      fail("expected lines that end with LF, and no byte order mark, got CR or such a mark");
     while (!text.empty()) {
       const std::string_view line = text.substr(0, text.find('\n'));
       text.remove_prefix(std::min(line.size() + 1, text.size()));
@@ -363,13 +365,15 @@ std::shared_ptr<const Model> load_model(const std::string& name_or_folder) {
   const auto folder = is_folder ? std::filesystem::path(name_or_folder) : shipped_models() / name_or_folder;
   const std::filesystem::path file = folder / "model.txt", weights = folder / "weights.bin";
   std::error_code error;
-  if (!std::filesystem::exists(file, error) && !error) {
+  // These would lead to folders that are none of a model's name.
+  const bool dots = name_or_folder.find_first_not_of('.') == std::string::npos;
+  if (dots || (!std::filesystem::exists(file, error) && !error)) {
     std::string shipped;
     for (const auto& entry : std::filesystem::directory_iterator(shipped_models(), error))
       shipped += (shipped.empty() ? "" : ", ") + entry.path().filename().string();
     throw ModelError("model: \"" + name_or_folder + "\" is no " + (is_folder ? "model folder" : "shipped model") +
-                     ": no " + file.string() + "; accepted: a path with a '/' in it, or the name of a shipped model (" +
-                     shipped + ")");
+                     (dots ? "" : ": no " + file.string()) +
+                     "; accepted: a path with a '/' in it, or the name of a shipped model (" + shipped + ")");
   }
   std::string text(check_file(file, most_text), '\0');
   read_file(file, std::as_writable_bytes(std::span(text)));

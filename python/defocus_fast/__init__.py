@@ -9,6 +9,9 @@ Images are NumPy arrays (or anything that exports ``__dlpack__`` or ``__array_in
 of shape (H, W) or (H, W, 3), uint8, or float32 in [0, 1]; row 0 is the top, channels are red, green, blue. They
 are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR frame costs nothing. An
 :class:`Estimator` of device "cuda" takes them in device memory, too.
+
+The library is loaded when one of these names is used for the first time; without the memory for it that is an
+ImportError.
 """
 
 from __future__ import annotations

@@ -60,9 +60,9 @@ struct CannyOptions {
   double sigma = 1.4142135623730951;
   double low = 0.08;
   double high = 0.20;
-  /// Symmetric smoothing kernel of 1 to 513 weights to use in place of the Gaussian of sigma. NumPy's exp differs from
-  /// the C library's in the last bit on some CPUs, and scikit-image decides ties by it: the Python package passes
-  /// NumPy's kernel.
+  /// Symmetric smoothing kernel to use in place of the Gaussian of sigma: an odd number of at most 513 weights in
+  /// [-1e6, 1e6], whose sum is in [0.01, 1e6] and is divided by. NumPy's exp differs from the C library's in the last
+  /// bit on some CPUs, and scikit-image decides ties by it: the Python package passes NumPy's kernel.
   std::vector<double> smoothing = {};
 
   bool operator==(const CannyOptions&) const = default;
@@ -182,10 +182,10 @@ inline constexpr Option<Options> option_rows[]{
      "Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with more is an "
      "error; of images in device memory, where nobody waits for the number, the last edges, at the bottom of the "
      "image, are left out. Photographs seldom have more than the default, noise may have a third of its pixels. Models "
-     "of the architecture cells, such as fast, have memory for all and do not heed it.",
+     "of the architecture cells, such as fast, have memory for all, and neither they nor device cpu heed it.",
      "a quarter of the pixels, but at least 4096"},
     {"networks", &Options::networks, Accepted{}, "",
-     "Device cuda only: evaluates the networks, see defocus_fast/networks.hpp.",
+     "Device cuda only: evaluates the networks, see defocus_fast/networks.hpp. Device cpu does not heed it.",
      "TensorRT, from engines in $DEFOCUS_FAST_CACHE or ~/.cache/defocus_fast, which the Python package builds"},
 };
 

@@ -20,6 +20,11 @@ Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 class Number(click.FloatRange):
     """A number in a range."""
 
+    def __init__(self, least: float, most: float, min_open: bool = False) -> None:
+        """Show ends that are integers, of which the core's table makes floats, as such."""
+        least, most = (int(end) if end == int(end) else end for end in (least, most))
+        super().__init__(least, most, min_open)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
         if number != number:  # which is in every range

@@ -36,7 +36,14 @@ def _size(_context: click.Context, _option: click.Parameter, values: tuple[str, 
 @_options.of_estimator("octaves")
 @_options.of_estimator("kernels")
 @_options.of_estimator("device")
-@click.option("--seconds", type=_options.Number(0, 1e6), default=2.0, show_default=True, help="Of measuring each.")
+@click.option(
+    "--seconds",
+    type=_options.Number(0, 1e6),
+    metavar="S",
+    default=2.0,
+    show_default=True,
+    help="How long each is measured, in seconds.",
+)
 @_options.json_file
 def bench(
     photo: Path | None,
