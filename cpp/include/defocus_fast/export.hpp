@@ -2,3 +2,10 @@
 #pragma once
 
 #define DEFOCUS_FAST_API __attribute__((visibility("default")))
+
+// The library is C++20, its headers are for C++17, too, which does not compare structs by itself.
+#if __cplusplus >= 202002L
+#define DEFOCUS_FAST_EQUALITY(Type) bool operator==(const Type&) const = default
+#else
+#define DEFOCUS_FAST_EQUALITY(Type) static_assert(true)
+#endif
