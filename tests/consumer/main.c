@@ -147,11 +147,11 @@ static void* estimate_large(void* estimator) {
 }
 
 /* In a process that was forked in the middle of a frame. */
-static void check_general_error(void) {
+static void check_general_error(const defocus_fast_options* options) {
   for (int y = 0; y < large; ++y)
     for (int x = 0; x < large; ++x) large_image[y][x] = (x / 16 + y / 16) % 2 ? 0.8f : 0.2f;
   defocus_fast_estimator* estimator;
-  CHECK(defocus_fast_estimator_create(large, large, NULL, &estimator) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_estimator_create(large, large, options, &estimator) == DEFOCUS_FAST_OK);
   int status = DEFOCUS_FAST_OK;
   for (int attempt = 0; attempt < 20 && status == DEFOCUS_FAST_OK; ++attempt) {
     pthread_t thread;
@@ -167,13 +167,13 @@ static void check_general_error(void) {
   defocus_fast_estimator_destroy(estimator);
 }
 
-static void check_out_of_memory(void) {
+static void check_out_of_memory(const defocus_fast_options* options) {
   const pid_t child = fork();
   if (child == 0) {
     const struct rlimit most = {(rlim_t)1 << 28, (rlim_t)1 << 28};
     if (setrlimit(RLIMIT_AS, &most)) _exit(100);
     defocus_fast_estimator* estimator;
-    _exit(defocus_fast_estimator_create(20000, 20000, NULL, &estimator));
+    _exit(defocus_fast_estimator_create(20000, 20000, options, &estimator));
   }
   CHECK(status_of(child) == DEFOCUS_FAST_OUT_OF_MEMORY);
 }
@@ -204,13 +204,14 @@ int main(int argc, char** argv) {
   FAILS(defocus_fast_estimator_create(height, width, options, NULL), DEFOCUS_FAST_INVALID_ARGUMENT, "estimator: ");
   FAILS(defocus_fast_estimator_create(0, width, options, &estimator), DEFOCUS_FAST_INVALID_ARGUMENT, "size: ");
   CHECK(estimator == NULL);
-  CHECK(defocus_fast_options_set_text(options, "kernels", "abacus") == DEFOCUS_FAST_OK);
-  FAILS(defocus_fast_estimator_create(height, width, options, &estimator), DEFOCUS_FAST_BACKEND_UNAVAILABLE, "abacus");
-  CHECK(defocus_fast_options_set_text(options, "kernels", "auto") == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_options_set_text(options, "device", "cpu") == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_options_set_text(options, "precision", "float16") == DEFOCUS_FAST_OK);
+  FAILS(defocus_fast_estimator_create(height, width, options, &estimator), DEFOCUS_FAST_BACKEND_UNAVAILABLE, "float16");
+  CHECK(defocus_fast_options_set_text(options, "precision", "auto") == DEFOCUS_FAST_OK);
+  check_general_error(options);
+  check_out_of_memory(options);
   CHECK(defocus_fast_options_set_text(options, "model", "nobody's") == DEFOCUS_FAST_OK);
   FAILS(defocus_fast_estimator_create(height, width, options, &estimator), DEFOCUS_FAST_MODEL_ERROR, "nobody's");
-  check_general_error();
-  check_out_of_memory();
   defocus_fast_options_destroy(options);
   defocus_fast_options_destroy(NULL);
   defocus_fast_estimator_destroy(NULL);
