@@ -33,7 +33,7 @@ static void fill_frame(void) {
 
 static void check_options(defocus_fast_options* options) {
   const defocus_fast_status bad = DEFOCUS_FAST_INVALID_ARGUMENT;
-  FAILS(defocus_fast_options_set_text(options, "modle", "fast"), bad, "\"modle\"");
+  FAILS(defocus_fast_options_set_text(options, "mode", "fast"), bad, "\"mode\"");
   FAILS(defocus_fast_options_set_number(options, "model", 3), bad, "expected a text or a path, got 3");
   FAILS(defocus_fast_options_set_number(options, "num_threads", 1.5), bad, "an integer in [1, 1024]");
   FAILS(defocus_fast_options_set_number(options, "edge_stride", 17), bad, "in [1, 16], got 17");

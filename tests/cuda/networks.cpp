@@ -210,8 +210,7 @@ std::vector<float> predict(const Model& model, const std::string& head, Volume x
 }
 
 template <class T>
-void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph graph,
-              Span<void* const> tensors) {
+void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph graph, Span<void* const> tensors) {
   const auto read = [](const T*& from, Volume to) {
     for (float& value : to.values) value = float(*from++);
     return to;
