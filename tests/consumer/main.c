@@ -135,7 +135,7 @@ static int status_of(pid_t child) {
   return WEXITSTATUS(status);
 }
 
-enum { large = 1000 };
+enum { large = 300 };
 static float large_image[large][large], large_map[large][large];
 static const defocus_fast_image large_view = {large_image, DEFOCUS_FAST_FLOAT32,  large, large,
                                               1,           sizeof large_image[0], 0,     0};
