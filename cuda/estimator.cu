@@ -165,7 +165,7 @@ void Estimator::extract_features(const Octave& octave, Stream stream) {
     std::size_t count = 1;
     for (std::byte* output : trunk_outputs_)
       if (output) tensors[count++] = output + std::size_t(i) * tiling.pitch;
-    networks_->enqueue(Graph::trunk, std::span(tensors).first(count), stream);
+    networks_->enqueue(Graph::trunk, {tensors.data(), count}, stream);
   }
 }
 

@@ -2,6 +2,7 @@
 #include "model.hpp"
 
 #include <dlfcn.h>
+#include <link.h>
 
 #include <algorithm>
 #include <bit>
@@ -281,9 +282,7 @@ void check_weights(const Model& model) {
 /// Where the models lie that are installed with this library.
 std::filesystem::path shipped_models() {
   if (const char* folder = std::getenv("DEFOCUS_FAST_MODELS"); folder && *folder) return folder;
-  Dl_info library{};
-  dladdr(reinterpret_cast<const void*>(&load_model), &library);
-  return std::filesystem::canonical(library.dli_fname).parent_path() / DEFOCUS_FAST_SHIPPED_MODELS;
+  return library_folder() / DEFOCUS_FAST_SHIPPED_MODELS;  // which is absolute in a static library
 }
 
 /// A regular file of at most `most` bytes: nothing that could make a reader wait.
@@ -309,6 +308,13 @@ void read_file(const std::filesystem::path& file, std::span<std::byte> bytes) {
 }
 
 }  // namespace
+
+std::filesystem::path library_folder() {
+  Dl_info library{};
+  link_map* map = nullptr;
+  dladdr1(reinterpret_cast<const void*>(&library_folder), &library, reinterpret_cast<void**>(&map), RTLD_DL_LINKMAP);
+  return std::filesystem::canonical(*map->l_name ? map->l_name : "/proc/self/exe").parent_path();
+}
 
 std::shared_ptr<const Model> parse_model(const std::filesystem::path& folder, std::string_view text, std::size_t size,
                                          const std::function<void(std::span<std::byte>)>& read) {

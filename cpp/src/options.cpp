@@ -120,12 +120,12 @@ bool assign(T& member, const Accepted& accepted, const OptionValue& value) {
 
 // ---- the table as a whole
 
-std::span<const Option<CannyOptions>> rows(const CannyOptions&) { return canny_rows; }
-std::span<const Option<FilterOptions>> rows(const FilterOptions&) { return filter_rows; }
-std::span<const Option<GuideOptions>> rows(const GuideOptions&) { return guide_rows; }
-std::span<const Option<PropagationOptions>> rows(const PropagationOptions&) { return propagation_rows; }
-std::span<const Option<FrameOptions>> rows(const FrameOptions&) { return frame_rows; }
-std::span<const Option<Options>> rows(const Options&) { return option_rows; }
+Span<const Option<CannyOptions>> rows(const CannyOptions&) { return canny_rows; }
+Span<const Option<FilterOptions>> rows(const FilterOptions&) { return filter_rows; }
+Span<const Option<GuideOptions>> rows(const GuideOptions&) { return guide_rows; }
+Span<const Option<PropagationOptions>> rows(const PropagationOptions&) { return propagation_rows; }
+Span<const Option<FrameOptions>> rows(const FrameOptions&) { return frame_rows; }
+Span<const Option<Options>> rows(const Options&) { return option_rows; }
 
 /// Calls visit(row, member, prefix of the name, group) for every row.
 template <class Group, class Visit>

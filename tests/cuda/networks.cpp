@@ -210,8 +210,7 @@ std::vector<float> predict(const Model& model, const std::string& head, Volume x
 }
 
 template <class T>
-void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph graph,
-              std::span<void* const> tensors) {
+void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph graph, Span<void* const> tensors) {
   const auto read = [](const T*& from, Volume to) {
     for (float& value : to.values) value = float(*from++);
     return to;
@@ -251,7 +250,7 @@ void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph
 
 }  // namespace
 
-void test::HostNetworks::enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream) {
+void test::HostNetworks::enqueue(cuda::Graph graph, Span<void* const> tensors, cuda::Stream) {
   if (std::ranges::count(shapes_.graphs(), graph) == 0) throw Error("a graph that was not to be evaluated");
   for (void* tensor : tensors)
     if (reinterpret_cast<std::uintptr_t>(tensor) % 256 != 0) throw Error("a tensor is not on a 256-byte boundary");

@@ -29,7 +29,7 @@ inline constexpr std::array<const char*, 5> stage_names{"detect_edges", "extract
 struct Pixel {
   std::int32_t y, x;
 
-  bool operator==(const Pixel&) const = default;
+  DEFOCUS_FAST_EQUALITY(Pixel);
 };
 
 /// Edge pixels, and what the networks say about them: octave by octave, in an octave in row-major order.

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "defocus_fast/export.hpp"
+
 namespace defocus_fast {
 
 enum class PixelType : std::uint8_t { uint8, float32 };
@@ -29,7 +31,7 @@ struct ImageView {
   }
 
   /// The same memory.
-  bool operator==(const ImageView&) const = default;
+  DEFOCUS_FAST_EQUALITY(ImageView);
 };
 
 /// One value per pixel in the caller's memory; strides are in bytes and may be negative.
@@ -47,7 +49,7 @@ struct View {
   }
 
   /// The same memory.
-  bool operator==(const View&) const = default;
+  DEFOCUS_FAST_EQUALITY(View);
 };
 
 using MapView = View<float>;                // a blur map to be written, px

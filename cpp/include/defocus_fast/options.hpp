@@ -9,13 +9,13 @@
 #include <limits>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "defocus_fast/export.hpp"
 #include "defocus_fast/image.hpp"
+#include "defocus_fast/span.hpp"
 
 namespace defocus_fast {
 
@@ -30,10 +30,12 @@ enum class Distances : std::uint8_t { automatic, learned, domain_transform };
 
 /// Which values an option takes.
 struct Accepted {
-  double minimum = 0, maximum = 0;          // of numbers, both included
-  std::span<const char* const> names = {};  // of an enumeration in its order, or of texts; empty: any text
-  bool path = false;                        // the text may be a path
+  double minimum = 0, maximum = 0;     // of numbers, both included
+  Span<const char* const> names = {};  // of an enumeration in its order, or of texts; empty: any text
+  bool path = false;                   // the text may be a path
 };
+constexpr Accepted one_of(Span<const char* const> names) { return {0, 0, names}; }
+inline constexpr Accepted any_path{0, 0, {}, true};
 
 /// One row of the table: a member of the struct `Group`.
 template <class Group>
@@ -65,7 +67,7 @@ struct CannyOptions {
   /// bit on some CPUs, and scikit-image decides ties by it: the Python package passes NumPy's kernel.
   std::vector<double> smoothing = {};
 
-  bool operator==(const CannyOptions&) const = default;
+  DEFOCUS_FAST_EQUALITY(CannyOptions);
 };
 inline constexpr Option<CannyOptions> canny_rows[]{
     {"sigma", &CannyOptions::sigma, Accepted{0.001, 64}, "px",
@@ -146,22 +148,21 @@ inline constexpr std::array<const char*, 2> evaluation_names{"shared", "patch"};
 inline constexpr std::array<const char*, 2> labels_names{"posterior", "hard"};
 inline constexpr std::array<const char*, 3> distances_names{"auto", "learned", "domain_transform"};
 inline constexpr Option<Options> option_rows[]{
-    {"model", &Options::model, Accepted{.path = true}, "",
-     "Name of a shipped model, or a model folder: a path with a '/' in it."},
-    {"device", &Options::device, Accepted{.names = device_names}, "",
+    {"model", &Options::model, any_path, "", "Name of a shipped model, or a model folder: a path with a '/' in it."},
+    {"device", &Options::device, one_of(device_names), "",
      "Where frames are computed. auto takes a GPU only if everything that it needs is there."},
-    {"precision", &Options::precision, Accepted{.names = precision_names}, "",
+    {"precision", &Options::precision, one_of(precision_names), "",
      "Of the networks. auto is bfloat16 where the CPU has AVX512-BF16, else float32. bfloat16 and int8 are for device "
      "cpu, float16 for cuda. int8 (CPUs with AVX512-VNNI) computes the layers that all edges share in integers: faster "
      "than float32, at a cost in accuracy that ACCURACY.md states for the shipped models."},
-    {"evaluation", &Options::evaluation, Accepted{.names = evaluation_names}, "",
+    {"evaluation", &Options::evaluation, one_of(evaluation_names), "",
      "How the networks are evaluated; the probabilities are the same up to rounding. shared: features once per image, "
      "as all edges share them. patch: device cuda only, three crops per edge through the whole networks, as in the "
      "paper; keeps no features; not of models of the architecture cells, such as fast."},
     {"num_threads", &Options::num_threads, Accepted{1, 1024}, "", "Threads that compute.", "all cores"},
     {"kernels", &Options::kernels, Accepted{}, "",
      "Instruction set of this library's own loops, one of available_kernels(); auto is the widest."},
-    {"labels", &Options::labels, Accepted{.names = labels_names}, "",
+    {"labels", &Options::labels, one_of(labels_names), "",
      "What the probabilities of the radii at an edge become before they are spread. posterior: their mean, weighted by "
      "(1 - depth probability) / (0.15 px + their standard deviation)^2, at depth edges, whose blur is that of the "
      "nearer side, by 0.02 in place of 1 - depth probability. hard: the most probable radius with weight 1, at pattern "
