@@ -24,6 +24,7 @@ from training.propagation import CELL, ERROR, Propagation, Sample, deviation, en
 PIXELS = 300_000  # of a batch, where radii are spread
 LEARNING_RATE, WEIGHT_DECAY, EMA_DECAY = 3e-3, 0.03, 0.997
 OF_PX = 0.1  # weight of the error in px beside that in octaves
+OF_CHANGE = 0.003  # weight of the mean square of what is changed of the paper's filter
 ERROR_STEPS = 300  # of the factor of the expected error
 NEGLIGIBLE = 0.02  # px, of errors
 
@@ -157,10 +158,11 @@ def train(args: argparse.Namespace) -> None:
             group["lr"] = rate
         network.train()
         batch = batch_of()
-        (maps,) = propagate(network(inputs_of(batch)), batch)
+        logarithms = network(inputs_of(batch))
+        (maps,) = propagate(logarithms, batch)
         px, octaves = errors(maps, truth_of(batch))
         optimizer.zero_grad()
-        (octaves + OF_PX * px).backward()
+        (octaves + OF_PX * px + OF_CHANGE * (logarithms - network.offset).square().mean()).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         losses.append([px.item(), octaves.item()])
