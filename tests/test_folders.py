@@ -220,7 +220,7 @@ def test_what_killed_runs_have_half_written_is_removed(estimate: Estimate, folde
         if not (folder / "out/0.blur.npy").exists():
             assert estimate("in", "-o", "out", "--save", "npy").exit_code == 0
             assert (folder / written).exists()
-            assert [path for path in Path("out").glob(".other*")], "it is being written"
+            assert list(Path("out").glob(".other*")), "it is being written"
 
     with open(written) as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -63,8 +63,8 @@ def is_result(path: Path, mark: str = MARK) -> bool:
             return False
         with open(path, "rb") as file:
             head = file.read(512)
-            file.seek(max(0, os.path.getsize(path) - 4096))
-            return mark.encode() in head + file.read() or (mark == MARK and _MAP.match(head) is not None)  # PDF: the end
+            file.seek(max(0, os.path.getsize(path) - 4096))  # PDF has it at the end
+            return mark.encode() in head + file.read() or (mark == MARK and _MAP.match(head) is not None)
     except OSError:
         return False
 

@@ -70,9 +70,9 @@ class Record:
     def line(self, name: str, content: str, files: Iterable[Path]) -> dict[str, Any] | None:
         """Return what is noted of a result, or None if it is not done."""
         done = self._done.get(name)
-        if done and done["blake2b"] == content and all(_size(file) == done["files"].get(file.name, -1) for file in files):
-            return done
-        return None
+        if not done or done["blake2b"] != content:
+            return None
+        return done if all(_size(path) == done["files"].get(path.name, -1) for path in files) else None
 
     def add(self, name: str, photo: str, content: str, files: Iterable[Path], scores: dict[str, Any]) -> None:
         sizes = {path.name: _size(path) for path in files}

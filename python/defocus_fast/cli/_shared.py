@@ -38,7 +38,9 @@ def refusal(file: Path, mark: str) -> str:
         return f"expected a file in an existing folder, got {shown(file)}"
     if not os.access(file.parent, os.W_OK | os.X_OK):
         return f"cannot write into the folder {shown(file.parent)}"
-    return "" if is_free(file, mark) else f"{shown(file)} is there and was not written by this option; give another name"
+    if not is_free(file, mark):
+        return f"{shown(file)} is there and was not written by this option; give another name"
+    return ""
 
 
 EXTRAS = {

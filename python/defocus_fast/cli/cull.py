@@ -168,10 +168,9 @@ def cull(
     radius_px, error_px, share_of_width and radius_um, with x, y, width and height in px; share_in_focus; taken, camera
     and sensor_width_mm as far as they are known; burst and best; and error, why a photograph has no other values.
 
-    With --xmp the best of each burst of two or more is marked in its XMP sidecar. All else that a sidecar holds stays, though its
-    XML is written anew. So does
-    the photographer's own decision, which is then told: a label, or a rating other than 0 and 1. Which programs read
-    which sidecars:
+    With --xmp the best of each burst of two or more is marked in its XMP sidecar. All else that a sidecar holds stays,
+    though its XML is written anew. So does the photographer's own decision, which is then told: a label, or a rating
+    other than 0 and 1. Which programs read which sidecars:
 
     \b
       NAME.jpg.xmp  darktable, digiKam

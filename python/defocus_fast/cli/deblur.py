@@ -67,8 +67,8 @@ def deblur(
 
     PHOTO is as for estimate. For every NAME.jpg (or .png, ...) the output folder gets NAME.deblurred.png, as it would
     be if everything were in focus, as far as the blur map and the noise allow: 8 bits a channel, or 16-bit greyscale
-    where the photograph is that. It takes the place of a result of an earlier run, and of no other file. Names, orientation, colour profiles
-    and what cannot be read are treated as by estimate; other metadata is not kept.
+    where the photograph is that. It takes the place of a result of an earlier run, and of no other file. Names,
+    orientation, colour profiles and what cannot be read are treated as by estimate; other metadata is not kept.
 
     Needs SciPy: pip install "defocus_fast[deblur]".
 

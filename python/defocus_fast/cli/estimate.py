@@ -151,11 +151,13 @@ def estimate(
     the library are the same, and whose results are there. One run at a time may write into a folder.
 
     --unit sets what all values are, but those of defocus_fast.jsonl, which are radii. PNG, TIFF and OpenEXR files have
-    the unit in them; of .npy files it is "unit" of the settings in defocus_fast.jsonl. The report shows every photograph with its map, a table to sort, and histograms.
+    the unit in them; of .npy files it is "unit" of the settings in defocus_fast.jsonl. The report shows every
+    photograph with its map, a table to sort, and histograms.
 
     EXIF orientation and colour profiles are applied; transparent parts are laid on white; 16-bit greyscale is read as
-    such, 16-bit colour with 8 bits; of several pages or frames the first is read. RAW files are developed with 8 bits, the camera's white balance, and brightness by
-    their content. A photograph that cannot be read or written is reported and does not stop the others.
+    such, 16-bit colour with 8 bits; of several pages or frames the first is read. RAW files are developed with 8 bits,
+    the camera's white balance, and brightness by their content. A photograph that cannot be read or written is reported
+    and does not stop the others.
 
     HEIC, RAW, OpenEXR and the report need pip install "defocus_fast[heic,raw,exr,report]".
 
@@ -218,7 +220,7 @@ def estimate(
         if resume:
             record.load()
     except BlockingIOError:
-        raise click.UsageError(f"-o: another run is writing into {shown(output)}; wait for it, or use another") from None
+        raise click.UsageError(f"-o: another run is writing into {shown(output)}") from None
     except OSError as error:
         raise click.UsageError(f"-o: {shown(output / RECORD)}: {reason(error)}") from None
     work = _Work(estimators, record, page, unit, alpha, threshold)

@@ -125,9 +125,9 @@ def evaluate(
 ) -> None:
     """Measure accuracy on images with known blur.
 
-    The ground truth of NAME.jpg (or .png, ...) is NAME.npy, NAME.mat or NAME.png: the radius in px of every pixel, in one channel,
-    or, with --mask, what is in or out of focus. Several models are scored on the same images in the same run. NAME.mat
-    is of MATLAB's versions 5 to 7, not of 7.3.
+    The ground truth of NAME.jpg (or .png, ...) is NAME.npy, NAME.mat or NAME.png: the radius in px of every pixel, in
+    one channel, or, with --mask, what is in or out of focus. Several models are scored on the same images in the same
+    run. NAME.mat is of MATLAB's versions 5 to 7, not of 7.3.
 
     \b
     With radii, means over the images of
@@ -233,8 +233,9 @@ def evaluate(
                     label = model if variant == "as shipped" else f"{model}, {variant}"
                     curves.append((shown(label), *evaluation.mask_curve(scores)))
                 rows.append(row if mask else row | {"ranges": evaluation.range_means(scores)})
-    left_out = f", {len(without)} more without ground truth" if without else ""
-    _print_table(f"{len(found)} image{'s' if len(found) != 1 else ''}{left_out}", MASK_COLUMNS if mask else RADIUS_COLUMNS, rows)
+    title = f"{len(found)} image{'s' if len(found) != 1 else ''}"
+    title += f", {len(without)} more without ground truth" if without else ""
+    _print_table(title, MASK_COLUMNS if mask else RADIUS_COLUMNS, rows)
     if not mask:
         _print_ranges(rows)
     if plot_file:
@@ -258,9 +259,9 @@ def _plot(path: Path, curves: list[_Curve]) -> None:
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(None, 1.01))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", title=f"mark: alpha = {ADAPTIVE_ALPHA}")
-    options = {"format": path.suffix[1:].lower(), "dpi": 150, "metadata": {"Title": PLOT_MARK}}
+    kind, metadata = path.suffix[1:].lower(), {"Title": PLOT_MARK}
     try:
-        write_whole(path, lambda file: figure.savefig(file, **options))
+        write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=150, metadata=metadata))
     except OSError as error:
         fail(f"{shown(path)}: {reason(error)}")
 
