@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
 from training import existing, positive, run  # noqa: E402
-from training.scenes import fixed_scenes  # noqa: E402
+from training.scenes import SEED, fixed_scenes  # noqa: E402
 from training.synthesis import DEPTH_STEP, LEAST_RADIUS, MARGIN, Camera, load_images, render  # noqa: E402
 
 Array = np.ndarray[Any, Any]

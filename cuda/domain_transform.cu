@@ -355,8 +355,8 @@ void DomainTransform::propagate(const ImageView& image, const Propagation& optio
   if (distances) factors = distances->factors(octaves, octave, image, barriers, signals_, stream);
   set_feedback(image.channels, channels * spread.sigma_s / spread.sigma_r, spread, barriers, psi, factors, stream);
   // Radii into signal 0, weights into signal 1, squares, if they are wanted, into signal 2.
-  launch(seed_pixels, seed_blocks, block_size, stream, octaves, octave, labels, factors, signals_[0],
-         signals_[1], error.out.data ? signals_[2] : nullptr, seed_sums_);
+  launch(seed_pixels, seed_blocks, block_size, stream, octaves, octave, labels, factors, signals_[0], signals_[1],
+         error.out.data ? signals_[2] : nullptr, seed_sums_);
   launch(average_seeds, 1, block_size, stream, seed_sums_, error.unknown, of_all_);
   filter(error.out.data ? 3 : 2, spread.iterations, stream);
   launch(divide, blocks_for(std::int64_t{height_} * width_), block_size, stream, signals_[0], signals_[1], signals_[2],

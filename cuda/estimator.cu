@@ -240,7 +240,8 @@ void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
     if (error.out.data) error.out = view(spread_error_);
   }
   domain_transform_.propagate(spread.image, propagation_, octaves, enlarged ? barriers_ : spread.answers.depth_edges,
-                              distances_ && !frame.edges.data ? &*distances_ : nullptr, options_.labels, enlarged ? view(spread_map_) : frame.out, error, stream);
+                              distances_ && !frame.edges.data ? &*distances_ : nullptr, options_.labels,
+                              enlarged ? view(spread_map_) : frame.out, error, stream);
   if (!enlarged) return;
   enlarge(view(spread_map_), propagation_.octave, frame.out, stream);
   if (error.out.data) enlarge(error.out, propagation_.octave, frame.expected_error, stream);

@@ -17,7 +17,8 @@ struct Guide {
 
 template <class Value>
 __global__ void describe(const __grid_constant__ Octaves octaves, int spread, ImageView image,
-                         const std::uint8_t* barriers, const __grid_constant__ Guide guide, int rows, int columns, float* out) {
+                         const std::uint8_t* barriers, const __grid_constant__ Guide guide, int rows, int columns,
+                         float* out) {
   int row, column;
   if (!pixel_of_thread(rows, columns, row, column)) return;
   float* const inputs = out + (std::ptrdiff_t(row) * columns + column) * learned::width;
@@ -49,8 +50,7 @@ __global__ void describe(const __grid_constant__ Octaves octaves, int spread, Im
     for (int j = 0; j < learned::region; ++j) {
       float sum = 0;
       for (int c = 0; c < image.channels; ++c)
-        sum += unit_value(value_at<Value>(image, clipped(top + k, height - 1),
-                                          clipped(left + j, width - 1), c)) /
+        sum += unit_value(value_at<Value>(image, clipped(top + k, height - 1), clipped(left + j, width - 1), c)) /
                float(image.channels);
       grey[k * learned::region + j] = sum;
     }
@@ -131,19 +131,20 @@ void LearnedDistances::upload() {
 }
 
 learned::Factors LearnedDistances::factors(const Octaves& octaves, int spread, const ImageView& image,
-                                           const std::uint8_t* barriers, const std::array<float*, 3>& guide, Stream stream) {
+                                           const std::uint8_t* barriers, const std::array<float*, 3>& guide,
+                                           Stream stream) {
   const std::int64_t regions = std::int64_t{rows_} * columns_;
   for_pixel_type(image, [&](auto value) {
-    launch(describe<decltype(value)>, blocks_for(regions), block_size, stream, octaves, spread, image,
-           barriers, Guide{{guide[0], guide[1], guide[2]}}, rows_, columns_, planes_[0]);
+    launch(describe<decltype(value)>, blocks_for(regions), block_size, stream, octaves, spread, image, barriers,
+           Guide{{guide[0], guide[1], guide[2]}}, rows_, columns_, planes_[0]);
   });
   std::size_t from = 0;
   for (std::size_t i = 0; i < learned::dilations.size(); ++i, from = 1 - from)
     launch(convolve, blocks_for(regions * learned::width), block_size, stream, planes_[from],
            i == 0 ? learned::inputs : learned::width, learned::dilations[i], on_device_ + layers_[i], rows_, columns_,
            planes_[1 - from]);
-  launch(answer, blocks_for(regions * learned::outputs), block_size, stream, planes_[from],
-         on_device_ + layers_.back(), int(regions), factors_);
+  launch(answer, blocks_for(regions * learned::outputs), block_size, stream, planes_[from], on_device_ + layers_.back(),
+         int(regions), factors_);
   return {factors_, rows_, columns_};
 }
 

@@ -63,8 +63,7 @@ __global__ void gather_barriers(const __grid_constant__ Octaves octaves, int spr
     const Range columns = shared_with(at_x, spread.width, spread_octave, answers.width, o);
     for (int y = rows.begin; y < rows.end; ++y)
       for (int x = columns.begin; x < columns.end; ++x)
-        if (answers.depth_edges[answers.pixel(y, x)] &&
-            (o == 0 || is_barrier(answers.radius[answers.question(y, x)])))
+        if (answers.depth_edges[answers.pixel(y, x)] && (o == 0 || is_barrier(answers.radius[answers.question(y, x)])))
           bits |= learned::barrier_bit(learned::group(o, spread_octave));
   }
   barriers[spread.pixel(at_y, at_x)] = bits;

@@ -212,11 +212,11 @@ class LearnedDistances {
                            const std::array<float*, 3>& guide, Stream stream);
 
  private:
-  const int rows_, columns_;          // regions
-  std::vector<float> weights_;        // of all layers
-  std::vector<std::size_t> layers_;   // where each begins
+  const int rows_, columns_;         // regions
+  std::vector<float> weights_;       // of all layers
+  std::vector<std::size_t> layers_;  // where each begins
   float* on_device_ = nullptr;
-  std::array<float*, 2> planes_{};    // (regions, learned::width): what layers read and write in turn
+  std::array<float*, 2> planes_{};  // (regions, learned::width): what layers read and write in turn
   float* factors_ = nullptr;
 };
 

@@ -291,9 +291,9 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
     folder = shipped_copy(tmp_path / "model")
     network = random_distances(height)
     model_io.add_propagation(folder, network.weights())
-    y, x = np.mgrid[:height, :width]
+    y = np.arange(height)[:, None]
     image = texture(height, width, seed=1)
-    image[:, width // 2 :] = (image[:, width // 2 :] // 4 + 90) * (1 + 0.2 * np.sin(y / 9))[:, width // 2 :, None]
+    image[:, width // 2 :] = (image[:, width // 2 :] // 4 + 90) * (1 + 0.2 * np.sin(y / 9))[..., None]
     estimator = Estimator(height, width, model=folder)
     plain = Estimator(height, width, model=folder, distances="domain_transform")
     metadata = dict(line.split(": ", 1) for line in (folder / "model.txt").read_text().splitlines())

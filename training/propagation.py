@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network that tells the domain transform where radii may spread, and the filter itself with its gradient.
 
-The network reads cells of 8 x 8 px of the octave in which radii are spread: what stands in them of edges, of contrast and
-of the guide. For each cell it gives logarithms of factors (see OUTPUTS), between whose centres is interpolated; the
-filter is that of the estimator. So it cannot invent radii, only say which ones count where, and how far.
+The network reads regions of 8 x 8 px of the octave in which radii are spread: what stands in them of edges, of contrast
+and of the guide. For each region it gives logarithms of factors (see GAIN and the others), between whose centres is
+interpolated; the filter is that of the estimator. So it cannot invent radii, only say which ones count where, and how
+far.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.nn import functional
 from defocus_fast import Estimator, domain_transform_filter
 from defocus_fast.model_io import DILATIONS, PROPAGATION
 
-CELL = 8  # px of the octave in which radii are spread
+REGION = 8  # px of the octave in which radii are spread
 GROUPS = 5  # of octaves, from the one above the spreading one's; the last holds all that are coarser
 INPUTS, WIDTH, OUTPUTS = PROPAGATION  # of each group, see `of_edges`; contrasts; barriers; the guide's differences
 GAIN, ACROSS, DOWN, BARRIER, WEIGHT, ERROR = 0, 1, 2, 3, 5, 10
@@ -52,31 +53,31 @@ def differences(guide: Array) -> Array:
     return found
 
 
-def cells_of(height: int, width: int) -> tuple[int, int]:
-    return -(-height // CELL), -(-width // CELL)
+def regions_of(height: int, width: int) -> tuple[int, int]:
+    return -(-height // REGION), -(-width // REGION)
 
 
 def padded(values: Array) -> Array:
-    """Repeat the last rows and columns of (..., height, width) until cells are whole."""
-    rows, columns = cells_of(*values.shape[-2:])
+    """Repeat the last rows and columns of (..., height, width) until regions are whole."""
+    rows, columns = regions_of(*values.shape[-2:])
     fill = [(0, 0)] * (values.ndim - 2)
     return np.pad(
-        values, [*fill, (0, rows * CELL - values.shape[-2]), (0, columns * CELL - values.shape[-1])], mode="edge"
+        values, [*fill, (0, rows * REGION - values.shape[-2]), (0, columns * REGION - values.shape[-1])], mode="edge"
     )
 
 
 def means(values: Array) -> Array:
-    """Return the means of the cells of (..., height, width), (..., rows, columns)."""
+    """Return the means of the regions of (..., height, width), (..., rows, columns)."""
     values = padded(values)
     *first, height, width = values.shape
-    return values.reshape(*first, height // CELL, CELL, width // CELL, CELL).mean((-3, -1), dtype=np.float32)
+    return values.reshape(*first, height // REGION, REGION, width // REGION, REGION).mean((-3, -1), dtype=np.float32)
 
 
 def contrasts(image: Array) -> Array:
-    """Return how much contrast each cell of the (height, width, channels) image has in three bands, from fine to coarse:
-    means of the logarithms of the variance of four pixels that become one, (3, rows, columns)."""
+    """Return how much contrast each region of the (height, width, channels) image has in three bands, from fine to
+    coarse: means of the logarithms of the variance of four pixels that become one, (3, rows, columns)."""
     grey = padded(image.mean(2, dtype=np.float32) / np.float32(255))
-    rows, columns = grey.shape[0] // CELL, grey.shape[1] // CELL
+    rows, columns = grey.shape[0] // REGION, grey.shape[1] // REGION
     found = []
     for _ in range(3):
         four = np.stack([grey[y::2, x::2] for y in (0, 1) for x in (0, 1)])
@@ -124,7 +125,7 @@ def sample(estimator: Estimator, image: Array, truth: Array, largest_radius: flo
     at = np.minimum(own // down[:, None] * up[:, None] + up[:, None] // 2, [height - 1, width - 1])  # put
 
     group = np.clip(octave - spread + 1, 0, GROUPS - 1)
-    inputs = np.concatenate([of_edges(found, group, at, octave - spread, spread, deviation, (height, width)), contrasts(small)])
+    inputs = [of_edges(found, group, at, octave - spread, spread, deviation, (height, width)), contrasts(small)]
     unit = small.astype(np.float32) / 255
     guide = domain_transform_filter(unit, unit, sigma_s=7 / 2**spread, sigma_r=0.5, iterations=3)
     slopes = differences(guide)
@@ -157,10 +158,10 @@ def sample(estimator: Estimator, image: Array, truth: Array, largest_radius: flo
         before = side // 2
         barriers[coarse, max(y - before, 0) : y - before + side, x] = 1
         barriers[coarse, y, max(x - before, 0) : x - before + side] = 1
-    inputs = np.concatenate([inputs, means(barriers), 5 * means(slopes)]).astype(np.float32)
+    inputs += [means(barriers), 5 * means(slopes)]
     true = truth[: height << spread, : width << spread].reshape(height, 1 << spread, width, 1 << spread).mean((1, 3))
     return Sample(
-        inputs,
+        np.concatenate(inputs).astype(np.float32),
         seeds,
         kinds[ids].astype(np.int64),
         np.concatenate(ways).T.astype(np.int64),
@@ -175,21 +176,21 @@ def sample(estimator: Estimator, image: Array, truth: Array, largest_radius: flo
 def of_edges(
     found: Any, group: Array, at: Array, coarser: Array, spread: int, deviation: Array, size: tuple[int, int]
 ) -> Array:
-    """Return per group of octaves what is known of the edges in each cell: how many there are, as a share of a straight
-    line's across the cell, and the means of log2 of their radius, of their depth probability and of their standard
+    """Return per group of octaves what is known of the edges in each region: how many there are, as a share of a
+    straight line's across the region, and the means of log2 of their radius, of their depth probability and of their standard
     deviation, (4 * GROUPS, rows, columns)."""
-    rows, columns = cells_of(*size)
+    rows, columns = regions_of(*size)
     sums = np.zeros((GROUPS, 5, rows, columns), np.float32)
-    cell = group, *(at // CELL).T
+    region = group, *(at // REGION).T
     values = (
-        2.0**coarser / CELL,
+        2.0**coarser / REGION,
         np.ones(len(group)),
         np.log2(found.radii / 2.0**spread + 0.25),
         found.depth_probability,
         deviation,
     )
     for i, value in enumerate(values):
-        np.add.at(sums[:, i], cell, value)
+        np.add.at(sums[:, i], region, value)
     means_of = sums[:, 2:] / np.maximum(sums[:, 1:2], 1)
     return np.concatenate([np.minimum(sums[:, :1], 2), means_of], 1).reshape(-1, rows, columns)
 
@@ -232,8 +233,8 @@ class _Scan(torch.autograd.Function):
 
 
 def spread(signals: torch.Tensor, across: torch.Tensor, down: torch.Tensor, sigma_s: float) -> torch.Tensor:
-    """Return the recursive domain transform of signals (batch, channels, height, width), three iterations, for distances
-    (batch, height, width) to the left and the upper neighbour."""
+    """Return the recursive domain transform of signals (batch, channels, height, width), three iterations, for
+    distances (batch, height, width) to the left and the upper neighbour."""
     iterations = 3
     for i in range(iterations):
         sigma = sigma_s * math.sqrt(3) * 2 ** (iterations - 1 - i) / math.sqrt(4**iterations - 1)
@@ -283,10 +284,12 @@ class Propagation(nn.Module):
         return {name: value.detach().numpy().astype(np.float32) for name, value in tensors.items()}
 
 
-def enlarged(cells: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Return (..., rows, columns) between the centres of the cells, (..., height, width)."""
-    rows, columns = cells.shape[-2:]
-    whole = functional.interpolate(cells, size=(rows * CELL, columns * CELL), mode="bilinear", align_corners=False)
+def enlarged(regions: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return (..., rows, columns) between the centres of the regions, (..., height, width)."""
+    rows, columns = regions.shape[-2:]
+    whole = functional.interpolate(
+        regions, size=(rows * REGION, columns * REGION), mode="bilinear", align_corners=False
+    )
     return whole[..., :height, :width]
 
 

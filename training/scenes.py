@@ -28,9 +28,7 @@ SEED = {"test": 20_220_000, "validation": 20_220_001, "train": 20_220_002}
 WIDE: dict[str, Any] = {"draw_radius": wide_radius, "untextured_share": 0.2, "margin": 44}
 
 
-def fixed_scenes(
-    images: Images, count: int, size: int, split: str, wide: bool = False
-) -> Iterator[tuple[str, Scene]]:
+def fixed_scenes(images: Images, count: int, size: int, split: str, wide: bool = False) -> Iterator[tuple[str, Scene]]:
     """Yield (name, scene); scene n depends on n and the other arguments only."""
     least_edges = 0.005 if wide else 0.03  # share of the pixels: too few edges say nothing about an estimator
     for number in range(count):

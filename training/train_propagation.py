@@ -19,7 +19,7 @@ import torch
 from defocus_fast import Estimator, _images, evaluation
 from defocus_fast.model_io import add_propagation
 from training import existing, natural, positive, run
-from training.propagation import CELL, ERROR, Propagation, Sample, deviation, enlarged, propagate, sample
+from training.propagation import ERROR, REGION, Propagation, Sample, deviation, enlarged, propagate, sample
 
 PIXELS = 300_000  # of a batch, where radii are spread
 LEARNING_RATE, WEIGHT_DECAY, EMA_DECAY = 3e-3, 0.03, 0.997
@@ -98,9 +98,11 @@ def error_numbers(model: Path) -> tuple[float, float]:
     return float(metadata["error_floor"]), float(metadata["error_slope"])
 
 
-def learn_expected_error(network: Propagation, numbers: tuple[float, float], batch_of: Callable[[], list[Sample]]) -> None:
-    """Fit the factor of the expected error, and nothing else: of all numbers, the mean error is the most probable scale of
-    a Laplace distribution of the errors."""
+def learn_expected_error(
+    network: Propagation, numbers: tuple[float, float], batch_of: Callable[[], list[Sample]]
+) -> None:
+    """Fit the factor of the expected error, and nothing else: the mean error is the scale at which errors of a Laplace
+    distribution are most probable."""
     floor, slope = numbers
     network.eval()
     of_factor = torch.nn.Conv2d(network.out.in_channels, 1, 1)
@@ -127,8 +129,8 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     folders = [samples(args.model, folder) for folder in args.scenes]
-    if any(side % CELL for scenes in folders for side in scenes[0].truth.shape):
-        raise ValueError(f"expected scenes of whole cells, with sides that {2 * CELL} divides")
+    if any(side % REGION for scenes in folders for side in scenes[0].truth.shape):
+        raise ValueError(f"expected scenes of whole regions, with sides that {2 * REGION} divides")
     validation = [samples(args.model, folder) for folder in args.validation]
     plain = [validate(None, scenes) for scenes in validation]
     print("domain transform:", *(f"{px:.4f} px {octaves:.4f} octaves" for px, octaves in plain), flush=True)

@@ -474,7 +474,8 @@ void Estimator::Cpu::mark_barriers(const BlurMap& result, std::size_t count) {
     for (std::size_t i = octave.row_start.front(); i < octave.row_start.back(); ++i)
       if (is_depth_edge(edges.depth_probability[i], depth_threshold) && (o == 0 || is_barrier(edges.radius[i])))
         for_barrier(put(edges.position[i], octave.number, spread.number, spread.height, spread.width),
-                    std::max(octave.scale / spread.scale, 1), [&](Pixel pixel) { barriers[spread.index(pixel)] |= bit; });
+                    std::max(octave.scale / spread.scale, 1),
+                    [&](Pixel pixel) { barriers[spread.index(pixel)] |= bit; });
   }
 }
 

@@ -63,9 +63,9 @@ class DomainTransform {
   /// |I'|, summed over three channels, out(column, to the left, to the upper). By several threads at once.
   template <class Out>
   void measure_guide(int row, int channels, const Out& out) const;
-  /// Section III-C: out = F(radii) / F(weights) of the seeds, F with the coefficients of the guide, which is lost, and of
-  /// `depth` (height, width) and, unless null, deviation (height, width) of the mixture. Pixels that no seed reaches get
-  /// those of all seeds; 0 and `unknown` without any.
+  /// Section III-C: out = F(radii) / F(weights) of the seeds, F with the coefficients of the guide, which is lost, and
+  /// of `depth` (height, width) and, unless null, deviation (height, width) of the mixture. Pixels that no seed reaches
+  /// get those of all seeds; 0 and `unknown` without any.
   void propagate(int channels, const std::uint8_t* depth, const Propagation& options, const learned::Factors& factors,
                  const SeedRow& seed, const MapView& out, float* deviation = nullptr, float unknown = 0);
 

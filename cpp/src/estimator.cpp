@@ -24,10 +24,10 @@ bool hard(const Options& options) { return options.labels == Labels::hard; }
 
 /// What Options::distances comes to.
 bool learns(const Options& options, const Model& model, const Propagation& propagation) {
-  const char* const missing = !model.learns_distances()    ? "a model that has the network"
-                              : hard(options)              ? "labels posterior"
-                              : propagation.octave == 0    ? "more than one octave"
-                                                           : nullptr;
+  const char* const missing = !model.learns_distances() ? "a model that has the network"
+                              : hard(options)           ? "labels posterior"
+                              : propagation.octave == 0 ? "more than one octave"
+                                                        : nullptr;
   if (options.distances == Distances::learned && missing)
     throw InvalidArgument(std::string("distances: learned needs ") + missing + "; accepted: domain_transform, auto");
   return options.distances != Distances::domain_transform && !missing;

@@ -260,8 +260,8 @@ DEFOCUS_FAST_HOST_DEVICE inline std::uint8_t barrier_bit(int group) {
 }
 
 /// What it answers: logarithms of factors of the guide's differences, of distances in px that are added along rows and
-/// along columns, and of factors of psi at barriers of the first group and of coarser ones, of the weights of five kinds
-/// of edges and of the expected error.
+/// along columns, and of factors of psi at barriers of the first group and of coarser ones, of the weights of five
+/// kinds of edges and of the expected error.
 enum Output { gain, across, down, fine_barrier, coarse_barrier, weight, error = weight + 5, outputs };
 
 /// The kinds: pattern edges of the first group, the second and coarser ones; depth edges of the first and coarser ones.

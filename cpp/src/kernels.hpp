@@ -127,8 +127,9 @@ struct Kernels {
   const CannyKernels<double>* canny_double;
 
   /// Feedback coefficients of the first iteration towards the left and the upper neighbour:
-  /// exp(log_a * (1 + slope * sum_c |row_c[x] - neighbour_c[x]| + psi * (depth[x] != 0))). log_a < 0, `channels` 1 or 3.
-  /// `above` may be null (first row: coefficients 0), and so may `depth` and `learned`. row[c][-1] must be readable; vx[0] is 0.
+  /// exp(log_a * (1 + slope * sum_c |row_c[x] - neighbour_c[x]| + psi * (depth[x] != 0))). log_a < 0, `channels` 1
+  /// or 3. `above` may be null (first row: coefficients 0), and so may `depth` and `learned`. row[c][-1] must be
+  /// readable; vx[0] is 0.
   void (*feedback)(const float* const* row, const float* const* above, int channels, float log_a, float slope,
                    const std::uint8_t* depth, float psi, const LearnedRow* learned, int n, float* vx, float* vy);
   /// Filters `signals` planes (1 to 3) along a line, forward and backward, for `lanes` lines side by side, with the

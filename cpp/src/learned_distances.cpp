@@ -17,7 +17,9 @@ DistanceWeights::DistanceWeights(const Model& model) {
     const auto value = [&](std::size_t o, std::size_t tap, std::size_t c) {
       return o < bias.size() ? values[(o * inputs + c) * taps + tap] : 0.0f;
     };
-    layers.push_back({int(inputs), last ? 1 : 3, last ? 1 : learned::dilations[i],
+    layers.push_back({int(inputs),
+                      last ? 1 : 3,
+                      last ? 1 : learned::dilations[i],
                       pack_weights<float>(learned::width, int(taps), int(inputs), int(inputs), value),
                       {bias.begin(), bias.end()}});
     layers.back().bias.resize(learned::width);

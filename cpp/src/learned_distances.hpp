@@ -30,7 +30,9 @@ class LearnedDistances {
   int rows() const { return rows_; }
   int columns() const { return columns_; }
   /// Where the `learned::inputs` values of a region are to be written, for every call of factors() again.
-  float* inputs(int row, int column) { return planes_[0].data() + std::ptrdiff_t{region(row, column)} * learned::width; }
+  float* inputs(int row, int column) {
+    return planes_[0].data() + std::ptrdiff_t{region(row, column)} * learned::width;
+  }
   learned::Factors factors();
 
  private:
@@ -40,7 +42,8 @@ class LearnedDistances {
   Workers& workers_;
   const int rows_, columns_, margin_, grid_pitch_;
   std::vector<std::int32_t> regions_;
-  // What layers read and write in turn: `learned::width` values of each region, in a grid with zeros around the regions.
+  // What layers read and write in turn: `learned::width` values of each region, in a grid with zeros around the
+  // regions.
   std::array<std::vector<float>, 2> planes_;
   std::vector<std::vector<const float*>> taps_;  // by layer
   std::vector<Convolution<float>> layers_;

@@ -359,8 +359,8 @@ TEST_CASE("feedback coefficients are exponentials of the distance") {
           above[c] = planes[c + 3].data() + 1;
         }
         std::vector<float> vx(n), vy(n);
-        kernels.feedback(row.data(), above.data(), channels, log_a, 12.0f, depth.data(), 20.0f, nullptr, n,
-                         vx.data(), vy.data());
+        kernels.feedback(row.data(), above.data(), channels, log_a, 12.0f, depth.data(), 20.0f, nullptr, n, vx.data(),
+                         vy.data());
         for (int x = 0; x < n; ++x) {
           double across = 0, down = 0;
           for (std::size_t c = 0; c < std::size_t(channels); ++c) {

@@ -110,8 +110,8 @@ void check_propagation(const ImageView& image, const Seeds& seeds, Labels labels
       with_error ? deviations.data() : nullptr, 6);
   Device device(height, width);
   const int before = emulation::allocations();
-  device.transform.propagate(image, options, {1, {seeds.answers}, 6}, seeds.answers.depth_edges, nullptr, labels, got.view,
-                             {with_error ? error.view : MapView{}, 0.25f, 2, 6}, nullptr);
+  device.transform.propagate(image, options, {1, {seeds.answers}, 6}, seeds.answers.depth_edges, nullptr, labels,
+                             got.view, {with_error ? error.view : MapView{}, 0.25f, 2, 6}, nullptr);
   CHECK(emulation::allocations() == before);
   float largest = 0;
   for (int y = 0; y < height; ++y)

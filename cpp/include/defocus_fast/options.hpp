@@ -42,8 +42,8 @@ template <class Group>
 struct Option {
   const char* name;
   std::variant<bool Group::*, int Group::*, double Group::*, std::string Group::*, std::optional<int> Group::*,
-               std::optional<double> Group::*, Precision Group::*, Evaluation Group::*, Labels Group::*, Distances Group::*,
-               std::shared_ptr<cuda::Networks> Group::*>
+               std::optional<double> Group::*, Precision Group::*, Evaluation Group::*, Labels Group::*,
+               Distances Group::*, std::shared_ptr<cuda::Networks> Group::*>
       member;
   Accepted accepted;
   const char* unit;  // of numbers, or ""
@@ -175,7 +175,8 @@ inline constexpr Option<Options> option_rows[]{
      "shorter side has 64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper.",
      "as many as there are"},
     {"distances", &Options::distances, Accepted{.names = distances_names}, "",
-     "How far it is from pixel to pixel for radii that spread. domain_transform: as in the paper. learned: a network of "
+     "How far it is from pixel to pixel for radii that spread. domain_transform: as in the paper. learned: a network "
+     "of "
      "the model changes these distances, and how much edges count, by what lies around them; needs more than one "
      "octave and posterior labels. auto is learned where the model has the network and the options allow it. Given "
      "edges are always spread by domain_transform."},
