@@ -36,6 +36,7 @@ class EstimatorOptions(PropagateOptions, total=False):
     labels: Literal["posterior", "hard"]
     depth_threshold: float | None
     octaves: int | None
+    distances: Literal["auto", "learned", "domain_transform"]
     max_edges: int | None
     networks: Callable[[str, list[int], int], object] | None
     canny_sigma: float
