@@ -177,8 +177,8 @@ def of_edges(
     found: Any, group: Array, at: Array, coarser: Array, spread: int, deviation: Array, size: tuple[int, int]
 ) -> Array:
     """Return per group of octaves what is known of the edges in each region: how many there are, as a share of a
-    straight line's across the region, and the means of log2 of their radius, of their depth probability and of their standard
-    deviation, (4 * GROUPS, rows, columns)."""
+    straight line's across the region, and the means of log2 of their radius, of their depth probability and of their
+    standard deviation, (4 * GROUPS, rows, columns)."""
     rows, columns = regions_of(*size)
     sums = np.zeros((GROUPS, 5, rows, columns), np.float32)
     region = group, *(at // REGION).T
