@@ -13,9 +13,13 @@ namespace defocus_fast {
 /// Of the factors of Coding. 13: those of 8-bit numbers fit into 16 bits, whose products are fast.
 inline constexpr int coding_bits = 13;
 
-/// How a number of `image` is stored whose values are read as Value.
+/// How the numbers of a camera's frame are stored that stand for values of this type.
 template <class Value>
 using Coded = std::conditional_t<std::is_same_v<Value, float>, std::uint16_t, std::uint8_t>;
+
+inline std::ptrdiff_t word_size(const ImageView& image) {
+  return image.type == PixelType::uint8 ? 1 : image.coding.white != 0 ? 2 : std::ptrdiff_t{sizeof(float)};
+}
 
 /// U and V of no colour.
 DEFOCUS_FAST_HOST_DEVICE inline int no_colour(const Coding& coding) { return (coding.white + 1) / 2; }

@@ -160,8 +160,8 @@ Coding make_coding(int bits, int shift, ColourRange range, ColourMatrix matrix) 
   const double white = (1 << bits) - 1, unit = 1 << (bits - 8);
   const double one = 1 << coding_bits, luma = limited ? white / (219 * unit) : 1,
                colour = limited ? white / (224 * unit) : 1;
-  const double red = matrix == ColourMatrix::bt601 ? 0.299 : 0.2126, blue = matrix == ColourMatrix::bt601 ? 0.114 : 0.0722,
-               green = 1 - red - blue;
+  const double red = matrix == ColourMatrix::bt601 ? 0.299 : 0.2126,
+               blue = matrix == ColourMatrix::bt601 ? 0.114 : 0.0722, green = 1 - red - blue;
   const auto factor = [&](double value) { return std::int32_t(std::lround(one * value)); };
   return {.white = (1 << bits) - 1,
           .shift = shift,
@@ -204,7 +204,6 @@ void check_words(const ImageView& image, const char* name, Workers& workers) {
 }
 
 struct Format {
-  PixelFormat format;
   const char* name;
   int planes = 1;
   int bits = 8, shift = 0;
@@ -215,20 +214,21 @@ struct Format {
   int chroma_words = 2;   // from one to the next
 };
 constexpr std::array formats{
-    Format{PixelFormat::gray8, "gray8"},
-    Format{.format = PixelFormat::gray10, .name = "gray10", .bits = 10},
-    Format{.format = PixelFormat::gray16, .name = "gray16", .bits = 16},
-    Format{.format = PixelFormat::rgb, .name = "rgb", .channels = 3, .words = 3},
-    Format{.format = PixelFormat::bgr, .name = "bgr", .channels = 3, .words = 3, .red = 2, .step = -1},
-    Format{.format = PixelFormat::rgba, .name = "rgba", .channels = 3, .words = 4},
-    Format{.format = PixelFormat::bgra, .name = "bgra", .channels = 3, .words = 4, .red = 2, .step = -1},
-    Format{.format = PixelFormat::rgbx, .name = "rgbx", .channels = 3, .words = 4},
-    Format{.format = PixelFormat::bgrx, .name = "bgrx", .channels = 3, .words = 4, .red = 2, .step = -1},
-    Format{.format = PixelFormat::nv12, .name = "nv12", .planes = 2, .channels = 3, .v = 1},
-    Format{.format = PixelFormat::nv21, .name = "nv21", .planes = 2, .channels = 3, .u = 1},
-    Format{.format = PixelFormat::i420, .name = "i420", .planes = 3, .channels = 3, .chroma_words = 1},
-    Format{.format = PixelFormat::yuyv, .name = "yuyv", .channels = 3, .words = 2, .u = 1, .v = 3, .chroma_words = 4},
-    Format{.format = PixelFormat::p010, .name = "p010", .planes = 2, .bits = 10, .shift = 6, .channels = 3, .v = 1},
+    // in PixelFormat's order
+    Format{.name = "gray8"},
+    Format{.name = "gray10", .bits = 10},
+    Format{.name = "gray16", .bits = 16},
+    Format{.name = "rgb", .channels = 3, .words = 3},
+    Format{.name = "bgr", .channels = 3, .words = 3, .red = 2, .step = -1},
+    Format{.name = "rgba", .channels = 3, .words = 4},
+    Format{.name = "bgra", .channels = 3, .words = 4, .red = 2, .step = -1},
+    Format{.name = "rgbx", .channels = 3, .words = 4},
+    Format{.name = "bgrx", .channels = 3, .words = 4, .red = 2, .step = -1},
+    Format{.name = "nv12", .planes = 2, .channels = 3, .v = 1},
+    Format{.name = "nv21", .planes = 2, .channels = 3, .u = 1},
+    Format{.name = "i420", .planes = 3, .channels = 3, .chroma_words = 1},
+    Format{.name = "yuyv", .channels = 3, .words = 2, .u = 1, .v = 3, .chroma_words = 4},
+    Format{.name = "p010", .planes = 2, .bits = 10, .shift = 6, .channels = 3, .v = 1},
 };
 
 /// Whether bytes are in both, of rows of so many bytes. Rows of the one may lie beside those of the other.
@@ -281,10 +281,6 @@ void check_layout(const ImageView& image, const char* name) {
   for (const void* plane : {chroma.u, chroma.v})
     check_addresses(name, plane, word_size(image),
                     {{image.height / chroma.rows, chroma.pitch_bytes}, {image.width / 2, chroma.stride_bytes}});
-}
-
-std::ptrdiff_t word_size(const ImageView& image) {
-  return image.type == PixelType::uint8 ? 1 : image.coding.white != 0 ? 2 : std::ptrdiff_t{sizeof(float)};
 }
 
 void check_addresses(const char* name, const void* data, int size, std::initializer_list<Axis> axes) {
@@ -427,9 +423,9 @@ namespace defocus_fast {
 
 PixelFormat pixel_format(const char* name) {
   std::string accepted;
-  for (const cpu::Format& format : cpu::formats) {
-    if (std::strcmp(format.name, name) == 0) return format.format;
-    accepted += std::string(accepted.empty() ? "" : ", ") + format.name;
+  for (std::size_t i = 0; i < cpu::formats.size(); ++i) {
+    if (std::strcmp(cpu::formats[i].name, name) == 0) return PixelFormat(i);
+    accepted += std::string(accepted.empty() ? "" : ", ") + cpu::formats[i].name;
   }
   throw InvalidArgument("format: expected one of " + accepted + ", got " + name);
 }
