@@ -42,9 +42,19 @@ const Word* word_at(const void* plane, std::ptrdiff_t offset) {
   return reinterpret_cast<const Word*>(static_cast<const std::byte*>(plane) + offset);
 }
 
-/// What `n` numbers from column x0 of row y on stand for, at most row_part.
+/// Of up to row_part pixels of a row: value i of channel c is at channels[c][i * step].
 template <class T>
-void decode_row(const ImageView& image, int y, int x0, int n, T* out) {
+struct RowPart {
+  std::array<const T*, 3> channels;
+  std::ptrdiff_t step;
+};
+/// For the values of a part that do not lie in the caller's memory, channel by channel.
+template <class T>
+using RowMemory = std::array<std::array<T, row_part>, 3>;
+
+/// What `n` numbers from column x0 of row y on stand for.
+template <class T>
+void decode_row(const ImageView& image, int y, int x0, int n, RowMemory<T>& out) {
   using Word = Coded<T>;
   using Number = std::conditional_t<sizeof(Word) == 1, std::int16_t, std::int32_t>;
   const Coding coding = image.coding;
@@ -52,8 +62,8 @@ void decode_row(const ImageView& image, int y, int x0, int n, T* out) {
   read_numbers(word_at<Word>(image.data, y * image.pitch_bytes + x0 * image.pixel_stride_bytes),
                image.pixel_stride_bytes, coding.shift, coding.black, n, luma.data());
   if (image.channels == 1) {
-    for (int i = 0; i < n; ++i)
-      out[i] = decoded<T>(coding, channel_sum(coding, 0, luma[std::size_t(i)], Number(0), Number(0)));
+    for (std::size_t i = 0; i < std::size_t(n); ++i)
+      out[0][i] = decoded<T>(coding, channel_sum(coding, 0, luma[i], Number(0), Number(0)));
     return;
   }
   const Chroma& chroma = image.chroma;
@@ -68,68 +78,74 @@ void decode_row(const ImageView& image, int y, int x0, int n, T* out) {
   };
   spread(chroma.u, u.data());
   spread(chroma.v, v.data());
-  std::array<T, row_part> red, green, blue;  // apart: they are computed in vectors
   const Number *us = u.data() + x0 % 2, *vs = v.data() + x0 % 2;
-  const auto decode = [&](int channel, T* to) {
-    for (int i = 0; i < n; ++i)
-      to[i] = decoded<T>(coding, channel_sum(coding, channel, luma[std::size_t(i)], us[i], vs[i]));
+  const auto decode = [&](auto channel) {
+    for (std::size_t i = 0; i < std::size_t(n); ++i)
+      out[channel][i] = decoded<T>(coding, channel_sum(coding, channel, luma[i], us[i], vs[i]));
   };
-  decode(0, red.data());
-  decode(1, green.data());
-  decode(2, blue.data());
-  for (int i = 0; i < n; ++i) {
-    out[3 * i] = red[std::size_t(i)];
-    out[3 * i + 1] = green[std::size_t(i)];
-    out[3 * i + 2] = blue[std::size_t(i)];
-  }
+  decode(std::integral_constant<int, 0>{});
+  decode(std::integral_constant<int, 1>{});
+  decode(std::integral_constant<int, 2>{});
 }
 
-/// `n` pixels from column x0 of row y on, at most row_part, their channels side by side: the caller's memory if they
-/// lie there like that, else `memory`. All pixels are read here.
+/// `n` pixels from column x0 of row y on, at most row_part: where they are, or decoded into `memory`. All pixels are
+/// read here.
 template <class T>
-const T* read_row(const ImageView& image, int y, int x0, int n, std::array<T, 3 * row_part>& memory) {
+RowPart<T> read_row(const ImageView& image, int y, int x0, int n, RowMemory<T>& memory) {
   if (image.coding.white != 0) {
-    decode_row(image, y, x0, n, memory.data());
-    return memory.data();
+    decode_row(image, y, x0, n, memory);
+    return {{memory[0].data(), memory[1].data(), memory[2].data()}, 1};
   }
-  constexpr std::ptrdiff_t size = sizeof(T);
   const auto* row = static_cast<const std::byte*>(image.data) + y * image.pitch_bytes + x0 * image.pixel_stride_bytes;
-  if (image.pixel_stride_bytes == size * image.channels && (image.channels == 1 || image.channel_stride_bytes == size))
-    return reinterpret_cast<const T*>(row);
-  T* out = memory.data();
-  for (int x = 0; x < n; ++x)
-    for (int c = 0; c < image.channels; ++c)
-      *out++ = *reinterpret_cast<const T*>(row + x * image.pixel_stride_bytes + c * image.channel_stride_bytes);
-  return memory.data();
+  RowPart<T> part{{}, image.pixel_stride_bytes / std::ptrdiff_t{sizeof(T)}};
+  for (int c = 0; c < image.channels; ++c)
+    part.channels[std::size_t(c)] = reinterpret_cast<const T*>(row + c * image.channel_stride_bytes);
+  return part;
 }
 
-/// Calls use(begin, count, pixels) for the parts of a row.
+/// Calls use(step) with a number that the compiler knows if it is a common one.
+template <class Use>
+void with_step(std::ptrdiff_t step, const Use& use) {
+  if (step == 1)
+    use(std::integral_constant<std::ptrdiff_t, 1>{});
+  else if (step == 4)
+    use(std::integral_constant<std::ptrdiff_t, 4>{});
+  else
+    use(step);
+}
+
+/// Calls use(begin, count, part) for the parts of a row.
 template <class T, class Use>
 void for_parts(const ImageView& image, int y, int x0, int n, const Use& use) {
-  std::array<T, 3 * row_part> memory;
+  RowMemory<T> memory;
   for (int begin = 0; begin < n; begin += row_part) {
     const int count = std::min(row_part, n - begin);
     use(begin, count, read_row(image, y, x0 + begin, count, memory));
   }
 }
 
-/// Calls use(channels) with a number that the compiler knows.
-template <class Use>
-void with_channels(const ImageView& image, const Use& use) {
-  if (image.channels == 1)
-    use(std::integral_constant<int, 1>{});
-  else
-    use(std::integral_constant<int, 3>{});
+/// Calls use(value) for all values of a row.
+template <class T, class Use>
+void for_values(const ImageView& image, int y, const Use& use) {
+  for_parts<T>(image, y, 0, image.width, [&](int, int count, const RowPart<T>& part) {
+    with_step(part.step, [&](auto step) {
+      for (std::size_t c = 0; c < std::size_t(image.channels); ++c)
+        for (int i = 0; i < count; ++i) use(part.channels[c][i * step]);
+    });
+  });
 }
 
 template <class T>
 void load_row_of(const ImageView& image, int y, int x0, int n, float* const* channels) {
   const auto convert = [](T value) { return std::is_same_v<T, float> ? float(value) : float(value) / 255.0f; };
   const auto load = [&](int to, int x, int count) {
-    with_channels(image, [&](auto number) {
-      for_parts<T>(image, y, x, count, [&](int begin, int length, const T* pixels) {
-        for (int c = 0; c < number; ++c)
-          for (int i = 0; i < length; ++i) channels[c][to + begin + i] = convert(pixels[i * number + c]);
+    for_parts<T>(image, y, x, count, [&](int begin, int length, const RowPart<T>& part) {
+      with_step(part.step, [&](auto step) {
+        for (std::size_t c = 0; c < std::size_t(image.channels); ++c) {
+          const T* const values = part.channels[c];
+          float* const out = channels[c] + to + begin;
+          for (int i = 0; i < length; ++i) out[i] = convert(values[i * step]);
+        }
       });
     });
   };
@@ -305,22 +321,17 @@ void check_range(const ImageView& image, const char* name, float least, float mo
   workers.for_ranges(image.height, 32, [&](int begin, int end, int) {
     const auto outside = [&](float value) { return int(!(value >= least)) | int(!(value <= most)); };  // NaN is
     int any = 0;
-    for (int y = begin; y < end; ++y)
-      for_parts<float>(image, y, 0, image.width, [&](int, int count, const float* pixels) {
-        for (int i = 0; i < count * image.channels; ++i) any |= outside(pixels[i]);
-      });
+    for (int y = begin; y < end; ++y) for_values<float>(image, y, [&](float value) { any |= outside(value); });
     if (any != 0) valid = false;
   });
   if (valid) return;
   float lowest = std::numeric_limits<float>::infinity(), highest = -lowest;
   bool finite = true;
   for (int y = 0; y < image.height; ++y)
-    for_parts<float>(image, y, 0, image.width, [&](int, int count, const float* pixels) {
-      for (int i = 0; i < count * image.channels; ++i) {
-        finite &= std::isfinite(pixels[i]);
-        lowest = std::min(lowest, pixels[i]);
-        highest = std::max(highest, pixels[i]);
-      }
+    for_values<float>(image, y, [&](float value) {
+      finite &= std::isfinite(value);
+      lowest = std::min(lowest, value);
+      highest = std::max(highest, value);
     });
   std::ostringstream message;
   message.precision(std::numeric_limits<float>::max_digits10);
@@ -336,22 +347,38 @@ void load_row(const ImageView& image, int y, int x0, int n, float* const* channe
   (image.type == PixelType::uint8 ? load_row_of<std::uint8_t> : load_row_of<float>)(image, y, x0, n, channels);
 }
 
+namespace {
+
+/// The largest channel of each pixel.
+template <class T, class Out>
+void find_brightest(const RowPart<T>& part, int channels, int n, Out* out) {
+  const T *const red = part.channels[0], *const green = part.channels[1], *const blue = part.channels[2];
+  with_step(part.step, [&](auto step) {
+    if (channels == 1)
+      for (int i = 0; i < n; ++i) out[i] = red[i * step];
+    else
+      for (int i = 0; i < n; ++i) out[i] = std::max(std::max(red[i * step], green[i * step]), blue[i * step]);
+  });
+}
+
+}  // namespace
+
 template <class T>
 void load_value_row(const ImageView& image, int y, const CannyKernels<T>& kernels, T* out) {
+  const int channels = image.channels;
   if (image.type == PixelType::float32)
-    return for_parts<float>(image, y, 0, image.width, [&](int begin, int count, const float* pixels) {
-      for (int i = 0; i < count; ++i) {
-        const float* pixel = pixels + std::ptrdiff_t(i) * image.channels;
-        out[begin + i] = T(image.channels == 1 ? *pixel : std::max({pixel[0], pixel[1], pixel[2]}));
-      }
+    return for_parts<float>(image, y, 0, image.width, [&](int begin, int count, const RowPart<float>& part) {
+      find_brightest(part, channels, count, out + begin);
     });
-  ImageView forwards = image;  // which channel is which does not matter
-  if (image.channel_stride_bytes < 0) {
-    forwards.data = static_cast<const std::byte*>(image.data) + (image.channels - 1) * image.channel_stride_bytes;
-    forwards.channel_stride_bytes = -image.channel_stride_bytes;
-  }
-  for_parts<std::uint8_t>(forwards, y, 0, image.width, [&](int begin, int count, const std::uint8_t* pixels) {
-    kernels.brightest(pixels, image.channels, count, out + begin);
+  for_parts<std::uint8_t>(image, y, 0, image.width, [&](int begin, int count, const RowPart<std::uint8_t>& part) {
+    const auto& [red, green, blue] = part.channels;
+    if (part.step == channels && (channels == 1 || std::abs(green - red) == 1)) {
+      kernels.brightest(channels == 1 ? red : std::min(red, blue), channels, count, out + begin);
+      return;
+    }
+    std::array<std::uint8_t, row_part> largest;
+    find_brightest(part, channels, count, largest.data());
+    kernels.brightest(largest.data(), 1, count, out + begin);
   });
 }
 template void load_value_row(const ImageView&, int, const CannyKernels<float>&, float*);
@@ -362,20 +389,26 @@ namespace {
 template <class T>
 void reduce_row_of(const ImageView& image, int y, T* out) {
   const int width = image.width / 2;
-  std::array<std::array<T, 3 * row_part>, 2> memory;
-  with_channels(image, [&](auto channels) {
-    for (int begin = 0; begin < width; begin += row_part / 2) {
-      const int count = std::min(row_part / 2, width - begin);
-      const T* const upper = read_row(image, 2 * y, 2 * begin, 2 * count, memory[0]);
-      const T* const lower = read_row(image, 2 * y + 1, 2 * begin, 2 * count, memory[1]);
-      for (int x = 0; x < count; ++x)
-        for (int c = 0; c < channels; ++c) {
-          const int left = 2 * x * channels + c, right = left + channels;
-          const auto sum = upper[left] + upper[right] + lower[left] + lower[right];
-          *out++ = std::is_same_v<T, float> ? T(sum * 0.25f) : T((int(sum) + 2) / 4);
-        }
-    }
-  });
+  std::array<RowMemory<T>, 2> memory;
+  for (int begin = 0; begin < width; begin += row_part / 2) {
+    const int count = std::min(row_part / 2, width - begin);
+    const RowPart<T> above = read_row(image, 2 * y, 2 * begin, 2 * count, memory[0]);
+    const RowPart<T> below = read_row(image, 2 * y + 1, 2 * begin, 2 * count, memory[1]);
+    with_step(above.step, [&](auto step) {
+      const auto reduce = [&](auto channels) {
+        for (int x = 0; x < count; ++x)
+          for (std::size_t c = 0; c < channels; ++c) {
+            const T *const upper = above.channels[c] + 2 * x * step, *const lower = below.channels[c] + 2 * x * step;
+            const auto sum = upper[0] + upper[step] + lower[0] + lower[step];
+            *out++ = std::is_same_v<T, float> ? T(sum * 0.25f) : T((int(sum) + 2) / 4);
+          }
+      };
+      if (image.channels == 1)
+        reduce(std::integral_constant<std::size_t, 1>{});
+      else
+        reduce(std::integral_constant<std::size_t, 3>{});
+    });
+  }
 }
 
 }  // namespace
