@@ -94,10 +94,8 @@ def make(
         packed = np.empty((height, width, 2), np.uint8)
         packed[..., 0], packed[:, ::2, 1], packed[:, 1::2, 1] = luma, u, v
         return rows_apart(packed, layout), image
-    if format == "i420":
-        planes = [luma, u, v]
-    else:
-        planes = [luma, np.stack([v, u] if format == "nv21" else [u, v], axis=-1)]
+    interleaved = np.stack([v, u] if format == "nv21" else [u, v], axis=-1)
+    planes = [luma, u, v] if format == "i420" else [luma, interleaved]
     return tuple(rows_apart(plane, layout) for plane in planes), image
 
 

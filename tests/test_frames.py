@@ -90,7 +90,7 @@ def test_a_frame_is_read_where_it_is() -> None:
     planes, _ = frames.make("nv12", 130, 270)
     frame = Frame(planes, "nv12")
     before = estimator(130, 270).estimate(frame).map
-    other, image = frames.make("nv12", 130, 270, matrix="bt709")
+    other, _ = frames.make("nv12", 130, 270, "flipped")
     other[0][:] = other[0][::-1].copy()
     for plane, new in zip(planes, other, strict=True):
         plane[:] = new
