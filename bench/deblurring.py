@@ -54,7 +54,7 @@ class Scene:
 
 
 def scenes(folder: Path, split: str, count: int) -> Iterator[Scene]:
-    fixed = fixed_scenes(load_images(folder, split), count, SIZE, SEED[split])
+    fixed = fixed_scenes(load_images(folder, split), count, SIZE, split)
     for number, (_, scene) in enumerate(fixed):
         rng = np.random.default_rng([SEED[split], number])
         in_focus = [replace(layer, radius=np.full_like(layer.radius, LEAST_RADIUS)) for layer in scene.layers]

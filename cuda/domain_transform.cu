@@ -31,7 +31,8 @@ struct Signals {
 __device__ float exp_nonpositive(float x) { return x < -87.0f ? 0.0f : expf(x); }
 
 __global__ void feedback(const __grid_constant__ Signals signals, int channels, int height, int width, float log_a,
-                         float slope, const std::uint8_t* depth, float psi, float* vx, float* vy) {
+                         float slope, const std::uint8_t* depth, float psi, learned::Factors factors, float* vx,
+                         float* vy) {
   int y, x;
   if (!pixel_of_thread(height, width, y, x)) return;
   const std::ptrdiff_t i = std::ptrdiff_t(y) * width + x;
@@ -41,9 +42,17 @@ __global__ void feedback(const __grid_constant__ Signals signals, int channels, 
     if (x > 0) across += fabsf(signal[i] - signal[i - 1]);
     if (y > 0) down += fabsf(signal[i] - signal[i - width]);
   }
-  const float distance = depth ? 1.0f + psi * depth[i] : 1.0f;
-  vx[i] = x > 0 ? exp_nonpositive(log_a * (slope * across + distance)) : 0.0f;
-  vy[i] = y > 0 ? exp_nonpositive(log_a * (slope * down + distance)) : 0.0f;
+  float distance = depth && depth[i] ? 1.0f + psi : 1.0f, added_across = 0, added_down = 0;
+  if (factors.values) {
+    slope *= factors.at(learned::gain, y, x);
+    if (depth)
+      distance = 1.0f + psi * learned::factor_of_barrier(depth[i], factors.at(learned::fine_barrier, y, x),
+                                                         factors.at(learned::coarse_barrier, y, x));
+    added_across = factors.at(learned::across, y, x);
+    added_down = factors.at(learned::down, y, x);
+  }
+  vx[i] = x > 0 ? exp_nonpositive(log_a * (slope * across + distance + added_across)) : 0.0f;
+  vy[i] = y > 0 ? exp_nonpositive(log_a * (slope * down + distance + added_down)) : 0.0f;
 }
 
 /// f -> a f + b for each signal; the coefficient is common to all.
@@ -197,8 +206,8 @@ __device__ void add_up(double (&values)[3][block_size]) {
 }
 
 /// `seed_blocks` blocks, whatever the number of pixels, so that the sums have one order.
-__global__ void seed_pixels(const __grid_constant__ Octaves octaves, int spread, Labels labels, float* radii,
-                            float* weights, float* squares, SeedSums* sums) {
+__global__ void seed_pixels(const __grid_constant__ Octaves octaves, int spread, Labels labels,
+                            learned::Factors factors, float* radii, float* weights, float* squares, SeedSums* sums) {
   __shared__ double values[3][block_size];
   double weight_sum = 0, radius_sum = 0, square_sum = 0;
   const int height = octaves.answers[spread].height, width = octaves.answers[spread].width;
@@ -218,9 +227,10 @@ __global__ void seed_pixels(const __grid_constant__ Octaves octaves, int spread,
             if (!depth && answers.pattern_edges[answers.pixel(y, x)] == 0) continue;
             const std::ptrdiff_t at = answers.question(y, x);
             const float radius = answers.radius[at], radius_std = answers.radius_std[at];
-            const float weight = edge_weight(labels, depth, answers.depth_probability[at], radius_std, o) *
-                                 octave_weight(radius, octaves.largest_radius, o, o + 1 == octaves.count);
+            float weight = edge_weight(labels, depth, answers.depth_probability[at], radius_std, o) *
+                           octave_weight(radius, octaves.largest_radius, o, o + 1 == octaves.count);
             if (!(weight > 0)) continue;
+            if (factors.values) weight *= factors.at(learned::kind(depth, learned::group(o, spread)), at_y, at_x);
             const float scale = float(1 << o);
             const Seed of_edge = make_seed(beside ? weight / 4 : weight, scale * radius, scale * radius_std);
             seed = {seed.weight + of_edge.weight, seed.radius + of_edge.radius, seed.square + of_edge.square};
@@ -266,7 +276,7 @@ __device__ float& value_at(const MapView& map, int y, int x) {
 }
 
 __global__ void divide(const float* radii, const float* weights, const float* squares, const Mixture* of_all,
-                       float doubt, MapView out, ExpectedError error) {
+                       float doubt, learned::Factors factors, MapView out, ExpectedError error) {
   int y, x;
   if (!pixel_of_thread(out.height, out.width, y, x)) return;
   const std::ptrdiff_t i = std::ptrdiff_t(y) * out.width + x;
@@ -276,7 +286,8 @@ __global__ void divide(const float* radii, const float* weights, const float* sq
   if (!error.out.data) return;
   const float deviation =
       reached ? deviation_at({weights[i], radii[i], squares[i]}, mean, doubt) : deviation_out_of_reach(*of_all);
-  value_at(error.out, y, x) = expected_error(error.floor, error.slope, deviation);
+  const float factor = factors.values ? factors.at(learned::error, y, x) : 1.0f;
+  value_at(error.out, y, x) = factor * expected_error(error.floor, error.slope, deviation);
 }
 
 __global__ void enlarge_pixels(MapView values, int octave, MapView out) {
@@ -312,10 +323,10 @@ void DomainTransform::load(const ImageView& image, Stream stream) {
 }
 
 void DomainTransform::set_feedback(int channels, double slope, const FilterOptions& options, const std::uint8_t* depth,
-                                   double psi, Stream stream) {
+                                   double psi, const learned::Factors& factors, Stream stream) {
   launch(feedback, blocks_for(std::int64_t{height_} * width_), block_size, stream,
          Signals{{signals_[0], signals_[1], signals_[2]}}, channels, height_, width_, float(log_feedback(options)),
-         float(slope), depth, float(psi), vx_, vy_);
+         float(slope), depth, float(psi), factors, vx_, vy_);
 }
 
 void DomainTransform::filter(int count, int iterations, Stream stream) {
@@ -331,23 +342,25 @@ void DomainTransform::filter(int count, int iterations, Stream stream) {
 }
 
 void DomainTransform::propagate(const ImageView& image, const Propagation& options, const Octaves& octaves,
-                                const std::uint8_t* barriers, Labels labels, const MapView& out,
-                                const ExpectedError& error, Stream stream) {
+                                const std::uint8_t* barriers, LearnedDistances* distances, Labels labels,
+                                const MapView& out, const ExpectedError& error, Stream stream) {
   // The guide: the image filtered by itself. |I'| is summed over red, green and blue; a grey image is three equal
   // channels.
   const double channels = image.channels == 1 ? 3 : 1;
   const auto& [octave, guide, spread, psi, doubt] = options;
   load(image, stream);
-  set_feedback(image.channels, channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0, stream);
+  set_feedback(image.channels, channels * guide.sigma_s / guide.sigma_r, guide, nullptr, 0, {}, stream);
   filter(image.channels, guide.iterations, stream);
-  set_feedback(image.channels, channels * spread.sigma_s / spread.sigma_r, spread, barriers, psi, stream);
+  learned::Factors factors;
+  if (distances) factors = distances->factors(octaves, octave, image, barriers, signals_, stream);
+  set_feedback(image.channels, channels * spread.sigma_s / spread.sigma_r, spread, barriers, psi, factors, stream);
   // Radii into signal 0, weights into signal 1, squares, if they are wanted, into signal 2.
-  launch(seed_pixels, seed_blocks, block_size, stream, octaves, octave, labels, signals_[0], signals_[1],
+  launch(seed_pixels, seed_blocks, block_size, stream, octaves, octave, labels, factors, signals_[0], signals_[1],
          error.out.data ? signals_[2] : nullptr, seed_sums_);
   launch(average_seeds, 1, block_size, stream, seed_sums_, error.unknown, of_all_);
   filter(error.out.data ? 3 : 2, spread.iterations, stream);
   launch(divide, blocks_for(std::int64_t{height_} * width_), block_size, stream, signals_[0], signals_[1], signals_[2],
-         of_all_, doubt, out, error);
+         of_all_, doubt, factors, out, error);
 }
 
 }  // namespace defocus_fast::cuda

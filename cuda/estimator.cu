@@ -74,6 +74,7 @@ Estimator::Estimator(const DeviceSetup& setup)
     const std::size_t pixels = std::size_t(height_ >> octave) * std::size_t(width_ >> octave);
     arena_.reserve(barriers_, pixels);
     for (float** plane : {&spread_map_, &spread_error_}) arena_.reserve(*plane, pixels);
+    if (setup.learns_distances) distances_.emplace(*model_, height_ >> octave, width_ >> octave, arena_);
   }
 
   arena_.reserve(image_, 3 * std::size_t(shapes_.image_height) * std::size_t(shapes_.image_width) * size);
@@ -87,6 +88,7 @@ Estimator::Estimator(const DeviceSetup& setup)
   const std::size_t asked = by_cell() ? std::size_t(tiling.rows) * std::size_t(tiling.columns) : batch;
   arena_.reserve(probabilities_, asked * std::max(model_->radius_bins.size(), std::size_t{2}) * size);
   arena_.allocate();
+  if (distances_) distances_->upload();
 }
 
 std::size_t Estimator::bin_rows(const Octave& octave) const {
@@ -163,7 +165,7 @@ void Estimator::extract_features(const Octave& octave, Stream stream) {
     std::size_t count = 1;
     for (std::byte* output : trunk_outputs_)
       if (output) tensors[count++] = output + std::size_t(i) * tiling.pitch;
-    networks_->enqueue(Graph::trunk, std::span(tensors).first(count), stream);
+    networks_->enqueue(Graph::trunk, {tensors.data(), count}, stream);
   }
 }
 
@@ -238,7 +240,8 @@ void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
     if (error.out.data) error.out = view(spread_error_);
   }
   domain_transform_.propagate(spread.image, propagation_, octaves, enlarged ? barriers_ : spread.answers.depth_edges,
-                              options_.labels, enlarged ? view(spread_map_) : frame.out, error, stream);
+                              distances_ && !frame.edges.data ? &*distances_ : nullptr, options_.labels,
+                              enlarged ? view(spread_map_) : frame.out, error, stream);
   if (!enlarged) return;
   enlarge(view(spread_map_), propagation_.octave, frame.out, stream);
   if (error.out.data) enlarge(error.out, propagation_.octave, frame.expected_error, stream);

@@ -4,6 +4,7 @@
 #include <array>
 #include <deque>
 #include <memory>
+#include <optional>
 
 #include "../cpp/src/device.hpp"
 #include "clock.hpp"
@@ -81,6 +82,7 @@ class Estimator {
   std::uint8_t* barriers_ = nullptr;
   float *spread_map_ = nullptr, *spread_error_ = nullptr;
   DomainTransform domain_transform_;
+  std::optional<LearnedDistances> distances_;
   StageClock clock_;
   // Elements of the networks' type.
   std::byte *image_ = nullptr, *probabilities_ = nullptr;

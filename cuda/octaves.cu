@@ -55,7 +55,7 @@ __global__ void gather_barriers(const __grid_constant__ Octaves octaves, int spr
   const Answers& spread = octaves.answers[spread_octave];
   int at_y, at_x;
   if (!pixel_of_thread(spread.height, spread.width, at_y, at_x)) return;
-  bool barrier = false;
+  std::uint8_t bits = 0;
   for (int o = 0; o < octaves.count; ++o) {
     const Answers& answers = octaves.answers[o];
     if (!has_centres(at_y, spread_octave, o) && !has_centres(at_x, spread_octave, o)) continue;  // as for_barrier
@@ -63,10 +63,10 @@ __global__ void gather_barriers(const __grid_constant__ Octaves octaves, int spr
     const Range columns = shared_with(at_x, spread.width, spread_octave, answers.width, o);
     for (int y = rows.begin; y < rows.end; ++y)
       for (int x = columns.begin; x < columns.end; ++x)
-        barrier |= answers.depth_edges[answers.pixel(y, x)] != 0 &&
-                   (o == 0 || is_barrier(answers.radius[answers.question(y, x)]));
+        if (answers.depth_edges[answers.pixel(y, x)] && (o == 0 || is_barrier(answers.radius[answers.question(y, x)])))
+          bits |= learned::barrier_bit(learned::group(o, spread_octave));
   }
-  barriers[spread.pixel(at_y, at_x)] = barrier;
+  barriers[spread.pixel(at_y, at_x)] = bits;
 }
 
 unsigned blocks_of(const Answers& answers) { return blocks_for(std::int64_t{answers.height} * answers.width); }

@@ -177,7 +177,8 @@ struct Octaves {
   Answers answers[most];
   float largest_radius = 0;  // of the model, px of the octave
 };
-/// In the octave in which radii are spread: the depth edges of this and finer octaves, the axes of coarser ones.
+/// In the octave in which radii are spread: the depth edges of this and finer octaves, the axes of coarser ones; see
+/// learned::barrier_bit().
 void mark_barriers(const Octaves& octaves, int spread_octave, std::uint8_t* barriers, Stream stream);
 
 /// BlurMap::expected_error, if out.data is not null.
@@ -196,6 +197,29 @@ inline constexpr int seed_blocks = 256;
 /// To the image from the octave in which radii are spread, linearly between the pixels' centres.
 void enlarge(const MapView& values, int octave, const MapView& out, Stream stream);
 
+/// The network that says where radii may spread; see `learned` in formulas.hpp.
+class LearnedDistances {
+ public:
+  /// Of the octave in which radii are spread.
+  LearnedDistances(const Model& model, int height, int width, Arena& arena);
+  LearnedDistances(const LearnedDistances&) = delete;
+  LearnedDistances& operator=(const LearnedDistances&) = delete;
+
+  /// Once the arena is allocated.
+  void upload();
+  /// `barriers` (height, width) and `guide`, the same for each channel.
+  learned::Factors factors(const Octaves& octaves, int spread, const ImageView& image, const std::uint8_t* barriers,
+                           const std::array<float*, 3>& guide, Stream stream);
+
+ private:
+  const int rows_, columns_;         // regions
+  std::vector<float> weights_;       // of all layers
+  std::vector<std::size_t> layers_;  // where each begins
+  float* on_device_ = nullptr;
+  std::array<float*, 2> planes_{};  // (regions, learned::width): what layers read and write in turn
+  float* factors_ = nullptr;
+};
+
 class DomainTransform {
  public:
   DomainTransform(int height, int width, Arena& arena);
@@ -209,16 +233,17 @@ class DomainTransform {
   /// Sets the coefficients from the first `channels` (1 or 3) signals. `slope` multiplies the sum over channels of
   /// |I'|; `depth` (height, width) may be null.
   void set_feedback(int channels, double slope, const FilterOptions& options, const std::uint8_t* depth, double psi,
-                    Stream stream);
+                    const learned::Factors& factors, Stream stream);
   /// Filters the first `count` (1 to 3) signals in place.
   void filter(int count, int iterations, Stream stream);
 
   /// Section III-C: out = F(radii) / F(weights) of the edges' seeds, F with the coefficients of the guide and of the
   /// barriers (height, width), and the expected error from the deviation of the mixture. Pixels that no edge reaches
-  /// get those of all edges; 0 and `error.unknown` without any. All of it in options.octave, `image` too.
+  /// get those of all edges; 0 and `error.unknown` without any. All of it in options.octave, `image` too. `distances`
+  /// may be null.
   void propagate(const ImageView& image, const Propagation& options, const Octaves& octaves,
-                 const std::uint8_t* barriers, Labels labels, const MapView& out, const ExpectedError& error,
-                 Stream stream);
+                 const std::uint8_t* barriers, LearnedDistances* distances, Labels labels, const MapView& out,
+                 const ExpectedError& error, Stream stream);
 
  private:
   const int height_, width_;

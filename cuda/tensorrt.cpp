@@ -77,7 +77,7 @@ class TensorRt : public Networks {
     }
   }
 
-  void enqueue(Graph graph, std::span<void* const> tensors, Stream stream) override {
+  void enqueue(Graph graph, Span<void* const> tensors, Stream stream) override {
     const Loaded& loaded = graphs_[std::size_t(graph)];
     const std::string name = graph_names[std::size_t(graph)];
     if (tensors.size() != loaded.tensors.size())

@@ -37,6 +37,7 @@ def scene(height: int = 48, width: int = 64) -> NDArray[np.uint8]:
 
 
 def save(path: str, array: NDArray[np.uint8] | None = None, **options: Any) -> None:
+    Path(path).parent.mkdir(exist_ok=True)
     Image.fromarray(scene() if array is None else array).save(path, **options)
 
 
@@ -264,6 +265,85 @@ def test_no_photograph_is_overwritten(estimate: Estimate, folder: Path) -> None:
     assert "p.blur.blur.png" in names(folder), "the photographs that are in nobody's way are done"
 
 
+@pytest.mark.parametrize("kind", _files.OUTPUTS)
+def test_only_results_are_replaced(estimate: Estimate, folder: Path, kind: str) -> None:
+    """Not a picture that lies there and is not of the run, nor anything else; the others are done."""
+    save("in/a.png")
+    save("in/b.png")
+    result = f"a{_files.OUTPUTS[kind]}"
+    for content in (Path("in/a.png").read_bytes(), b"notes", np.lib.format.magic(1, 0)):
+        Path(result).write_bytes(content)
+        outcome = estimate("in", "--save", kind)
+        assert outcome.exit_code == 1
+        assert f"in/a.png: {result} is there and is no result of an earlier run; use another -o" in outcome.stderr
+        assert Path(result).read_bytes() == content
+        assert Path(result.replace("a", "b", 1)).exists()
+    Path(result).write_bytes(b"")
+    for _ in range(2):
+        assert estimate("in", "--save", kind).exit_code == 0, "an empty file, and then a result"
+        Path(RECORD).unlink()
+
+
+def test_deblur_replaces_results_only(random_model: str, folder: Path) -> None:
+    save("in/a.png")
+    command = ["deblur", "in", "--model", random_model, "--threads", "1"]
+    save("a.deblurred.png")
+    before = Path("a.deblurred.png").read_bytes()
+    result = CliRunner().invoke(cli.main, command)
+    assert result.exit_code == 1
+    assert "a.deblurred.png is there and is no result of an earlier run" in result.stderr
+    assert Path("a.deblurred.png").read_bytes() == before
+    Path("a.deblurred.png").unlink()
+    for _ in range(2):
+        assert CliRunner().invoke(cli.main, command).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["cull", "a.png"], "--csv"),
+        (["cull", "a.png"], "--json"),
+        (["bench", "a.png", "--seconds", "0"], "--json"),
+        (["evaluate", "."], "--json"),
+        (["evaluate", ".", "--mask", "sharp"], "--plot"),
+    ],
+)
+def test_files_of_figures_replace_earlier_ones_only(
+    random_model: str, folder: Path, command: list[str], option: str
+) -> None:
+    save("a.png")
+    np.save("a.npy", np.indices((48, 64))[1] / 10)
+    Path("mine.png").write_bytes(Path("a.png").read_bytes())
+    Path("mine.json").write_text('{"software": "mine"}')
+
+    def run(*more: str) -> Result:
+        return CliRunner().invoke(cli.main, [*command, *more, "--model", random_model])
+
+    for name in ("a.png", "mine.png", "mine.json", "a.npy"):
+        before = Path(name).read_bytes()
+        result = run(option, name)
+        assert result.exit_code == 2
+        assert f"{name} is there and was not written by this option" in result.stderr
+        assert Path(name).read_bytes() == before
+    Path("mine.png").unlink()
+    for name in ("new.png", "new.svg", "new.pdf") if option == "--plot" else ("new",):
+        Path(name).touch()
+        for _ in range(2):
+            assert run(option, name).exit_code == 0, "an empty file, and then its own"
+        assert Path(name).stat().st_size
+        Path(name).unlink()
+    assert run(option, "-").exit_code == 2
+    assert not Path("-").exists()
+
+
+def test_two_outputs_are_two_files(random_model: str, folder: Path) -> None:
+    save("a.png")
+    result = CliRunner().invoke(cli.main, ["cull", "a.png", "--csv", "x", "--json", "./x", "--model", random_model])
+    assert result.exit_code == 2
+    assert "x is the file of --csv" in result.stderr
+    assert names(folder) == {"a.png"}
+
+
 def test_a_folder_means_its_pictures_without_earlier_results(estimate: Estimate, folder: Path) -> None:
     Path("in/sub").mkdir(parents=True)
     for name in ("in/b.JPG", "in/a.webp", "in/.hidden.png", "in/sub/c.png"):
@@ -297,7 +377,7 @@ def test_a_result_that_cannot_be_written_is_reported(estimate: Estimate, folder:
     Path("a.blur.npy").mkdir()
     result = estimate("a.png", "b.png", "--save", "npy")
     assert result.exit_code == 1
-    assert "a.png: is a directory" in result.stderr
+    assert "a.png: a.blur.npy is there and is no result of an earlier run" in result.stderr
     assert names(folder) == {"a.png", "b.png", "a.blur.npy", "b.blur.npy"}
 
 
@@ -376,6 +456,14 @@ def test_wrong_usage_is_status_2(folder: Path, arguments: list[str]) -> None:
     assert result.exit_code == 2, result.output
     assert "Error: " in result.stderr
     assert names(folder) == {"a.png"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--model"], ["--psi"], ["--threads"]])
+def test_arguments_that_are_longer_than_any_path(folder: Path, arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli.main, ["estimate", *arguments, "7" * 100_000])
+    assert result.exit_code == 2
+    assert "expected arguments of at most 4095 characters, got one of 100000, which begins with 777" in result.stderr
+    assert len(result.output) < 500
 
 
 def test_a_model_folder_needs_no_slash(random_model: str, folder: Path) -> None:
@@ -565,7 +653,7 @@ def test_what_may_not_be_read_or_written(random_model: str, folder: Path) -> Non
     assert "-o: cannot write into the folder full" in process.communicate()[1]
     assert process.returncode == 2
     process = start("evaluate", ".", "--json", "closed/out.json", preexec_fn=without_privileges)
-    assert "cannot write closed/out.json" in process.communicate()[1]
+    assert "cannot write into the folder closed" in process.communicate()[1]
     assert process.returncode == 2
     Path("closed").chmod(0o700)
 
@@ -670,6 +758,43 @@ def test_signals_leave_no_part_of_a_file(random_model: str, folder: Path, number
     assert names(folder / "out") == set()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+def test_signals_after_the_end_change_nothing() -> None:
+    """Python's own handlers are gone when the last objects are deleted."""
+    program = """
+import atexit, os, signal, sys
+from defocus_fast.__main__ import main
+class Last:
+    def __del__(self, kill=os.kill, arguments=(os.getpid(), signal.SIGINT)):
+        kill(*arguments)
+last = Last()
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[1:] = ["--version"]
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", 'RuntimeError("can\'t start new thread")'])
+def test_too_little_memory_is_one_line(folder: Path, random_model: str, error: str) -> None:
+    save("a.png")
+    program = f"""
+import sys, threading
+from defocus_fast.__main__ import main
+def start(self):
+    raise {error}
+threading.Thread.start = start
+main()
+"""
+    command = [sys.executable, "-c", program, "estimate", "a.png", "--model", random_model, "--device", "cpu"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("0 of 1 done\nError: not enough memory")
+    assert len(result.stderr.splitlines()) == 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of terminals differ on Windows")
 def test_ctrl_c_stops_at_once_and_keeps_what_is_done(random_model: str, folder: Path) -> None:
     save("a.png")
@@ -734,6 +859,11 @@ def test_bench_refuses_sizes(size: str) -> None:
     result = CliRunner().invoke(cli.main, ["bench", "--size", size])
     assert result.exit_code == 2
     assert "expected WIDTHxHEIGHT in pixels" in result.output
+
+
+def test_ranges_are_shown_as_in_messages() -> None:
+    result = CliRunner().invoke(cli.main, ["estimate", "--help"])
+    assert "0<=x<=1000000]" in result.output
 
 
 def test_bench_refuses_seconds_that_are_no_number() -> None:

@@ -625,13 +625,24 @@ def test_bad_photographs_do_not_stop_the_others(cull: Cull, folder: Path) -> Non
     (folder / "broken.jpg").write_bytes(b"no")
     Image.new("L", (1, 1)).save("one.png")
     Image.new("L", (400, 300), 77).save("flat.png")
-    result = cull(".", "absent.jpg", "--json", "o.json")
+    result = cull(".", "absent.jpg", "--json", "o.json", "--csv", "o.csv")
     assert result.exit_code == 1
     assert "broken.jpg: not a JPEG" in result.stderr
     assert "absent.jpg: no such file" in result.stderr
     assert "2 of 6 failed" in result.stderr
     rows = {each["photo"]: each for each in json.loads((folder / "o.json").read_text())["photos"]}
-    assert set(rows) == {"1.0.jpg", "2.0.jpg", "one.png", "flat.png"}
+    assert set(rows) == {"1.0.jpg", "2.0.jpg", "one.png", "flat.png", "broken.jpg", "absent.jpg"}
+    assert rows["absent.jpg"] == {"photo": "absent.jpg", "error": "no such file"}
+    with open("o.csv", newline="") as file:
+        lines = {line["photo"]: line for line in csv.DictReader(file)}
+    assert set(lines) == set(rows)
+    assert lines["broken.jpg"]["error"] == rows["broken.jpg"]["error"]
+    assert lines["1.0.jpg"]["error"] == lines["broken.jpg"]["burst"] == ""
+    header = Path("o.csv").read_text().splitlines()[0]
+    assert cull("absent.jpg", "--csv", "o.csv").exit_code == 1
+    (line,) = csv.DictReader(Path("o.csv").read_text().splitlines())
+    assert list(line) == header.split(",")
+    assert {name: value for name, value in line.items() if value} == rows["absent.jpg"]
     assert rows["1.0.jpg"]["best"]
     assert rows["flat.png"]["whole"] is None
     assert rows["flat.png"]["sharpest"] is None
@@ -656,9 +667,9 @@ def test_sidecars_of_two_kinds(cull: Cull, folder: Path) -> None:
 def test_what_cannot_be_written_is_told(cull: Cull, folder: Path) -> None:
     save_burst((1.0, 2.0))
     (folder / "1.0.jpg.xmp").write_text("no sidecar")
-    result = cull(".", "--xmp", "rating", "--json", "o.json")
+    result = cull(".", "--xmp", "rating", "--xmp", "label", "--json", "o.json")
     assert result.exit_code == 1
-    assert "1.0.jpg.xmp: expected an XMP sidecar" in result.stderr
+    assert result.stderr.count("1.0.jpg.xmp: expected an XMP sidecar") == 1
     assert "failed" not in result.stderr
     assert (folder / "1.0.jpg.xmp").read_text() == "no sidecar"
     assert json.loads((folder / "o.json").read_text())["settings"]["region"] == "focus"
@@ -668,7 +679,10 @@ def test_wrong_usage(cull: Cull, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     save_burst((1.0,))
     for arguments, message in (
         (["--region", "0,0,2,1"], "expected focus, centre or X,Y,WIDTH,HEIGHT"),
+        (["--region", "0.6,0,0.5,1"], "a rectangle in the picture"),
+        (["--region", "nan,0,1,1"], "a rectangle in the picture"),
         (["--region", "eye"], "got eye"),
+        (["--sidecar", "NAME.xmp"], "--sidecar is of --xmp"),
         (["--csv", "absent/o.csv"], "existing folder"),
     ):
         result = cull("1.0.jpg", *arguments)

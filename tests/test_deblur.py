@@ -252,7 +252,7 @@ def test_the_command_deblurs_by_the_estimated_map(random_model: str, folder: Pat
     files = ["a b.png", "deep.png", "turned.png", "broken.jpg"]
     result = CliRunner().invoke(cli.main, ["deblur", *files, *options])
     assert result.exit_code == 1, result.output
-    assert result.stderr.splitlines() == ["broken.jpg: not a JPEG, PNG, TIFF, WebP or HEIC image", "1 of 4 failed"]
+    assert result.stderr.splitlines() == ["broken.jpg: not a JPEG, PNG, TIFF, WebP, HEIC or RAW image", "1 of 4 failed"]
     assert "96 x 64" in result.stdout
     written = {path.name: np.asarray(Image.open(path)) for path in Path("out").iterdir()}
     assert set(written) == {"a b.deblurred.png", "deep.deblurred.png", "turned.deblurred.png"}

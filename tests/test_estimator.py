@@ -368,6 +368,11 @@ def test_estimate_into_leaves_the_surroundings_alone(estimator: Estimator, pictu
         (np.zeros((130, 90), np.float32), ValueError, "out: expected height x width 90 x 130, got 130 x 90"),
         (np.zeros((90, 130, 1), np.float32), ValueError, r"out: .* got float32 \(90, 130, 1\)"),
         (np.broadcast_to(np.float32(0), (90, 130)), ValueError, "out: expected a writeable array, got a read-only one"),
+        (
+            np.ma.masked_all((90, 130), np.float32),
+            TypeError,
+            "out: expected an array without a mask, got a masked one: the pixels behind a mask count",
+        ),
         (None, TypeError, "out: expected a NumPy array, as `image` is in host memory, got NoneType"),
         (
             np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (90, 130), (0, 0)),
@@ -405,6 +410,12 @@ def test_an_estimator_that_was_not_initialised() -> None:
             use(estimator)
     with pytest.raises(AttributeError, match="'Estimator' object has no attribute 'nonsense'"):
         estimator.nonsense  # noqa: B018
+
+
+def test_attributes_that_do_nothing_cannot_be_set(estimator: Estimator) -> None:
+    for name in ("psi", "num_threads"):
+        with pytest.raises(AttributeError):
+            setattr(estimator, name, 3)
 
 
 def test_result_shows_its_size(estimator: Estimator) -> None:
@@ -477,6 +488,9 @@ def test_int8_is_near_float32(model: str) -> None:
 def test_missing_and_broken_models(tmp_path: Any, random_model: str) -> None:
     with pytest.raises(defocus_fast.ModelError, match='"tip23" is no shipped model: .* accepted: .*tip22'):
         Estimator(20, 20, model="tip23")
+    for name in ("", ".", ".."):
+        with pytest.raises(defocus_fast.ModelError, match=f'^model: "{name}" is no shipped model; accepted: '):
+            Estimator(20, 20, model=name)
     (tmp_path / "weights.bin").write_bytes(b"")
     (tmp_path / "model.txt").write_text("format: 99\n")
     with pytest.raises(defocus_fast.ModelError, match=r"model.txt: format: expected .*3.*, got \"99\""):

@@ -81,6 +81,12 @@ def test_unfit_truth(tmp_path: Path) -> None:
         np.savez(file, radius=np.ones((2, 2)))
     with pytest.raises(ValueError, match="magic string is not correct"):
         evaluation.read_truth(tmp_path / "wrong.npy")
+    picture = Image.new("RGB", (2, 2), (1, 2, 3))
+    for coloured in (picture, picture.quantize(2), picture.convert("LA")):
+        coloured.save(tmp_path / "wrong.png")
+        with pytest.raises(ValueError, match=f"expected radii in px as greyscale .*, got {coloured.mode}"):
+            evaluation.read_truth(tmp_path / "wrong.png")
+        assert evaluation.read_truth(tmp_path / "wrong.png", mask=True).shape == (2, 2)
     for channels in (3, 4):  # Pillow reads these with 8 bits
         cv2.imwrite(str(tmp_path / "wrong.png"), np.full((2, 2, channels), 1000, np.uint16))
         with pytest.raises(ValueError, match="expected 8 bits a channel or 16-bit greyscale, got 16-bit colour"):

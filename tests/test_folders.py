@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 import threading
@@ -10,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from test_cli import names, start, wait_for
 import defocus_fast
 from defocus_fast import _files
 from defocus_fast.cli._pipeline import overlapped
-from defocus_fast.cli._record import FILE
+from defocus_fast.cli._record import FILE, Record
 from defocus_fast.cli._shared import Estimators
 
 Estimate = Callable[..., Result]
@@ -133,13 +134,16 @@ def test_resume_leaves_out_what_is_done(estimate: Estimate, folder: Path) -> Non
     assert run("--save", "npy") == set(), "files that are not asked for are not missed"
     Image.fromarray(texture(48, 64, seed=9)).save("in/1.png")
     Path("out/2.blur.png").unlink()
-    Path("out/3.blur.npy").write_bytes(b"cut off")
+    Path("out/3.blur.npy").write_bytes(Path("out/3.blur.npy").read_bytes()[:200])
     assert run() == {"1", "2", "3"}
     assert run() == set()
     assert run("--psi", "3") == everything
     assert run() == everything, "results of other settings took their place"
     assert run("--save", "npy", "--save", "error") == everything
     assert run() == set(), "files of the same settings are added to those before"
+    Path("out", FILE).write_text(2 * Path("out", FILE).read_text())
+    assert run() == set(), "the last line of a name counts"
+    Path("out", FILE).write_text(Path("out", FILE).read_text()[: Path("out", FILE).stat().st_size // 2])
 
     lines = Path("out", FILE).read_text().splitlines()
     content = {json.loads(line)["name"]: json.loads(line) for line in lines}
@@ -186,6 +190,43 @@ def test_a_killed_run_goes_on(random_model: str, folder: Path) -> None:
     assert process.returncode == 0
     assert {path: path.stat().st_mtime_ns for path in Path("out").iterdir()} == before
     assert {name[0] for name in names(folder / "out")} - {"."} == {"0", "1", "2", "3"}
+
+
+def test_one_run_at_a_time_writes_into_a_folder(estimate: Estimate, folder: Path) -> None:
+    pictures(1)
+    Path("out").mkdir()
+    record = Record(folder / "out", {})
+    try:
+        result = estimate("in", "-o", "out")
+        assert result.exit_code == 2
+        assert "-o: another run is writing into out" in result.stderr
+        assert names(folder / "out") == set()
+    finally:
+        record.close()
+    for _ in range(2):
+        assert estimate("in", "-o", "out").exit_code == 0
+
+
+def test_what_killed_runs_have_half_written_is_removed(estimate: Estimate, folder: Path) -> None:
+    """But nothing that another process is writing, and nothing of other files."""
+    pictures(1)
+    Path("out").mkdir()
+    left, written = Path("out/.0.blur.npy.123.part"), Path("out/.0.blur.npy.124.part")
+    others = {".1.blur.npy.123.part", ".0.blur.npy.part", "0.blur.npy.123.part"}
+    for name in (left.name, written.name, *others):
+        Path("out", name).touch()
+
+    def see(file: IO[bytes]) -> None:
+        if not (folder / "out/0.blur.npy").exists():
+            assert estimate("in", "-o", "out", "--save", "npy").exit_code == 0
+            assert (folder / written).exists()
+            assert list(Path("out").glob(".other*")), "it is being written"
+
+    with open(written) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _files.write_whole(folder / "out/other", see)
+    assert not left.exists()
+    assert names(folder / "out") == {"0.blur.npy", "other", written.name, *others}
 
 
 def test_uris_need_ray(estimate: Estimate, folder: Path) -> None:

@@ -19,7 +19,7 @@ import tifffile
 from click.testing import Result
 from images import texture
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 import defocus_fast
 from defocus_fast import _images, _units
@@ -399,6 +399,17 @@ def test_files_that_are_broken(estimate: Estimate, folder: Path) -> None:
         assert sum(line.startswith(f"{name}: ") for line in result.stderr.splitlines()) == 1, result.stderr
     assert "LibRaw cannot read it" in result.stderr
     assert {path.name for path in folder.glob("*.npy")} == {"whole.blur.npy", "whole-2.blur.npy"}
+
+
+def test_tiff_files_of_other_pixels(folder: Path) -> None:
+    """They are TIFF files, and so it is said what of them is not read."""
+    for kind, name, bigtiff in ((np.float32, "floating point", False), (np.uint32, "whole numbers", True)):
+        tifffile.imwrite("a.tif", np.zeros((8, 8, 3), kind), photometric="rgb", bigtiff=bigtiff)
+        with pytest.raises(ValueError, match=f"expected a TIFF file of 8 or .*, got 3 of 32 bits, {name}"):
+            _images.read_photo(Path("a.tif"))
+    Path("a.tif").write_bytes(Path("a.tif").read_bytes()[:40])
+    with pytest.raises(UnidentifiedImageError):
+        _images.read_photo(Path("a.tif"))
 
 
 def test_raw_files_of_too_many_pixels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,10 @@ def test_texts_that_are_no_models(cells: Path) -> None:
     for text in (b"", b"\n", b"\0" * 1000, b"\xff\xfe: \xff\n", bytes(range(256)), os.urandom(2**20)):
         (cells / "model.txt").write_bytes(text)
         refused(cells, "model.txt: expected ")
+    text = b"format: 3\nname: a\n"
+    for other in (text.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + text):
+        (cells / "model.txt").write_bytes(other)
+        refused(cells, "model.txt: expected lines that end with LF, and no byte order mark, got ")
     (cells / "model.txt").write_bytes(b"x: y\n" * 2**18)
     refused(cells, "model.txt: expected at most 1048576 bytes, got 1310720")
 
@@ -193,7 +197,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").write_text("format: 3\n", encoding="utf-8")
     refused(tmp_path / "loop", "model.txt: expected a file, got Too many levels of symbolic links")
-    for absent in ("file", "absent", "x" * 5000):
+    for absent in ("file", "absent", "x" * 3000):
         with pytest.raises(defocus_fast.ModelError, match="is no model folder: no .*/model.txt;|File name too long"):
             defocus_fast.Estimator(20, 20, model=tmp_path / absent)
     with pytest.raises(defocus_fast.ModelError, match='"./fast" is no model folder: no ./fast/model.txt; accepted: a'):

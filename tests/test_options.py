@@ -160,6 +160,20 @@ def test_texts_with_nul_bytes_are_refused_and_shown_whole() -> None:
         defocus_fast.detect_edges(IMAGE, kernels="auto\0")
 
 
+def test_texts_that_are_no_paths_are_refused_in_short() -> None:
+    for options, message in [
+        ({"model": "m" * 4096}, "model: expected a text or a path of at most 4095 bytes, got "),
+        ({"kernels": "k" * 100_000}, "kernels: expected a text of at most 4095 bytes, got "),
+        ({"device": "d" * 100_000}, "device: expected one of auto, cpu, cuda, got "),
+        ({"model": "\ud800/"}, r"model: expected a text or a path, got '\\ud800/'$"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{message}") as caught:
+            Estimator(10, 10, **options)
+        assert len(str(caught.value)) < 300
+    with pytest.raises(TypeError, match=r"^psi: expected .*, got 'x{199}$"):
+        Estimator(10, 10, psi="x" * 100_000)
+
+
 @pytest.mark.parametrize(("call", "option"), OPTIONS)
 def test_values_of_another_type(calls: dict[str, Callable[..., Any]], call: str, option: Any) -> None:
     wrong: list[Any] = [[1.0], 1j, b"auto", object()]

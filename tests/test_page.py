@@ -85,7 +85,7 @@ def test_it_tells_what_the_files_hold(estimate: Estimate, unit: str, factor: flo
     page = Page(Path("out/page.html").read_text())
     rows = {row[0]: row for row in page.rows if row}
     assert list(rows) == ["in/a.png", "in/b.png"]
-    assert "in/broken.jpg: not a JPEG, PNG, TIFF, WebP or HEIC image" in page.texts["li"]
+    assert "in/broken.jpg: not a JPEG, PNG, TIFF, WebP, HEIC or RAW image" in page.texts["li"]
     assert unit in page.texts["b"]
     assert "float32" in page.texts["dd"], "the settings"
     paths = [attributes["d"] for attributes in page.all("path")]
@@ -197,8 +197,8 @@ def test_only_reports_are_replaced(estimate: Estimate) -> None:
     Path("folder.html").mkdir()
     os.symlink("nowhere", "link.html")
     for name, message in (
-        ("mine.html", "mine.html is there and is no report"),
-        ("link.html", "link.html is there and is no report"),
+        ("mine.html", "mine.html is there and was not written by this option"),
+        ("link.html", "link.html is there and was not written by this option"),
         ("folder.html", "is a directory"),
         ("gone/page.html", "expected a file in an existing folder, got gone/page.html"),
         ("a.png", "expected a name that ends in .html, got a.png"),
@@ -225,8 +225,8 @@ def test_a_resumed_run_has_a_whole_page(estimate: Estimate) -> None:
     result = estimate("in", *options, "--resume", "--report", "page.html")
     assert "1 of 2 were done before" in result.stdout
     first, page = (Page(Path(name).read_text()) for name in ("first.html", "page.html"))
-    assert page.rows[1][:5] == first.rows[1][:5]
-    assert page.rows[1][5:] == ["", ""]
+    assert page.rows[1][:6] == first.rows[1][:6]
+    assert page.rows[1][6] == "", "nothing was computed"
     assert page.rows[2][0] == "in/b.png"
     assert [each["src"] for each in page.all("img")][:2] == [each["src"] for each in first.all("img")]
     result = estimate("in", "--save", "png", "--resume", "--report", "page.html")

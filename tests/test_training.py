@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from images import texture
@@ -17,7 +19,19 @@ from images import texture
 torch = pytest.importorskip("torch")
 
 from defocus_fast import Estimator, model_io  # noqa: E402
-from training import batches, calibrate, checkpoints, export, losses, networks, plain_name, train, validate  # noqa: E402
+from training import (  # noqa: E402
+    batches,
+    calibrate,
+    checkpoints,
+    export,
+    losses,
+    networks,
+    plain_name,
+    propagation,
+    train,
+    train_propagation,
+    validate,
+)
 from training.synthesis import DEPTH, PATTERN, RADIUS_BINS, RADIUS_SCALE  # noqa: E402
 
 
@@ -249,3 +263,87 @@ def test_missing_bins_begin_as_the_last_one(tmp_path: Path) -> None:
         known, wider = before(crops, at)[0] / networks.SHARPENING, after(crops, at)[0]
     torch.testing.assert_close(wider[:, :23], known)
     torch.testing.assert_close(wider[:, 23:], known[:, -1:].expand(-1, len(RADIUS_BINS) - 23))
+
+
+def shipped_copy(folder: Path) -> Path:
+    """The shipped model in a folder of its own."""
+    return Path(shutil.copytree(model_io.shipped_folder() / "fast", folder))
+
+
+def random_distances(seed: int) -> Any:
+    """A network that answers all kinds of things."""
+    torch.manual_seed(seed)
+    network = propagation.Propagation()
+    for norm in network.norms:
+        torch.nn.init.uniform_(norm.running_mean, -0.1, 0.1)
+        torch.nn.init.uniform_(norm.running_var, 0.2, 0.5)
+    torch.nn.init.normal_(network.out.weight, std=0.3)
+    torch.nn.init.normal_(network.out.bias, std=0.3)
+    return network.eval()
+
+
+@pytest.mark.parametrize(("height", "width"), [(144, 161), (203, 130), (140, 520)])
+def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int, width: int) -> None:
+    """The map and the expected error of the core against PyTorch's, on sizes with regions that are not whole.
+
+    Both compute in float; edges, inputs and factors differ by rounding, which the filter's many steps add up.
+    """
+    folder = shipped_copy(tmp_path / "model")
+    network = random_distances(height)
+    model_io.add_propagation(folder, network.weights())
+    y = np.arange(height)[:, None]
+    image = texture(height, width, seed=1)
+    image[:, width // 2 :] = (image[:, width // 2 :] // 4 + 90) * (1 + 0.2 * np.sin(y / 9))[..., None]
+    estimator = Estimator(height, width, model=folder)
+    plain = Estimator(height, width, model=folder, distances="domain_transform")
+    metadata = dict(line.split(": ", 1) for line in (folder / "model.txt").read_text().splitlines())
+    largest, threshold = float(metadata["radius_bins"].split()[-1]), float(metadata["depth_threshold"])
+    sample = propagation.sample(plain, image, np.zeros((height, width), np.float32), largest, threshold)
+    with torch.no_grad():
+        logarithms = network(torch.from_numpy(sample.inputs)[None])
+        maps, weight, squares, factor = propagation.propagate(logarithms, [sample], squares=True)
+        (paper,) = propagation.propagate(None, [sample])
+        spread = propagation.deviation(maps, weight, squares, sample.octave)
+    floor, slope = float(metadata["error_floor"]), float(metadata["error_slope"])
+    error = np.hypot(floor, slope * spread[0].numpy()) * factor[0].numpy()
+    answer, plain_answer = estimator.estimate(image), plain.estimate(image)
+    for found, expected in ((answer.map, maps[0]), (answer.expected_error, error), (plain_answer.map, paper[0])):
+        np.testing.assert_allclose(found, enlarged(np.asarray(expected), height, width), rtol=2e-3, atol=2e-3)
+    assert np.abs(answer.map - plain_answer.map).mean() > 0.05  # else nothing was tested
+
+
+def enlarged(half: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Linearly between the centres of pixels of twice the size."""
+    ys, xs = ((np.arange(n) + 0.5) / 2 - 0.5 for n in (height, width))
+    rows = np.array([np.interp(xs, np.arange(half.shape[1]), row) for row in half])
+    return np.array([np.interp(ys, np.arange(half.shape[0]), column) for column in rows.T]).T
+
+
+def test_gradient_of_the_filter() -> None:
+    torch.manual_seed(0)
+    signals = torch.rand(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    across, down = (torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(lambda *values: propagation.spread(*values, 2.0), (signals, across, down))
+
+
+def test_learned_distances_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps on scenes lower the error on them, and only the network is added to the model."""
+    folder = shipped_copy(tmp_path / "model")
+    before = model_io.read_weights(folder)
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    for n in range(2):
+        image = texture(160, 160, seed=n)
+        image[:, 80:] = cv2.GaussianBlur(image, (0, 0), 4)[:, 80:]
+        cv2.imwrite(str(scenes / f"{n}.png"), image[..., ::-1])
+        radius = np.where(np.arange(160) < 80, 0.5, 8.0).astype(np.float32)
+        np.save(scenes / f"{n}.npy", np.tile(radius, (160, 1)))
+    monkeypatch.setattr(train_propagation, "ERROR_STEPS", 3)
+    arguments = [folder, scenes, "--validation", scenes, "--steps", 40]
+    run(monkeypatch, train_propagation, *arguments)
+    after = model_io.read_weights(folder)
+    assert set(after) - set(before) <= set(model_io.propagation_shapes())
+    for name, values in before.items():
+        if not name.startswith("propagation."):
+            np.testing.assert_array_equal(values, after[name])
+    Estimator(160, 160, model=folder, distances="learned")

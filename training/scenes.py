@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the fixed test scenes: images never trained on, with dense exact ground truth; or scenes of the validation
-images, on which the spreading of the radii was tuned.
+images, on which the spreading of the radii was tuned, or of the training images, on which it was learned.
 
 Per scene OUT/<number>_<form>.png (image) and .npy (float32 radius map, px, of the nearest layer at each pixel).
 Half of the scenes are layered, a quarter layered over a slanted background, a quarter slanted only; every other scene
@@ -19,16 +19,16 @@ import cv2
 import numpy as np
 
 from training import existing, positive, run
-from training.synthesis import Images, Scene, load_images, random_scene, wide_radius
+from training.synthesis import RECOLOURED_SHARE, Images, Scene, load_images, random_scene, wide_radius
 
 FORMS = ("layered", "layered", "slanted", "layered_slanted")
-SEED = {"test": 20_220_000, "validation": 20_220_001}
+SEED = {"test": 20_220_000, "validation": 20_220_001, "train": 20_220_002}
 
 
 WIDE: dict[str, Any] = {"draw_radius": wide_radius, "untextured_share": 0.2, "margin": 44}
 
 
-def fixed_scenes(images: Images, count: int, size: int, seed: int, wide: bool = False) -> Iterator[tuple[str, Scene]]:
+def fixed_scenes(images: Images, count: int, size: int, split: str, wide: bool = False) -> Iterator[tuple[str, Scene]]:
     """Yield (name, scene); scene n depends on n and the other arguments only."""
     least_edges = 0.005 if wide else 0.03  # share of the pixels: too few edges say nothing about an estimator
     for number in range(count):
@@ -37,10 +37,11 @@ def fixed_scenes(images: Images, count: int, size: int, seed: int, wide: bool = 
             scene = random_scene(
                 images,
                 size,
-                np.random.default_rng([seed, number, attempt]),
+                np.random.default_rng([SEED[split], number, attempt]),
                 layered_share=float(form != "slanted"),
                 clean_share=float(number % 2 == 0),
                 gradual_share=float("slanted" in form),
+                recoloured_share=RECOLOURED_SHARE[split],
                 **(WIDE if wide else {}),
             )
             # Layers outside the image make no layered scene.
@@ -54,7 +55,7 @@ def write(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     images = load_images(args.images, args.split, args.extra)
-    for name, scene in fixed_scenes(images, args.count, args.size, SEED[args.split], args.wide):
+    for name, scene in fixed_scenes(images, args.count, args.size, args.split, args.wide):
         cv2.imwrite(str(args.out / f"{name}.png"), scene.image[..., ::-1])
         np.save(args.out / f"{name}.npy", scene.radius)
 

@@ -495,7 +495,7 @@ def random_scene(
 # ---------------------------------------------------------------- shards
 
 SCENES_PER_SHARD = 250
-RECOLOURED_SHARE = {"train": 0.4, "validation": 0.0}
+RECOLOURED_SHARE = {"train": 0.4, "validation": 0.0, "test": 0.0}
 RADIUS_SCALE = 20  # shards hold the edge radius in 1/20 px
 
 

@@ -18,11 +18,9 @@ using namespace py::literals;
 
 namespace {
 
-template <class Exception>
-[[noreturn]] void reject(const OptionInfo& option, const py::handle& value) {
-  const std::string message =
-      option.name + ": expected " + option.expected() + ", got " + py::repr(value).cast<std::string>();
-  throw Exception(message);
+[[noreturn]] void reject(PyObject* type, const OptionInfo& option, const py::handle& value) {
+  PyErr_Format(type, "%s: expected %s, got %.200R", option.name.c_str(), option.expected().c_str(), value.ptr());
+  throw py::error_already_set();
 }
 
 // Where Python code runs, another thread may take Python's lock; if the interpreter ends meanwhile, the unwinding that
@@ -38,7 +36,7 @@ bool is_a(const py::handle& value, const char* number) {
 /// Of an object of the right type; the core judges the value.
 OptionValue value_of(const OptionInfo& option, const py::handle& value) {
   if (value.is_none()) {
-    if (!option.optional) reject<py::type_error>(option, value);
+    if (!option.optional) reject(PyExc_TypeError, option, value);
     return {};
   }
   try {
@@ -75,10 +73,10 @@ OptionValue value_of(const OptionInfo& option, const py::handle& value) {
         break;
     }
   } catch (const py::error_already_set& error) {
-    if (!error.matches(PyExc_OverflowError)) throw;
-    reject<py::value_error>(option, value);
+    if (!error.matches(PyExc_OverflowError) && !error.matches(PyExc_UnicodeEncodeError)) throw;
+    reject(PyExc_ValueError, option, value);
   }
-  reject<py::type_error>(option, value);
+  reject(PyExc_TypeError, option, value);
 }
 
 py::object to_python(OptionKind kind, const OptionValue& value) {

@@ -38,7 +38,7 @@ class PythonNetworks : public cuda::Networks {
     }
   }
 
-  void enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream stream) override {
+  void enqueue(cuda::Graph graph, Span<void* const> tensors, cuda::Stream stream) override {
     const GilAcquire acquire;
     py::list pointers;
     for (void* tensor : tensors) pointers.append(reinterpret_cast<std::uintptr_t>(tensor));

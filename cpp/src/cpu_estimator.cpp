@@ -83,6 +83,16 @@ struct Estimator::Cpu : Impl {
       octaves.emplace_back(number, height, width, options.canny, kernels, workers);
     weights = cpu::network_weights(model, precision, kernels);
     networks = weights->make_workspace(kernels, workers, tile);
+    if (learns_distances) {
+      const Octave& spread = octaves[std::size_t(propagation.octave)];
+      distances.emplace(weights->distances, spread.height, spread.width, kernels, workers);
+      const std::size_t columns = std::size_t(distances->columns());
+      regions.assign(std::size_t(workers.slots(distances->rows(), 1)), {});
+      for (auto& [sums, pixels] : regions) {
+        sums.resize(columns * learned::groups);
+        pixels.resize(3 * std::size_t(learned::region) * columns * learned::region);
+      }
+    }
     if (const Octave& spread = octaves[std::size_t(propagation.octave)]; spread.number > 0) {
       lines.assign(std::size_t(workers.count()), std::vector<float>(std::size_t(spread.width)));
       for (int x = 0; x < width; ++x) columns.push_back(between(x, spread.number, spread.width));
@@ -131,6 +141,7 @@ struct Estimator::Cpu : Impl {
   void classify_edges(const Octave& octave, BlurMap& found);
   void estimate_radii(BlurMap& found, const FrameOptions& frame);
   void propagate(const MapView& out, BlurMap& result, const FrameOptions& frame, std::size_t count);
+  void describe_regions(const BlurMap& result, std::size_t count);
   void merge(const Octave& octave, BlurMap& result);
   void mark_barriers(const BlurMap& result, std::size_t count);
   void enlarge(const std::vector<float>& values, const MapView& out);
@@ -150,6 +161,12 @@ struct Estimator::Cpu : Impl {
   std::shared_ptr<const cpu::NetworkWeights> weights;
   std::unique_ptr<cpu::TileNetworks> networks;
   cpu::DomainTransform domain_transform;
+  std::optional<cpu::LearnedDistances> distances;
+  struct RowOfRegions {
+    std::vector<learned::EdgeSums> sums;  // (columns, groups)
+    std::vector<float> pixels;            // (channels, region rows, columns of pixels)
+  };
+  std::vector<RowOfRegions> regions;  // one per slot
   // Of the tile at hand.
   std::vector<std::int32_t> selected;  // its edges
   std::vector<Pixel> in_tile;          // and where they are in it
@@ -314,9 +331,16 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
   StageTimer timer(result, Stage::propagate);
   const Octave& spread = octaves[std::size_t(propagation.octave)];
   const bool enlarged = propagation.octave > 0;
+  if (enlarged) mark_barriers(result, count);
+  domain_transform.make_guide(spread.image, propagation);
+  learned::Factors factors;
+  if (learns_distances && frame.edges.data == nullptr) {
+    describe_regions(result, count);
+    factors = distances->factors();
+  }
   // An octave's edges that have seeds in a row of `spread`, `dy` rows below their own.
-  const auto seed_edges = [&](const Octave& octave, int own, int dy, const cpu::SeedRows& rows) {
-    const Range lines = put_into(own, spread.height, spread.number, octave.height, octave.number);
+  const auto seed_edges = [&](const Octave& octave, int y, int dy, const cpu::SeedRows& rows) {
+    const Range lines = put_into(y - dy, spread.height, spread.number, octave.height, octave.number);
     const Edges& edges = octave.number == 0 ? result.edges : octave.found.edges;
     const float scale = float(octave.scale);
     for (std::size_t i = octave.row_start[std::size_t(lines.begin)]; i < octave.row_start[std::size_t(lines.end)];
@@ -328,15 +352,19 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
           edge_weight(options.labels, depth, edges.depth_probability[i], edges.radius_std[i], octave.number) *
           octave_weight(edges.radius[i], model->radius_bins.back(), octave.number, octave.number + 1 == int(count));
       if (!(weight > 0)) continue;
-      const Seed seed = make_seed(beside ? weight / 4 : weight, scale * edges.radius[i], scale * edges.radius_std[i]);
+      const int kind = learned::kind(depth, learned::group(octave.number, spread.number));
+      const auto add = [&](int x) {
+        const float of_place = factors.values ? weight * factors.at(kind, y, x) : weight;
+        rows.add(x, make_seed(beside ? of_place / 4 : of_place, scale * edges.radius[i], scale * edges.radius_std[i]));
+      };
       const int x = put(edges.position[i], octave.number, spread.number, spread.height, spread.width).x,
                 aside = beside_barrier * octave.scale / spread.scale;
       if (!beside || dy != 0) {
-        rows.add(x, seed);
+        add(x);
         continue;
       }
-      if (x - aside >= 0) rows.add(x - aside, seed);
-      if (x + aside < spread.width) rows.add(x + aside, seed);
+      if (x - aside >= 0) add(x - aside);
+      if (x + aside < spread.width) add(x + aside);
     }
   };
   const auto seed = [&](int y, const cpu::SeedRows& rows) {
@@ -344,12 +372,11 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
       const int aside = beside_barrier * octaves[o].scale / spread.scale;
       seed_edges(octaves[o], y, 0, rows);
       if (o == 0) continue;
-      seed_edges(octaves[o], y + aside, -aside, rows);
-      seed_edges(octaves[o], y - aside, aside, rows);
+      seed_edges(octaves[o], y, -aside, rows);
+      seed_edges(octaves[o], y, aside, rows);
     }
   };
   if (enlarged) {
-    mark_barriers(result, count);
     spread_map.resize(barriers.size());
     spread_error.resize(frame.expected_error ? barriers.size() : 0);
   }
@@ -358,14 +385,19 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
     return MapView{values.data(), of.height, of.width, of.width * std::ptrdiff_t{sizeof(float)}};
   };
   std::vector<float>& errors = enlarged ? spread_error : result.expected_error;
-  domain_transform.propagate(spread.image, enlarged ? barriers.data() : result.depth_edges.data(), propagation,
-                             std::ref(seed), enlarged ? view(spread_map, spread) : out,
+  domain_transform.propagate(spread.image.channels, enlarged ? barriers.data() : result.depth_edges.data(), propagation,
+                             factors, std::ref(seed), enlarged ? view(spread_map, spread) : out,
                              frame.expected_error ? errors.data() : nullptr,
                              model->radius_bins.back() * float(octaves[count - 1].scale));
   const float floor = float(model->error_floor), slope = float(model->error_slope);
-  workers.for_ranges(int(errors.size()), 1 << 16, [&](int begin, int end, int) {
-    for (std::size_t i = std::size_t(begin); i < std::size_t(end); ++i)
-      errors[i] = expected_error(floor, slope, errors[i]);
+  const int columns_of_errors = enlarged ? spread.width : width;
+  workers.for_ranges(int(errors.size()) / columns_of_errors, 32, [&](int begin, int end, int) {
+    for (int y = begin; y < end; ++y)
+      for (int x = 0; x < columns_of_errors; ++x) {
+        float& error = errors[std::size_t(y) * std::size_t(columns_of_errors) + std::size_t(x)];
+        error = expected_error(floor, slope, error);
+        if (factors.values) error *= factors.at(learned::error, y, x);
+      }
   });
   if (enlarged) {
     enlarge(spread_map, out);
@@ -374,16 +406,76 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
   for (std::size_t o = 1; o < count; ++o) merge(octaves[o], result);
 }
 
+/// Writes what the network of distances reads.
+void Estimator::Cpu::describe_regions(const BlurMap& result, std::size_t count) {
+  const Octave& spread = octaves[std::size_t(propagation.octave)];
+  const int channels = spread.image.channels, pitch = distances->columns() * learned::region;
+  workers.for_ranges(distances->rows(), 1, [&](int row, int, int slot) {
+    auto& [sums, pixels] = regions[std::size_t(slot)];
+    std::fill(sums.begin(), sums.end(), learned::EdgeSums{});
+    for (int k = 0; k < learned::region; ++k) {
+      const int y = row * learned::region + k;
+      // The last regions may reach beyond the image, whose last row and column are repeated there.
+      std::array<float*, 3> to{};
+      for (int c = 0; c < channels; ++c)
+        to[std::size_t(c)] = pixels.data() + std::ptrdiff_t{c * learned::region + k} * pitch;
+      cpu::load_row(spread.image, std::min(y, spread.height - 1), 0, spread.width, to.data());
+      for (int c = 0; c < channels; ++c)
+        std::fill(to[std::size_t(c)] + spread.width, to[std::size_t(c)] + pitch, to[std::size_t(c)][spread.width - 1]);
+      for (std::size_t o = 0; o < count; ++o) {
+        const Octave& octave = octaves[o];
+        const Edges& edges = o == 0 ? result.edges : octave.found.edges;
+        const Range lines = put_into(y, spread.height, spread.number, octave.height, octave.number);
+        const int group = learned::group(octave.number, spread.number);
+        for (std::size_t i = octave.row_start[std::size_t(lines.begin)]; i < octave.row_start[std::size_t(lines.end)];
+             ++i) {
+          const int x = put(edges.position[i], octave.number, spread.number, spread.height, spread.width).x;
+          sums[std::size_t(x / learned::region * learned::groups + group)].add(
+              octave.number, spread.number, edges.radius[i], edges.depth_probability[i], edges.radius_std[i]);
+        }
+      }
+    }
+    for (int column = 0; column < distances->columns(); ++column) {
+      float* const inputs = distances->inputs(row, column);
+      for (int group = 0; group < learned::groups; ++group)
+        sums[std::size_t(column * learned::groups + group)].write(inputs + group * learned::of_group);
+      std::array<float, learned::region * learned::region> grey{};
+      for (int c = 0; c < channels; ++c)
+        for (int k = 0; k < learned::region; ++k)
+          for (int j = 0; j < learned::region; ++j)
+            grey[std::size_t(k * learned::region + j)] +=
+                pixels[std::size_t((c * learned::region + k) * pitch + column * learned::region + j)] / float(channels);
+      learned::write_contrasts(grey.data(), inputs);
+    }
+    domain_transform.measure_guide(row, channels, [&](int column, float across, float down) {
+      const int top = row * learned::region, left = column * learned::region;
+      const int bottom = std::min(top + learned::region, spread.height),
+                right = std::min(left + learned::region, spread.width);
+      float fine = 0, coarse = 0;
+      for (int y = top; y < bottom; ++y)
+        for (int x = left; x < right; ++x) {
+          const std::uint8_t bits = barriers[spread.index({y, x})];
+          fine += float((bits & learned::is_fine_barrier) != 0);
+          coarse += float((bits & learned::is_coarse_barrier) != 0);
+        }
+      const float pixels = float((bottom - top) * (right - left));
+      learned::write_rest(fine / pixels, coarse / pixels, across, down, distances->inputs(row, column));
+    });
+  });
+}
+
 void Estimator::Cpu::mark_barriers(const BlurMap& result, std::size_t count) {
   const Octave& spread = octaves[std::size_t(propagation.octave)];
   barriers.assign(std::size_t(spread.height) * std::size_t(spread.width), 0);
   for (std::size_t o = 0; o < count; ++o) {
     const Octave& octave = octaves[o];
     const Edges& edges = o == 0 ? result.edges : octave.found.edges;
+    const std::uint8_t bit = learned::barrier_bit(learned::group(octave.number, spread.number));
     for (std::size_t i = octave.row_start.front(); i < octave.row_start.back(); ++i)
       if (is_depth_edge(edges.depth_probability[i], depth_threshold) && (o == 0 || is_barrier(edges.radius[i])))
         for_barrier(put(edges.position[i], octave.number, spread.number, spread.height, spread.width),
-                    std::max(octave.scale / spread.scale, 1), [&](Pixel pixel) { barriers[spread.index(pixel)] = 1; });
+                    std::max(octave.scale / spread.scale, 1),
+                    [&](Pixel pixel) { barriers[spread.index(pixel)] |= bit; });
   }
 }
 

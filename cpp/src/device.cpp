@@ -44,10 +44,7 @@ cuda::NetworkShapes network_shapes(const Model& model, int height, int width, co
 }  // namespace
 
 std::unique_ptr<Device> make_device(const DeviceSetup& setup) {
-  Dl_info library{};
-  dladdr(reinterpret_cast<const void*>(&make_device), &library);
-  const std::filesystem::path file =
-      std::filesystem::canonical(library.dli_fname).parent_path() / "libdefocus_fast_cuda.so";
+  const std::filesystem::path file = library_folder() / "libdefocus_fast_cuda.so";
   if (!std::filesystem::exists(file))
     throw BackendUnavailable("device: the CUDA part of this library is missing: " + file.string() +
                              "; build with -DDEFOCUS_FAST_CUDA=ON (needs nvcc 13, see CONTRIBUTING.md)");
@@ -72,6 +69,7 @@ struct Estimator::Cuda : Impl {
                       model,
                       depth_threshold,
                       propagation,
+                      learns_distances,
                       max_edges(height, width, options),
                       network_shapes(*model, height, width, options)};
     setup.options.canny.smoothing = cpu::smoothing_kernel(options.canny);

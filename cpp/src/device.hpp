@@ -31,6 +31,7 @@ struct DeviceSetup {
   std::shared_ptr<const Model> model;
   double depth_threshold;
   Propagation propagation;
+  bool learns_distances;
   std::int32_t max_edges;  // not of the architecture "cells"
   cuda::NetworkShapes shapes;
 };

@@ -33,6 +33,11 @@ double sum(const float* row, std::ptrdiff_t pitch) {
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
+/// |I'| is summed over red, green and blue; a grey image is three equal channels.
+double slope_of(int channels, const FilterOptions& options) {
+  return (channels == 1 ? 3 : 1) * options.sigma_s / options.sigma_r;
+}
+
 }  // namespace
 
 // An odd number of blocks from row to row: with powers of two the rows of a column would share few sets of the cache.
@@ -65,6 +70,7 @@ DomainTransform::DomainTransform(int height, int width, const Kernels& kernels, 
       sums_(std::size_t(height)) {
   for (int i = 0; i < 3; ++i) signals_.emplace_back(height, width);
   scratch_.resize(std::size_t(workers.slots(height, lanes)));
+  static_assert(learned::weight <= lanes);  // rows of what the network answers for each pixel
   for (auto& scratch : scratch_) scratch.resize((1 + signals_.size()) * std::size_t(width) * lanes);
 }
 
@@ -82,21 +88,43 @@ void DomainTransform::load(const ImageView& image) {
 
 void DomainTransform::set_feedback_rows(int begin, int end, const std::array<const float*, 3>& above, int channels,
                                         double slope, const FilterOptions& options, const std::uint8_t* depth,
-                                        double psi) {
+                                        double psi, const learned::Factors& factors, float* scratch) {
   std::array<const float*, 3> row{}, last = above;
+  const auto learned_row = [&](int y, learned::Output output) -> const float* {
+    float* const out = scratch + std::ptrdiff_t{output} * width_;
+    const Between rows = between(y, learned::region_octave, factors.rows);
+    const float* const upper = factors.plane(output) + std::ptrdiff_t{rows.before} * factors.columns;
+    const float* const lower = factors.plane(output) + std::ptrdiff_t{rows.after} * factors.columns;
+    const auto value = [&](int column) { return upper[column] + rows.share * (lower[column] - upper[column]); };
+    // From the centre of each region to that of the next one.
+    for (int column = -1; column < factors.columns; ++column) {
+      const int first = column * learned::region + learned::region / 2;
+      const float from = value(std::max(column, 0)), to = value(std::min(column + 1, factors.columns - 1));
+      for (int k = std::max(-first, 0), last_k = std::min(learned::region, width_ - first); k < last_k; ++k)
+        out[first + k] = from + (float(2 * k + 1) / float(2 * learned::region)) * (to - from);
+    }
+    return out;
+  };
   for (int y = begin; y < end; ++y, last = row) {
     for (int c = 0; c < channels; ++c) row[std::size_t(c)] = signal(c).row(y);
+    LearnedRow by_pixel{};
+    if (factors.values)
+      by_pixel = {learned_row(y, learned::gain), learned_row(y, learned::fine_barrier),
+                  learned_row(y, learned::coarse_barrier), learned_row(y, learned::across),
+                  learned_row(y, learned::down)};
     kernels_.feedback(row.data(), y > 0 ? last.data() : nullptr, channels, float(log_feedback(options)), float(slope),
-                      depth ? depth + std::ptrdiff_t(y) * width_ : nullptr, float(psi), width_, vx_.row(y), vy_.row(y));
+                      depth ? depth + std::ptrdiff_t(y) * width_ : nullptr, float(psi),
+                      factors.values ? &by_pixel : nullptr, width_, vx_.row(y), vy_.row(y));
   }
 }
 
 void DomainTransform::set_feedback(int channels, double slope, const FilterOptions& options, const std::uint8_t* depth,
-                                   double psi) {
-  workers_.for_ranges(height_, lanes, [&](int begin, int end, int) {
+                                   double psi, const learned::Factors& factors) {
+  workers_.for_ranges(height_, lanes, [&](int begin, int end, int slot) {
     std::array<const float*, 3> above{};
     for (int c = 0; c < channels && begin > 0; ++c) above[std::size_t(c)] = signal(c).row(begin - 1);
-    set_feedback_rows(begin, end, above, channels, slope, options, depth, psi);
+    set_feedback_rows(begin, end, above, channels, slope, options, depth, psi, factors,
+                      scratch_[std::size_t(slot)].data());
   });
 }
 
@@ -138,9 +166,7 @@ void DomainTransform::filter(int count, int iterations) {
   }
 }
 
-void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, const Propagation& options) {
-  // |I'| is summed over red, green and blue; a grey image is three equal channels.
-  const double channels = image.channels == 1 ? 3 : 1;
+void DomainTransform::make_guide(const ImageView& image, const Propagation& options) {
   // Rows are loaded where they are first filtered. The one above may have been filtered by then: it is loaded again.
   const auto prepare = [&](int begin, int end, int slot) {
     std::array<float*, 3> above{};
@@ -149,7 +175,7 @@ void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, c
     if (begin > 0) load_row(image, begin - 1, 0, width_, above.data());
     load_rows(image, begin, end);
     set_feedback_rows(begin, end, {above[0], above[1], above[2]}, image.channels,
-                      channels * options.guide.sigma_s / options.guide.sigma_r, options.guide, nullptr, 0);
+                      slope_of(image.channels, options.guide), options.guide, nullptr, 0, {}, nullptr);
   };
   for (int i = 0; i < options.guide.iterations; ++i) {
     if (i == 0)
@@ -158,13 +184,12 @@ void DomainTransform::guide(const ImageView& image, const std::uint8_t* depth, c
       filter_rows(image.channels, i, as_they_are);
     filter_columns(image.channels, i, as_they_are);
   }
-  set_feedback(image.channels, channels * options.spread.sigma_s / options.spread.sigma_r, options.spread, depth,
-               options.psi);
 }
 
-void DomainTransform::propagate(const ImageView& image, const std::uint8_t* depth, const Propagation& options,
-                                const SeedRow& seed, const MapView& out, float* deviation, float unknown) {
-  guide(image, depth, options);
+void DomainTransform::propagate(int channels, const std::uint8_t* depth, const Propagation& options,
+                                const learned::Factors& factors, const SeedRow& seed, const MapView& out,
+                                float* deviation, float unknown) {
+  set_feedback(channels, slope_of(channels, options.spread), options.spread, depth, options.psi, factors);
   const int count = deviation ? 3 : 2;
   const auto prepare = [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y) {

@@ -22,6 +22,17 @@ const Options& checked(int height, int width, const Options& options) {
 
 bool hard(const Options& options) { return options.labels == Labels::hard; }
 
+/// What Options::distances comes to.
+bool learns(const Options& options, const Model& model, const Propagation& propagation) {
+  const char* const missing = !model.learns_distances() ? "a model that has the network"
+                              : hard(options)           ? "labels posterior"
+                              : propagation.octave == 0 ? "more than one octave"
+                                                        : nullptr;
+  if (options.distances == Distances::learned && missing)
+    throw InvalidArgument(std::string("distances: learned needs ") + missing + "; accepted: domain_transform, auto");
+  return options.distances != Distances::domain_transform && !missing;
+}
+
 }  // namespace
 
 std::shared_ptr<const Model> load_model_for(const Options& options) {
@@ -46,7 +57,8 @@ Estimator::Impl::Impl(int height_, int width_, const Options& options_, const ch
       // As in the paper for hard labels.
       propagation(resolve(options.guide, options.propagation, hard(options) ? 3.75 : model->sigma_r,
                           hard(options) ? 5 : model->iterations, height, width,
-                          octave_count(height, width, options.octaves))) {}
+                          octave_count(height, width, options.octaves))),
+      learns_distances(learns(options, *model, propagation)) {}
 
 void Estimator::Impl::estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) {
   cpu::check_layout(image, "image");

@@ -39,6 +39,7 @@ struct Estimator::Impl {
   const std::shared_ptr<const Model> model;
   const double depth_threshold;
   const Propagation propagation;
+  const bool learns_distances;
   Precision precision = Precision::float32;
   BlurMap scratch;  // what estimate_into finds on the way
   Turns turns;

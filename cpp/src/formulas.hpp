@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -229,6 +230,126 @@ DEFOCUS_FAST_HOST_DEVICE inline Between between(int at, int octave, int count) {
   const float share = float(from - before * twice) / float(twice);
   return {before < 0 ? 0 : before > last ? last : before, before + 1 > last ? last : before + 1, share};
 }
+
+// ---- learned distances: a network says where radii may spread (training/propagation.py)
+
+namespace learned {
+
+/// The network answers for regions of 8 x 8 px of the octave in which radii are spread.
+inline constexpr int region = 8, region_octave = 3;
+DEFOCUS_FAST_HOST_DEVICE inline int regions(int length) { return (length + region - 1) / region; }
+
+/// Octaves of edges that are told apart: the one before that in which radii are spread, and so on; the last stands for
+/// all that are coarser.
+inline constexpr int groups = 5;
+DEFOCUS_FAST_HOST_DEVICE inline int group(int octave, int spread) {
+  const int from = octave - spread + 1;
+  return from < 0 ? 0 : from < groups ? from : groups - 1;
+}
+
+/// What the network reads of a region: four values per group of edges, contrasts of three bands, shares of barriers of
+/// the first group and of coarser ones, and the guide's differences along rows and along columns.
+inline constexpr int of_group = 4, bands = 3, edge_inputs = of_group * groups, inputs = edge_inputs + bands + 2 + 2;
+/// Its layers: 3 x 3 convolutions with these dilations and ReLU, and one of 1 x 1.
+inline constexpr int width = 32;
+inline constexpr std::array<int, 6> dilations{1, 2, 4, 8, 4, 2};
+/// Barriers of the first group and of coarser ones, as bits of a pixel.
+enum : std::uint8_t { is_fine_barrier = 1, is_coarse_barrier = 2 };
+DEFOCUS_FAST_HOST_DEVICE inline std::uint8_t barrier_bit(int group) {
+  return group > 0 ? is_coarse_barrier : is_fine_barrier;
+}
+
+/// What it answers: logarithms of factors of the guide's differences, of distances in px that are added along rows and
+/// along columns, and of factors of psi at barriers of the first group and of coarser ones, of the weights of five
+/// kinds of edges and of the expected error.
+enum Output { gain, across, down, fine_barrier, coarse_barrier, weight, error = weight + 5, outputs };
+
+/// The kinds: pattern edges of the first group, the second and coarser ones; depth edges of the first and coarser ones.
+DEFOCUS_FAST_HOST_DEVICE inline int kind(bool depth_edge, int group) {
+  return weight + (depth_edge ? 3 + int(group > 0) : group < 2 ? group : 2);
+}
+
+DEFOCUS_FAST_HOST_DEVICE inline float factor(float logarithm) {
+  constexpr float limit = 8;
+  return std::exp(logarithm < -limit ? -limit : logarithm > limit ? limit : logarithm);
+}
+
+/// That of psi at a pixel with these bits.
+DEFOCUS_FAST_HOST_DEVICE inline float factor_of_barrier(std::uint8_t bits, float fine, float coarse) {
+  const float of_fine = bits & is_fine_barrier ? fine : 0.0f, of_coarse = bits & is_coarse_barrier ? coarse : 0.0f;
+  return of_fine > of_coarse ? of_fine : of_coarse;
+}
+
+/// Of the edges of one group in a region.
+struct EdgeSums {
+  float count, density, radius, depth, deviation;
+
+  DEFOCUS_FAST_HOST_DEVICE void add(int octave, int spread, float radius_of_edge, float depth_probability,
+                                    float radius_std) {
+    const float coarser = std::exp2(float(octave - spread));
+    count += 1;
+    density += coarser / region;  // as a share of a straight line's edges across the region
+    radius += std::log2(radius_of_edge * coarser + 0.25f);
+    depth += depth_probability;
+    deviation += radius_std;
+  }
+  DEFOCUS_FAST_HOST_DEVICE void write(float* out) const {
+    const float per_edge = count > 0 ? 1 / count : 0.0f;
+    out[0] = density < 2 ? density : 2.0f;
+    out[1] = radius * per_edge;
+    out[2] = depth * per_edge;
+    out[3] = deviation * per_edge;
+  }
+};
+
+/// How much contrast a region has in each band, from fine to coarse: means of the logarithms of the variance of four
+/// pixels that become one. `grey`: the region's pixels in [0, 1], row by row; the memory is used.
+DEFOCUS_FAST_HOST_DEVICE inline void write_contrasts(float* grey, float* inputs) {
+  constexpr float faint = 2e-6f;  // what rounding to 1 / 255 leaves
+  for (int band = 0, side = region / 2; band < bands; ++band, side /= 2) {
+    float sum = 0;
+    for (int i = 0; i < side * side; ++i) {
+      const float* const four = grey + (i / side * 2 * side + i % side) * 2;
+      const float a = four[0], b = four[1], c = four[2 * side], d = four[2 * side + 1];
+      const float mean = (a + b + c + d) * 0.25f;
+      const float variance = (a * a + b * b + c * c + d * d) * 0.25f - mean * mean;
+      sum += std::log10((variance > 0 ? variance : 0.0f) + faint);
+      grey[i] = mean;  // which is not read again
+    }
+    inputs[edge_inputs + band] = (sum / float(side * side) + 4) / 1.5f;
+  }
+}
+
+/// What a region's pixels have on average: shares of barriers and differences of the guide.
+DEFOCUS_FAST_HOST_DEVICE inline void write_rest(float fine_barriers, float coarse_barriers, float across, float down,
+                                                float* inputs) {
+  constexpr float of_guide = 5;
+  float* const out = inputs + edge_inputs + bands;
+  out[0] = fine_barriers;
+  out[1] = coarse_barriers;
+  out[2] = of_guide * across;
+  out[3] = of_guide * down;
+}
+
+/// The answers, (outputs, rows, columns); between the regions' centres factors change linearly.
+struct Factors {
+  const float* values = nullptr;  // null: all are as without the network
+  int rows = 0, columns = 0;
+
+  DEFOCUS_FAST_HOST_DEVICE const float* plane(int output) const {
+    return values + std::ptrdiff_t(output) * rows * columns;
+  }
+  DEFOCUS_FAST_HOST_DEVICE float at(int output, int y, int x) const {
+    const Between above = between(y, region_octave, rows), beside = between(x, region_octave, columns);
+    const float *upper = plane(output) + std::ptrdiff_t(above.before) * columns,
+                *lower = plane(output) + std::ptrdiff_t(above.after) * columns;
+    const float left = upper[beside.before] + above.share * (lower[beside.before] - upper[beside.before]);
+    const float right = upper[beside.after] + above.share * (lower[beside.after] - upper[beside.after]);
+    return left + beside.share * (right - left);
+  }
+};
+
+}  // namespace learned
 
 // ---- host only
 

@@ -266,6 +266,10 @@ struct Extent {
 
 }  // namespace
 
+void check_pointer(const void* data, const char* name) {
+  if (data == nullptr) throw InvalidArgument(std::string(name) + ": expected a pointer to pixels, got null");
+}
+
 void check_layout(const ImageView& image, const char* name) {
   const auto fail = [&](const std::string& what) {
     std::ostringstream message;
@@ -273,7 +277,7 @@ void check_layout(const ImageView& image, const char* name) {
             << ", channels " << image.channels;
     throw InvalidArgument(message.str());
   };
-  if (image.data == nullptr) fail("a pointer to pixels");
+  check_pointer(image.data, name);
   if (image.type != PixelType::uint8 && image.type != PixelType::float32)
     throw InvalidArgument(std::string(name) + ": expected PixelType::uint8 or PixelType::float32, got the value " +
                           std::to_string(int(image.type)));

@@ -20,6 +20,7 @@ struct Axis {
 };
 /// Throws InvalidArgument if offsets of values could overflow, or values of `size` bytes are not aligned.
 void check_addresses(const char* name, const void* data, int size, std::initializer_list<Axis> axes);
+void check_pointer(const void* data, const char* name);
 /// Throws InvalidArgument unless `image` is a readable image of 1 or 3 channels; checks no pixel.
 void check_layout(const ImageView& image, const char* name);
 /// Throws InvalidArgument if a float image has values outside [least, most], which NaN is, or words of more than

@@ -115,16 +115,23 @@ struct NetworkKernels {
                            std::uint16_t* out) = nullptr;
 };
 
+/// What a network makes of the distances along a row, by pixel: factors of the slope and, where bit 0 or bit 1 of the
+/// pixel of a depth edge is set, of psi, and what is added to the distance to the left and to the upper neighbour.
+struct LearnedRow {
+  const float *gain, *fine_barrier, *coarse_barrier, *across, *down;
+};
+
 struct Kernels {
   const char* name;
   const CannyKernels<float>* canny_float;
   const CannyKernels<double>* canny_double;
 
   /// Feedback coefficients of the first iteration towards the left and the upper neighbour:
-  /// exp(log_a * (1 + slope * sum_c |row_c[x] - neighbour_c[x]| + psi * depth[x])). log_a < 0, `channels` 1 or 3.
-  /// `above` may be null (first row: coefficients 0), and so may `depth`. row[c][-1] must be readable; vx[0] is 0.
+  /// exp(log_a * (1 + slope * sum_c |row_c[x] - neighbour_c[x]| + psi * (depth[x] != 0))). log_a < 0, `channels` 1
+  /// or 3. `above` may be null (first row: coefficients 0), and so may `depth` and `learned`. row[c][-1] must be
+  /// readable; vx[0] is 0.
   void (*feedback)(const float* const* row, const float* const* above, int channels, float log_a, float slope,
-                   const std::uint8_t* depth, float psi, int n, float* vx, float* vy);
+                   const std::uint8_t* depth, float psi, const LearnedRow* learned, int n, float* vx, float* vy);
   /// Filters `signals` planes (1 to 3) along a line, forward and backward, for `lanes` lines side by side, with the
   /// feedback coefficients `v` squared `squarings` times. Element i of lane k is at [i * stride + k].
   void (*recursive_pass)(const float* v, int squarings, float* const* f, int signals, std::ptrdiff_t stride, int n);

@@ -29,7 +29,8 @@ inline float absolute(float x) { return __builtin_fabsf(x); }
 
 template <int channels>
 void feedback_of(const float* const* row, const float* const* above, float log_a, float slope,
-                 const std::uint8_t* depth, float psi, int n, float* __restrict vx, float* __restrict vy) {
+                 const std::uint8_t* depth, float psi, const LearnedRow* learned, int n, float* __restrict vx,
+                 float* __restrict vy) {
   const float *here[channels], *up[channels];
   for (int c = 0; c < channels; ++c) {
     here[c] = row[c];
@@ -45,11 +46,25 @@ void feedback_of(const float* const* row, const float* const* above, float log_a
     vx[x] = slope * across + 1.0f;
     vy[x] = slope * down + 1.0f;
   }
-  if (depth)
+  if (learned)
     for (int x = 0; x < n; ++x) {
-      vx[x] += psi * depth[x];
-      vy[x] += psi * depth[x];
+      vx[x] = learned->gain[x] * (vx[x] - 1.0f) + (1.0f + learned->across[x]);
+      vy[x] = learned->gain[x] * (vy[x] - 1.0f) + (1.0f + learned->down[x]);
     }
+  if (depth && learned) {
+    for (int x = 0; x < n; ++x) {
+      const float fine = learned->fine_barrier[x] * float(depth[x] & 1),
+                  coarse = learned->coarse_barrier[x] * float(depth[x] >> 1);
+      const float barrier = psi * (fine > coarse ? fine : coarse);
+      vx[x] += barrier;
+      vy[x] += barrier;
+    }
+  } else if (depth) {
+    for (int x = 0; x < n; ++x) {
+      vx[x] += psi * float(depth[x] != 0);
+      vy[x] += psi * float(depth[x] != 0);
+    }
+  }
   for (int x = 0; x < n; ++x) {
     vx[x] = exp_nonpositive(log_a * vx[x]);
     vy[x] = exp_nonpositive(log_a * vy[x]);
@@ -57,9 +72,9 @@ void feedback_of(const float* const* row, const float* const* above, float log_a
 }
 
 void feedback(const float* const* row, const float* const* above, int channels, float log_a, float slope,
-              const std::uint8_t* depth, float psi, int n, float* vx, float* vy) {
+              const std::uint8_t* depth, float psi, const LearnedRow* learned, int n, float* vx, float* vy) {
   const auto run = channels == 1 ? feedback_of<1> : feedback_of<3>;
-  run(row, above ? above : row, log_a, slope, depth, psi, n, vx, vy);
+  run(row, above ? above : row, log_a, slope, depth, psi, learned, n, vx, vy);
   if (!above)
     for (int x = 0; x < n; ++x) vy[x] = 0;
   vx[0] = 0;

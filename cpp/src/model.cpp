@@ -2,6 +2,7 @@
 #include "model.hpp"
 
 #include <dlfcn.h>
+#include <link.h>
 
 #include <algorithm>
 #include <bit>
@@ -17,6 +18,7 @@
 #include <utility>
 
 #include "defocus_fast/error.hpp"
+#include "formulas.hpp"
 
 namespace defocus_fast {
 
@@ -60,6 +62,8 @@ std::vector<std::string_view> split(std::string_view text) {
 class Metadata {
  public:
   Metadata(std::filesystem::path file, std::string_view text) : file_(std::move(file)) {
+    if (text.starts_with("\xEF\xBB\xBF") || text.find('\r') != std::string_view::npos)
+      fail("expected lines that end with LF, and no byte order mark, got CR or such a mark");
     while (!text.empty()) {
       const std::string_view line = text.substr(0, text.find('\n'));
       text.remove_prefix(std::min(line.size() + 1, text.size()));
@@ -163,6 +167,13 @@ std::map<std::string, std::vector<int>> expected_shapes(const Model& model,
       inputs = outputs;
     }
   }
+  if (found.contains("propagation.0.weight"))
+    for (int i = 0, layers = int(learned::dilations.size()); i <= layers; ++i) {
+      const std::string layer = "propagation." + std::to_string(i);
+      const int outputs = i < layers ? learned::width : int(learned::outputs), side = i < layers ? 3 : 1;
+      shapes[layer + ".weight"] = {outputs, i == 0 ? learned::inputs : learned::width, side, side};
+      shapes[layer + ".bias"] = {outputs};
+    }
   return shapes;
 }
 
@@ -241,7 +252,7 @@ void allocate(const Metadata& metadata, const std::map<std::string, std::size_t>
 /// would answer NaN.
 void check_weights(const Model& model) {
   const std::string file = (model.folder / "weights.bin").string();
-  std::map<std::string, double> gains{{"blur", 1}, {"edge", 1}};  // of chains of layers
+  std::map<std::string, double> gains{{"blur", 1}, {"edge", 1}, {"propagation", 1}};  // of chains of layers
   for (const auto& [name, tensor] : model.tensors) {
     const bool convolution = tensor.shape.size() == 4;
     const std::size_t outputs = std::size_t(convolution ? tensor.shape.front() : tensor.shape.back());
@@ -259,8 +270,9 @@ void check_weights(const Model& model) {
   }
   double trunk = 0;
   for (const auto& [chain, gain] : gains)
-    if (chain != "blur" && chain != "edge") trunk = std::max(trunk, gain);
-  if (const double answer = trunk * std::max(gains["blur"], gains["edge"]); !(answer <= most_answer)) {
+    if (chain != "blur" && chain != "edge" && chain != "propagation") trunk = std::max(trunk, gain);
+  const double answer = std::max(trunk * std::max(gains["blur"], gains["edge"]), gains["propagation"]);
+  if (!(answer <= most_answer)) {
     std::ostringstream message;
     message << file << ": expected weights with which no answer can exceed " << most_answer << ", got up to " << answer;
     throw ModelError(message.str());
@@ -270,9 +282,7 @@ void check_weights(const Model& model) {
 /// Where the models lie that are installed with this library.
 std::filesystem::path shipped_models() {
   if (const char* folder = std::getenv("DEFOCUS_FAST_MODELS"); folder && *folder) return folder;
-  Dl_info library{};
-  dladdr(reinterpret_cast<const void*>(&load_model), &library);
-  return std::filesystem::canonical(library.dli_fname).parent_path() / DEFOCUS_FAST_SHIPPED_MODELS;
+  return library_folder() / DEFOCUS_FAST_SHIPPED_MODELS;  // which is absolute in a static library
 }
 
 /// A regular file of at most `most` bytes: nothing that could make a reader wait.
@@ -298,6 +308,13 @@ void read_file(const std::filesystem::path& file, std::span<std::byte> bytes) {
 }
 
 }  // namespace
+
+std::filesystem::path library_folder() {
+  Dl_info library{};
+  link_map* map = nullptr;
+  dladdr1(reinterpret_cast<const void*>(&library_folder), &library, reinterpret_cast<void**>(&map), RTLD_DL_LINKMAP);
+  return std::filesystem::canonical(*map->l_name ? map->l_name : "/proc/self/exe").parent_path();
+}
 
 std::shared_ptr<const Model> parse_model(const std::filesystem::path& folder, std::string_view text, std::size_t size,
                                          const std::function<void(std::span<std::byte>)>& read) {
@@ -354,13 +371,15 @@ std::shared_ptr<const Model> load_model(const std::string& name_or_folder) {
   const auto folder = is_folder ? std::filesystem::path(name_or_folder) : shipped_models() / name_or_folder;
   const std::filesystem::path file = folder / "model.txt", weights = folder / "weights.bin";
   std::error_code error;
-  if (!std::filesystem::exists(file, error) && !error) {
+  // These would lead to folders that are none of a model's name.
+  const bool dots = name_or_folder.find_first_not_of('.') == std::string::npos;
+  if (dots || (!std::filesystem::exists(file, error) && !error)) {
     std::string shipped;
     for (const auto& entry : std::filesystem::directory_iterator(shipped_models(), error))
       shipped += (shipped.empty() ? "" : ", ") + entry.path().filename().string();
     throw ModelError("model: \"" + name_or_folder + "\" is no " + (is_folder ? "model folder" : "shipped model") +
-                     ": no " + file.string() + "; accepted: a path with a '/' in it, or the name of a shipped model (" +
-                     shipped + ")");
+                     (dots ? "" : ": no " + file.string()) +
+                     "; accepted: a path with a '/' in it, or the name of a shipped model (" + shipped + ")");
   }
   std::string text(check_file(file, most_text), '\0');
   read_file(file, std::as_writable_bytes(std::span(text)));

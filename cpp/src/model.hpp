@@ -53,7 +53,12 @@ struct Model {
   std::vector<float> values;  // weights.bin, which the tensors point into
 
   const Tensor& weight(const std::string& tensor) const { return tensors.at(tensor); }
+  /// Whether it has the network that says where radii may spread; see `learned` in formulas.hpp.
+  bool learns_distances() const { return tensors.contains("propagation.0.weight"); }
 };
+
+/// Where this library lies, or the program that it is linked into.
+std::filesystem::path library_folder();
 
 /// Reads a model by name or folder. Throws ModelError, which names the file, what was got and what is accepted.
 std::shared_ptr<const Model> load_model(const std::string& name_or_folder);

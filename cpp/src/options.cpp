@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <numeric>
 #include <type_traits>
 
 #include "defocus_fast/error.hpp"
@@ -13,6 +14,8 @@
 namespace defocus_fast {
 
 namespace {
+
+constexpr std::size_t most_text = 4095;  // bytes, as of a path
 
 std::string size_text(int height, int width) { return std::to_string(height) + " x " + std::to_string(width); }
 
@@ -30,18 +33,20 @@ std::string text_of(const OptionValue& value) {
   if (const auto* number = std::get_if<double>(&value)) return text_of(*number);
   if (const auto* integer = std::get_if<std::int64_t>(&value)) return std::to_string(*integer);
   if (const auto* text = std::get_if<std::string>(&value)) {
-    std::string shown = *text;  // messages would end at a NUL
-    for (std::size_t nul; (nul = shown.find('\0')) != shown.npos;) shown.replace(nul, 1, "\\0");
-    return '"' + shown + '"';
+    std::string shown = text->substr(0, 200);
+    for (std::size_t nul; (nul = shown.find('\0')) != shown.npos;)  // messages would end there
+      shown.replace(nul, 1, "\\0");
+    return '"' + shown + (text->size() > 200 ? "\"..." : "\"");
   }
   return "none";
 }
 
 [[noreturn]] void refuse(const OptionInfo& option, const OptionValue& got) {
-  const bool any_text = option.kind == OptionKind::text || option.kind == OptionKind::path;
-  const bool has_nul = any_text && std::holds_alternative<std::string>(got);  // nothing else is wrong with a text
-  throw InvalidArgument(option.name + ": expected " + option.expected() + (has_nul ? " without NUL bytes" : "") +
-                        ", got " + text_of(got));
+  std::string expected = option.expected();
+  if (const auto* text = std::get_if<std::string>(&got);
+      text && (option.kind == OptionKind::text || option.kind == OptionKind::path))
+    expected += text->size() > most_text ? " of at most " + std::to_string(most_text) + " bytes" : " without NUL bytes";
+  throw InvalidArgument(option.name + ": expected " + expected + ", got " + text_of(got));
 }
 
 // ---- one member as an OptionValue, and back
@@ -63,7 +68,8 @@ std::pair<OptionKind, OptionValue> describe(const T& member, const Accepted& acc
     return {OptionKind::number, member};
   } else if constexpr (std::is_enum_v<T>) {
     const auto i = std::size_t(member);
-    return {OptionKind::name, i < accepted.names.size() ? accepted.names[i] : std::to_string(i)};
+    if (i >= accepted.names.size()) return {OptionKind::name, std::int64_t(i)};
+    return {OptionKind::name, accepted.names[i]};
   } else if constexpr (std::is_same_v<T, std::string>) {
     const OptionKind any = accepted.path ? OptionKind::path : OptionKind::text;
     return {accepted.names.empty() ? any : OptionKind::name, member};
@@ -99,7 +105,7 @@ bool assign(T& member, const Accepted& accepted, const OptionValue& value) {
   } else if constexpr (std::is_same_v<T, std::string>) {
     const bool known = accepted.names.empty() || name != accepted.names.end();
     // Of a text with a NUL only what is before it would be read.
-    if (!text || !known || text->find('\0') != std::string::npos) return false;
+    if (!text || !known || text->size() > most_text || text->find('\0') != std::string::npos) return false;
     member = *text;
   } else {
     T given{};
@@ -114,12 +120,12 @@ bool assign(T& member, const Accepted& accepted, const OptionValue& value) {
 
 // ---- the table as a whole
 
-std::span<const Option<CannyOptions>> rows(const CannyOptions&) { return canny_rows; }
-std::span<const Option<FilterOptions>> rows(const FilterOptions&) { return filter_rows; }
-std::span<const Option<GuideOptions>> rows(const GuideOptions&) { return guide_rows; }
-std::span<const Option<PropagationOptions>> rows(const PropagationOptions&) { return propagation_rows; }
-std::span<const Option<FrameOptions>> rows(const FrameOptions&) { return frame_rows; }
-std::span<const Option<Options>> rows(const Options&) { return option_rows; }
+Span<const Option<CannyOptions>> rows(const CannyOptions&) { return canny_rows; }
+Span<const Option<FilterOptions>> rows(const FilterOptions&) { return filter_rows; }
+Span<const Option<GuideOptions>> rows(const GuideOptions&) { return guide_rows; }
+Span<const Option<PropagationOptions>> rows(const PropagationOptions&) { return propagation_rows; }
+Span<const Option<FrameOptions>> rows(const FrameOptions&) { return frame_rows; }
+Span<const Option<Options>> rows(const Options&) { return option_rows; }
 
 /// Calls visit(row, member, prefix of the name, group) for every row.
 template <class Group, class Visit>
@@ -216,7 +222,7 @@ DEFOCUS_FAST_GROUP(FilterOptions);
 const char* precision_name(Precision precision) { return precision_names[std::size_t(precision)]; }
 
 void check_size(const void* data, int got_height, int got_width, const char* name, int height, int width) {
-  if (data == nullptr) throw InvalidArgument(std::string(name) + ": expected a pointer to pixels, got null");
+  cpu::check_pointer(data, name);
   if (got_height != height || got_width != width)
     throw InvalidArgument(std::string(name) + ": expected height x width " + size_text(height, width) + ", got " +
                           size_text(got_height, got_width));
@@ -248,11 +254,15 @@ void check(const CannyOptions& options, const std::string& prefix) {
     throw InvalidArgument(prefix + "low: expected at most " + prefix + "high, which is " + text_of(options.high) +
                           ", got " + text_of(options.low));
   const std::vector<double>& given = options.smoothing;
-  if (!given.empty() &&
-      (given.size() % 2 == 0 || given.size() > 513 || !std::equal(given.begin(), given.end(), given.rbegin()) ||
-       !std::all_of(given.begin(), given.end(), [](double w) { return std::isfinite(w); })))
-    throw InvalidArgument(prefix + "smoothing: expected an odd number of at most 513 finite weights, symmetric, got " +
-                          std::to_string(given.size()) + " that are not");
+  if (given.empty()) return;
+  const double sum = std::accumulate(given.begin(), given.end(), 0.0);
+  if (given.size() % 2 == 0 || given.size() > 513 || !std::equal(given.begin(), given.end(), given.rbegin()) ||
+      !std::all_of(given.begin(), given.end(), [](double weight) { return std::abs(weight) <= 1e6; }) ||
+      !(sum >= 0.01 && sum <= 1e6))
+    throw InvalidArgument(prefix +
+                          "smoothing: expected an odd number of at most 513 weights, symmetric, in [-1000000, 1000000] "
+                          "and of a sum in [0.01, 1000000], got " +
+                          std::to_string(given.size()) + " of the sum " + text_of(sum));
 }
 
 void check(const FilterOptions& options) { check_rows(options); }

@@ -62,7 +62,7 @@ void detect_edges(const ImageView& image, const CannyOptions& options, std::uint
                   std::optional<int> num_threads, const std::string& kernels) {
   cpu::check_layout(image, "image");
   check(options);
-  if (mask == nullptr) throw InvalidArgument("mask: expected a pointer to pixels, got null");
+  cpu::check_pointer(mask, "mask");
   auto workspace =
       Workspace<cpu::EdgeDetector, CannyOptions>::take(image.height, image.width, kernels, num_threads, options);
   cpu::check_range(image, "image", 0, 1, workspace->workers);
@@ -72,11 +72,13 @@ void detect_edges(const ImageView& image, const CannyOptions& options, std::uint
 
 void domain_transform_filter(const ImageView& image, const ImageView& guide, const FilterOptions& options, float* out,
                              std::optional<int> num_threads, const std::string& kernels) {
-  cpu::check_layout(image, "image");
-  cpu::check_layout(guide, "guide");
+  for (const auto& [view, name] : {std::pair{&image, "image"}, {&guide, "guide"}}) {
+    cpu::check_layout(*view, name);
+    if (view->type != PixelType::float32) throw InvalidArgument(std::string(name) + ": expected float32, got uint8");
+  }
   check_size(guide, "guide", image.height, image.width);
   check(options);
-  if (out == nullptr) throw InvalidArgument("out: expected a pointer to pixels, got null");
+  cpu::check_pointer(out, "out");
   auto workspace = Workspace<cpu::DomainTransform>::take(image.height, image.width, kernels, num_threads);
   constexpr float most = std::numeric_limits<float>::max();
   cpu::check_range(image, "image", -most, most, workspace->workers);
@@ -123,9 +125,9 @@ void propagate(const ImageView& image, const RadiiView& radii, const MaskView& p
     for (int x = 0; x < image.width; ++x)
       if (*pattern.at(y, x)) rows.add(x, make_seed(1, *radii.at(y, x), 0));
   };
-  // As in the paper.
-  workspace->stage.propagate(image, barrier.data(), resolve(guide, options, 3.75, 5, image.height, image.width, 1),
-                             std::ref(seed), out);
+  const Propagation as_in_paper = resolve(guide, options, 3.75, 5, image.height, image.width, 1);
+  workspace->stage.make_guide(image, as_in_paper);
+  workspace->stage.propagate(image.channels, barrier.data(), as_in_paper, {}, std::ref(seed), out);
   workspace->keep(std::move(workspace));
 }
 

@@ -10,6 +10,7 @@
 
 #include "defocus_fast/estimator.hpp"
 #include "kernels.hpp"
+#include "learned_distances.hpp"
 #include "model.hpp"
 #include "workers.hpp"
 
@@ -47,9 +48,10 @@ class NetworkWeights {
                                                        const TileSize& tile) const = 0;
 
   const std::shared_ptr<const Model> model;
+  const DistanceWeights distances;
 
  protected:
-  explicit NetworkWeights(std::shared_ptr<const Model> model_) : model(std::move(model_)) {}
+  explicit NetworkWeights(std::shared_ptr<const Model> model_) : model(std::move(model_)), distances(*model) {}
 };
 
 /// The weights of a model, packed for this precision, which must not be automatic and which the kernels must have.

@@ -10,6 +10,9 @@ of shape (H, W) or (H, W, 3), uint8, or float32 in [0, 1]; row 0 is the top, cha
 are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR frame costs nothing. A :class:`Frame` is
 an image as cameras give it: NV12, I420, YUYV, P010 and others. An :class:`Estimator` of device "cuda" takes all of them
 in device memory, too.
+
+The library is loaded when one of these names is used for the first time; without the memory for it that is an
+ImportError.
 """
 
 from __future__ import annotations

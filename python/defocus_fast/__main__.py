@@ -18,23 +18,37 @@ class _Stopped(BaseException):
 def main() -> None:
     """Run the command line. A signal ends it with a word, the status that shells give, and no half-written file."""
     try:
-        _mind_signals()
+        minded = _mind_signals()
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # not where it is closed
                 stream.reconfigure(errors="replace")  # names of files have characters that encodings have not
         from . import cli
 
-        cli.main()
+        try:
+            cli.main()
+        except SystemExit:
+            import signal
+
+            for number in minded:  # all is done: while Python ends, its own handlers are gone first
+                signal.signal(number, signal.SIG_IGN)
+            raise
     except _Stopped as stopped:
         _end("interrupted", 128 + stopped.args[0])
     except KeyboardInterrupt:  # before signals were minded
         _end("interrupted", 130)
+    except MemoryError:
+        _end("Error: not enough memory", 1)
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":  # for which Python has no class
+            raise
+        _end(f"Error: not enough memory: {error}", 1)
     except OSError as error:  # the commands answer for files themselves
         what = "the current folder" if isinstance(error, FileNotFoundError) else "standard output"
         _end(f"Error: {error.filename or what}: {error.strerror}", 1)
 
 
-def _mind_signals() -> None:
+def _mind_signals() -> list[int]:
+    """Have signals raise _Stopped, and return which."""
     import signal
 
     def stop(number: int, _frame: object) -> NoReturn:
@@ -42,10 +56,13 @@ def _mind_signals() -> None:
 
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as of other commands whose output nobody reads on
+    minded = []
     for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"):
         number = getattr(signal, name, None)  # not every system has all
         if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not ignored
             signal.signal(number, stop)
+            minded.append(number)
+    return minded
 
 
 def _end(message: str, status: int) -> NoReturn:

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 class Estimator:
     """Estimates blur maps of images of one size.
 
-    Everything that a frame needs is made here: networks for this size, threads, buffers. One estimator may be
-    shared by many Python threads; their calls run one after the other, each on all of the estimator's threads, with
-    the GIL released. It cannot be pickled: make one in every process. Memory: 22 bytes a pixel for as long as it lives,
-    6 more in each result, and 4 with the expected error; 24 an edge; and at most 300 MB for the networks.
+    Threads, the networks for this size and most buffers are made here; the first frame makes the others and touches all
+    of them, so that either may raise MemoryError. Lists of edges grow as frames need it. One estimator may be shared by
+    many Python threads; their calls run one after the other, each on all of the estimator's threads, with the GIL
+    released. It cannot be pickled: make one in every process. Memory: 22 bytes a pixel for as long as it lives, 6 more
+    in each result, and 4 with the expected error; 24 an edge; and at most 300 MB for the networks.
 
     Args:
         height: of the images in px, at most 2**30.
@@ -41,7 +42,8 @@ class Estimator:
         TypeError, ValueError: an argument is of another type, or out of range.
         BackendUnavailable: this machine or build lacks the device, precision or kernels asked for.
         ModelError: the model folder is missing, incomplete or of another format.
-        Error: device "cuda" or "auto": TensorRT is there, but failed.
+        Error: the system starts fewer threads than `num_threads`; device "cuda" or "auto": TensorRT is there, but
+            failed.
         MemoryError: there is not enough memory for images of this size.
 
     Notes:
@@ -51,6 +53,8 @@ class Estimator:
         first estimator of a size builds their engines: TensorRT-RTX takes seconds, TensorRT minutes, and the logger
         "defocus_fast" tells.
     """
+
+    __slots__ = ("__weakref__", "_core", "_enqueueing", "_in_flight")  # other names cannot be set
 
     @takes("Estimator")
     def __init__(self, height: int, width: int, **options: Unpack[EstimatorOptions]) -> None:
@@ -145,15 +149,15 @@ class Estimator:
     ) -> Any:
         """Write the blur map of `image` into `out`, (H, W) float32 in px, and return `out`.
 
-        No buffer is made after the first call. Errors, arrays in device memory, `edges`, `stream` and `edge_stride` as
-        in :meth:`estimate`; `out` is where `image` is. It may have any strides, but its pixels must not overlap, and
-        must be writeable.
+        After the first call no buffer is made but for more edges, or another type of image, than before. Errors, arrays
+        in device memory, `edges`, `stream` and `edge_stride` as in :meth:`estimate`; `out` is where `image` is. It may
+        have any strides, but its pixels must not overlap, and must be writeable.
         """
         if self.device == "cpu" or not on_device(image):
             array, mask = host_frame(image, edges, stream)
             if not isinstance(out, np.ndarray):
                 raise TypeError(f"out: expected a NumPy array, as `image` is in host memory, got {type(out).__name__}")
-            self._core.estimate_into(array, out, mask, **options)
+            self._core.estimate_into(array, as_array(out, "out"), mask, **options)
         else:
             self._enqueue(stream_handle(stream), image, out, None, edges, **options)
         return out

@@ -7,11 +7,13 @@ Apart from ``_images``, so that the command line knows the names before Pillow a
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
@@ -35,6 +37,8 @@ OUTPUTS = {
 DEBLURRED = ".deblurred.png"
 MARK = "blur radius by defocus_fast"
 """Stands at the beginning of every result that is a picture: a photograph may have a name like a result's."""
+_MAP = re.compile(rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \(\d+, \d+\), \}", re.DOTALL)
+"""What an .npy result begins with, in which there is no room for the mark."""
 
 
 def photos_in(folder: Path) -> list[Path]:
@@ -52,15 +56,23 @@ def photos_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_photo(path))
 
 
-def is_result(path: Path) -> bool:
-    """Tell whether a file is a picture or a page that this program has written."""
+def is_result(path: Path, mark: str = MARK) -> bool:
+    """Tell whether a file is one that this program has written, a picture, a map or a page, or one of another mark."""
     try:
         if not os.path.isfile(path):  # from a pipe there may never come anything
             return False
         with open(path, "rb") as file:
-            return MARK.encode() in file.read(512)
+            head = file.read(512)
+            file.seek(max(0, os.path.getsize(path) - 4096))  # PDF has it at the end
+            return mark.encode() in head + file.read() or (mark == MARK and _MAP.match(head) is not None)
     except OSError:
         return False
+
+
+def is_free(path: Path, mark: str = MARK) -> bool:
+    """Tell whether a result may have this name: nothing is there, or an empty file, or an earlier result."""
+    empty = os.path.isfile(path) and not os.path.getsize(path)
+    return not os.path.lexists(path) or empty or is_result(path, mark)
 
 
 def content_hash(path: Path) -> str:
@@ -90,6 +102,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file = open(part, "wb")  # noqa: SIM115
             _parts.add(part)
         with file:
+            with contextlib.suppress(OSError):  # not every file system has locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             write(file)
         os.replace(part, path)
     except BaseException:
@@ -97,6 +111,17 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
     finally:
         _parts.discard(part)
+
+
+def remove_parts(folder: Path, names: Iterable[str]) -> None:
+    """Remove what killed runs have half written of such files. What is being written is locked, and stays."""
+    begins = {name[:40] for name in names}
+    for path in folder.iterdir() if os.access(folder, os.R_OK) else ():
+        found = re.fullmatch(r"\.(.{1,40})\.\d+\.part", path.name, re.DOTALL)
+        if found and found[1] in begins:
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def discard_parts() -> None:

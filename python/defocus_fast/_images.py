@@ -11,8 +11,9 @@ from typing import IO, Any
 import numpy as np
 from cmap import Colormap
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from ._colour import to_srgb
 from ._files import MARK, RAW_SUFFIXES, check_regular
@@ -73,9 +74,32 @@ def _read(file: IO[bytes], name: str) -> NDArray[Any]:
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pixel counts up to the error's limit, odd metadata: the pixels are fine
-        with Image.open(file, formats=formats) as image:
-            image.load()
-            return _as_array(to_srgb(_upright(image)))
+        try:
+            with Image.open(file, formats=formats) as image:
+                image.load()
+                return _as_array(to_srgb(_upright(image)))
+        except UnidentifiedImageError:
+            if pixels := _tiff_pixels(file):
+                accepted = "8 or 16 bits a channel, or of one channel of 1 bit or float32"
+                raise ValueError(f"expected a TIFF file of {accepted}, got {pixels}") from None
+            raise
+
+
+def _tiff_pixels(file: IO[bytes]) -> str:
+    """Return what the pixels of a TIFF file are, or "" of another file."""
+    file.seek(0)
+    head = file.read(8)
+    if head[:4] in (b"II+\0", b"MM\0+"):  # BigTIFF
+        head += file.read(8)
+    try:
+        tags = ImageFileDirectory_v2(head)
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kinds = tags[258], tags.get(339, (1,))
+    except Exception:  # as many as there are ways to be broken
+        return ""
+    kind = {1: "whole numbers", 2: "whole numbers with a sign", 3: "floating point"}.get(kinds[0], "of another kind")
+    return f"{len(bits)} of {'/'.join(map(str, dict.fromkeys(bits)))} bits, {kind}"
 
 
 def _is_heic(head: bytes) -> bool:

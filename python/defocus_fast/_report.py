@@ -37,7 +37,8 @@ class Entry:
         least, median, largest: of the map, px of radius.
         shares: of the pixels, by BINS.
         photo, map: data URIs of the pictures.
-        edges, ms: None where the map is of an earlier run.
+        edges: that were read.
+        ms: that the map took; None where it is of an earlier run.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Entry:
     shares: NDArray[np.float64]
     photo: str
     map: str
-    edges: int | None = None
+    edges: int
     ms: float | None = None
 
     @property
@@ -76,7 +77,7 @@ def make_entry(
     Args:
         photo: (H, W) or (H, W, 3) as :func:`._images.read_photo` returns it.
         radii: (H, W) float32, px.
-        scores: of the map, as :meth:`.BlurMap.scores` names them; `edges` may be missing.
+        scores: of the map, as :meth:`.BlurMap.scores` names them.
         side: px, of the longer side of the pictures.
         ms: that the map took.
     """
@@ -96,7 +97,7 @@ def make_entry(
         least=scores["min_px"],
         median=scores["median_px"],
         largest=scores["max_px"],
-        edges=int(scores["edges"]) if "edges" in scores else None,
+        edges=int(scores["edges"]),
         ms=ms,
         shares=np.array(counts) / radii.size,
         photo=_data_uri(resize(as_image(photo), size), 70),

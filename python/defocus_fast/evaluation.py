@@ -35,11 +35,11 @@ def read_truth(path: Path, scale: float = 1.0, mask: bool = False) -> NDArray[np
     """Return the (H, W) ground truth in a .npy, .mat or .png file, times `scale`.
 
     A .mat file is of MATLAB's versions 5 to 7 and must hold exactly one two-dimensional array of real numbers. Of an
-    image in colour the first channel counts.
+    mask in colour the first channel counts.
 
     Raises:
-        ValueError: no two-dimensional array of finite numbers >= 0 is in the file; or, unless `mask`, truth values or
-            whole numbers of which some are 0 and all others 1 or all others 255.
+        ValueError: no two-dimensional array of finite numbers >= 0 is in the file; or, unless `mask`, an image in
+            colour, truth values, or whole numbers of which some are 0 and all others 1 or all others 255.
         OSError: the file cannot be read.
     """
     suffix = path.suffix.lower()
@@ -56,6 +56,8 @@ def read_truth(path: Path, scale: float = 1.0, mask: bool = False) -> NDArray[np
         with Image.open(path, formats=["PNG"]) as image:
             if not image.mode.startswith("I") and image.tile and str(image.tile[0].args).endswith(";16B"):
                 raise ValueError("expected 8 bits a channel or 16-bit greyscale, got 16-bit colour")
+            if not mask and image.mode not in ("1", "L") and not image.mode.startswith("I"):
+                raise ValueError(f"expected radii in px as greyscale without transparency, got {image.mode}")
             # Of a palette the colours count, not their numbers; of black and white 0 and 255.
             values = np.asarray(image.convert("RGB") if image.mode in ("1", "P") else image)
         values = values[..., 0] if values.ndim == 3 else values

@@ -24,12 +24,16 @@ One of the architecture "cells" holds
   for all edges in each cell, (rows * columns, bins) and (rows * columns, 2), cells in row-major order.
 - ``weights.bin`` and ``model.txt``.
 
+Either may have tensors ``propagation.*``, of the network that says where radii may spread: 3 x 3 convolutions with
+ReLU and one of 1 x 1, all with biases. It has no graph: it is evaluated by this library alone.
+
 Source: Karaali, Harte and Jung, IEEE TIP 2022, Fig. 4 and section III; every convolution is VALID and has no bias. The
 architecture "cells" is this project's own.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +47,8 @@ RADIUS_BINS: tuple[float, ...] = tuple(0.5 + 0.25 * i for i in range(23))
 FORMAT = 3
 OPSET = 17
 CROPS = (41, 27, 15)
+PROPAGATION = (27, 32, 11)  # values that the network reads of a region, channels of its layers, and answers
+DILATIONS = (1, 2, 4, 8, 4, 2)  # of its 3 x 3 convolutions
 
 Weights = Mapping[str, np.ndarray]
 
@@ -272,6 +278,47 @@ def write_model(
         metadata[f"tensor {tensor}"] = " ".join([offset, *map(str, proto.dims)])
     text = "".join(f"{key}: {value}\n" for key, value in metadata.items())
     (folder / "model.txt").write_text(text, encoding="utf-8")
+
+
+def add_propagation(folder: str | Path, weights: Weights) -> None:
+    """Add the network that says where radii may spread to a model folder, or replace it; nothing else changes.
+
+    Args:
+        folder: written by :func:`write_model`.
+        weights: the tensors of ``training.propagation.Propagation.weights()``.
+
+    Raises:
+        FileNotFoundError: no ``model.txt`` in the folder, or no ``weights.bin``.
+        ValueError: a tensor is missing, unknown, not finite or of the wrong shape.
+    """
+    shapes = propagation_shapes()
+    if {name: values.shape for name, values in weights.items()} != shapes:
+        raise ValueError(f"weights: expected tensors of the shapes {shapes}")
+    if not all(np.isfinite(values).all() for values in weights.values()):
+        raise ValueError("weights: expected finite values")
+    text = (Path(folder) / "model.txt").read_text(encoding="utf-8")
+    kept = [line for line in text.splitlines() if not line.startswith("tensor propagation.")]
+    begin = max(
+        int(offset) + 4 * math.prod(map(int, shape))
+        for offset, *shape in (line.split(": ")[1].split() for line in kept if line.startswith("tensor "))
+    )
+    data = bytearray((Path(folder) / "weights.bin").read_bytes()[:begin])
+    for name, values in weights.items():
+        data += bytes(-len(data) % 64)
+        kept.append(f"tensor {name}: {len(data)} " + " ".join(map(str, values.shape)))
+        data += np.ascontiguousarray(values, "<f4").tobytes()
+    (Path(folder) / "weights.bin").write_bytes(data)
+    (Path(folder) / "model.txt").write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def propagation_shapes() -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of the tensors of the network that says where radii may spread."""
+    inputs, width, outputs = PROPAGATION
+    sides = [(width, inputs, 3, 3), *[(width, width, 3, 3)] * (len(DILATIONS) - 1), (outputs, width, 1, 1)]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, shape in enumerate(sides):
+        shapes[f"propagation.{i}.weight"], shapes[f"propagation.{i}.bias"] = shape, shape[:1]
+    return shapes
 
 
 def read_weights(folder: str | Path) -> dict[str, np.ndarray]:

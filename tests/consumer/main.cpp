@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// consumer MODEL: frames of a made-up camera (BGR, padded rows) through the installed library. Exit status 0 if every
-// answer is as documented.
+// consumer MODEL MAP: frames of a made-up camera (BGR, padded rows) through the installed library. Exit status 0 if
+// every answer is as documented. The map is written to the file MAP: that of main.c has to be the same.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace {
 
-int run(const char* model) {
+int run(const char* model, const char* map_file) {
   const int height = 120, width = 160, pitch = 512;
   std::vector<std::uint8_t> frame(static_cast<std::size_t>(height) * pitch);
   for (int y = 0; y < height; ++y)
@@ -51,18 +51,21 @@ int run(const char* model) {
     std::printf("defocus_fast %s, %s, %zu edges; as it should be: %s\n", DEFOCUS_FAST_VERSION, estimator.kernels(),
                 result.edges.size(), error.what());
   }
+  std::FILE* const file = std::fopen(map_file, "wb");
+  if (!file || std::fwrite(map.data(), sizeof(float), map.size(), file) != map.size() || std::fclose(file)) return 7;
   return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fprintf(stderr, "usage: consumer MODEL, the name of a shipped model (tip22) or a model folder\n");
+  if (argc != 3) {
+    std::fprintf(stderr,
+                 "usage: consumer MODEL MAP: the name of a shipped model (tip22) or a model folder, a file to write\n");
     return 2;
   }
   try {
-    return run(argv[1]);
+    return run(argv[1], argv[2]);
   } catch (const defocus_fast::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -121,7 +121,8 @@ TEST_CASE("errors have one base and say what was got") {
                        "image: expected 1 or 3 channels, got height 70, width 90, channels 2", InvalidArgument);
   image = view(pixels);
   image.data = nullptr;
-  CHECK_THROWS_AS(estimator.estimate_into(image, out), InvalidArgument);
+  CHECK_THROWS_WITH_AS(estimator.estimate_into(image, out), "image: expected a pointer to pixels, got null",
+                       InvalidArgument);
   CHECK_THROWS_AS(estimator.estimate_into(view(pixels), {nullptr, height, width, width * 4}), InvalidArgument);
   Options wrong = options();
   wrong.model = "no/such/folder";
@@ -142,6 +143,8 @@ TEST_CASE("null and overflowing views are refused") {
   const ImageView guide = ImageView::interleaved(grey.data(), PixelType::float32, height, width, 1, 4 * width);
   CHECK_THROWS_WITH_AS(domain_transform_filter(guide, guide, {}, nullptr, 1),
                        "out: expected a pointer to pixels, got null", InvalidArgument);
+  CHECK_THROWS_WITH_AS(domain_transform_filter(guide, view(pixels), {}, map.data(), 1),
+                       "guide: expected float32, got uint8", InvalidArgument);
   constexpr std::ptrdiff_t far = std::ptrdiff_t{1} << 62;
   const RadiiView radii{map.data(), height, width, 4 * width};
   const MaskView mask{pixels.data(), height, width, width};

@@ -359,7 +359,7 @@ TEST_CASE("feedback coefficients are exponentials of the distance") {
           above[c] = planes[c + 3].data() + 1;
         }
         std::vector<float> vx(n), vy(n);
-        kernels.feedback(row.data(), above.data(), channels, log_a, 12.0f, depth.data(), 20.0f, n, vx.data(),
+        kernels.feedback(row.data(), above.data(), channels, log_a, 12.0f, depth.data(), 20.0f, nullptr, n, vx.data(),
                          vy.data());
         for (int x = 0; x < n; ++x) {
           double across = 0, down = 0;
@@ -374,7 +374,29 @@ TEST_CASE("feedback coefficients are exponentials of the distance") {
           CHECK(double(vy[std::size_t(x)]) == close(std::exp(log_a * (distance + 12.0 * down))));
         }
         CHECK(vx[0] == 0.0f);
-        kernels.feedback(row.data(), nullptr, channels, log_a, 12.0f, nullptr, 0.0f, n, vx.data(), vy.data());
+        // Learned: bits tell which factor of psi counts, and the larger one of both.
+        std::vector<std::uint8_t> bits(n);
+        for (int x = 0; x < n; ++x) bits[std::size_t(x)] = std::uint8_t(x % 4);
+        const auto gain = random_values<float>(n, 0.1f, 3), fine = random_values<float>(n, 0, 2),
+                   coarse = random_values<float>(n, 0, 2), across_more = random_values<float>(n, 0, 5),
+                   down_more = random_values<float>(n, 0, 5);
+        const LearnedRow learned{gain.data(), fine.data(), coarse.data(), across_more.data(), down_more.data()};
+        kernels.feedback(row.data(), above.data(), channels, log_a, 12.0f, bits.data(), 20.0f, &learned, n, vx.data(),
+                         vy.data());
+        for (int x = 0; x < n; ++x) {
+          const std::size_t i = std::size_t(x);
+          double across = 0, down = 0;
+          for (std::size_t c = 0; c < std::size_t(channels); ++c) {
+            across += std::abs(double(row[c][x]) - row[c][x - 1]);
+            down += std::abs(double(row[c][x]) - above[c][x]);
+          }
+          const double of_psi = std::max(x & 1 ? double(fine[i]) : 0.0, x & 2 ? double(coarse[i]) : 0.0);
+          const auto close = [](double expected) { return doctest::Approx(expected).epsilon(3e-5).scale(1e-30); };
+          const double wall = 1 + 20.0 * of_psi;
+          if (x > 0) CHECK(double(vx[i]) == close(std::exp(log_a * (wall + across_more[i] + 12.0 * gain[i] * across))));
+          CHECK(double(vy[i]) == close(std::exp(log_a * (wall + down_more[i] + 12.0 * gain[i] * down))));
+        }
+        kernels.feedback(row.data(), nullptr, channels, log_a, 12.0f, nullptr, 0.0f, nullptr, n, vx.data(), vy.data());
         CHECK(std::all_of(vy.begin(), vy.end(), [](float v) { return v == 0.0f; }));
       });
 }

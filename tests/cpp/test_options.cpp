@@ -82,11 +82,11 @@ TEST_CASE("each option by name is one member, and no other") {
 TEST_CASE("every member has a row") {
   // A member more, and this does not compile.
   [[maybe_unused]] const auto& [model, device, precision, evaluation, num_threads, kernels, labels, depth_threshold,
-                                octaves, canny, guide, propagation, max_edges, networks] = Options{};
+                                octaves, distances, canny, guide, propagation, max_edges, networks] = Options{};
   [[maybe_unused]] const auto& [canny_sigma, low, high, smoothing] = canny;
   [[maybe_unused]] const auto& [guide_sigma_s, guide_sigma_r] = guide;
   [[maybe_unused]] const auto& [psi, sigma_s, sigma_r, iterations] = propagation;
-  CHECK(option_table<Options>().size() == 11 + 3 + 2 + 4);
+  CHECK(option_table<Options>().size() == 12 + 3 + 2 + 4);
   [[maybe_unused]] const auto& [edges, edge_stride, expected_error, bin_probabilities] = FrameOptions{};
   CHECK(option_table<FrameOptions>().size() == 3);
   [[maybe_unused]] const auto& [filter_sigma_s, filter_sigma_r, filter_iterations] = FilterOptions{};
@@ -137,13 +137,29 @@ TEST_CASE("structs are checked whole") {
   refused([](Options& o) { o.propagation.sigma_s = 0; },
           "sigma_s: expected a number in [0.01, 100000] px, or none, got 0");
   refused([](Options& o) { o.num_threads = 0; }, "num_threads: expected an integer in [1, 1024], or none, got 0");
-  refused([](Options& o) { o.labels = Labels(7); }, "labels: expected one of posterior, hard, got \"7\"");
+  refused([](Options& o) { o.labels = Labels(7); }, "labels: expected one of posterior, hard, got 7");
   refused([](Options& o) { o.device = "tpu"; }, "device: expected one of auto, cpu, cuda, got \"tpu\"");
   refused([](Options& o) { o.kernels = std::string("auto\0", 5); },
           "kernels: expected a text without NUL bytes, got \"auto\\0\"");
   refused([](Options& o) { o.canny.low = 1; }, "canny_low: expected at most canny_high, which is 0.2, got 1");
-  refused([](Options& o) { o.canny.smoothing = {1, 2}; },
-          "canny_smoothing: expected an odd number of at most 513 finite weights, symmetric, got 2 that are not");
+  const std::string expected_weights =
+      "canny_smoothing: expected an odd number of at most 513 weights, symmetric, in [-1000000, 1000000] and of a sum "
+      "in [0.01, 1000000], got ";
+  const auto refused_weights = [&](const std::vector<double>& weights, const char* got) {
+    refused([&](Options& o) { o.canny.smoothing = weights; }, (expected_weights + got).c_str());
+  };
+  refused_weights({1, 2}, "2 of the sum 3");
+  refused_weights({1, 2, 3}, "3 of the sum 6");
+  refused_weights({0}, "1 of the sum 0");
+  refused_weights({-1}, "1 of the sum -1");
+  refused_weights({nan}, "1 of the sum nan");
+  refused_weights({1e200}, "1 of the sum 1e+200");
+  refused_weights({1e308, 1e308, 1e308}, "3 of the sum inf");
+  refused_weights({1e308, 1, 1e308}, "3 of the sum inf");
+  refused_weights({0.001}, "1 of the sum 0.001");
+  refused_weights({-2e6, 4e6, -2e6}, "3 of the sum 0");
+  CHECK_NOTHROW(check(CannyOptions{.smoothing = {-0.1, 1.2, -0.1}}));
+  CHECK_NOTHROW(check(CannyOptions{.smoothing = {1, 4, 6, 4, 1}}));
   CHECK_THROWS_WITH_AS(check(FrameOptions{.edge_stride = 17}, 10, 10),
                        "edge_stride: expected an integer in [1, 16], got 17", InvalidArgument);
   CHECK_THROWS_WITH_AS(check(CannyOptions{.sigma = 65}), "sigma: expected a number in [0.001, 64] px, got 65",

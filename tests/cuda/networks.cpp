@@ -20,12 +20,13 @@ namespace {
 constexpr int width = 5, hidden = 7;  // no multiples of anything
 constexpr std::array<float, 4> bins{0.5f, 1.5f, 3.0f, 6.0f};
 
-/// Model folders "tip22" and "cells" of random weights, which load_model takes for the shipped ones.
+/// Model folders of random weights, which load_model takes for the shipped ones: "tip22", "cells", and "learned", which
+/// is "cells" with a network that says where radii may spread.
 class ModelFolders {
  public:
   ModelFolders()
       : folder_(std::filesystem::temp_directory_path() / ("defocus_fast_emulation." + std::to_string(getpid()))) {
-    for (const Architecture architecture : {Architecture::tip22, Architecture::cells}) write(architecture);
+    for (const char* name : {"tip22", "cells", "learned"}) write(name);
     setenv("DEFOCUS_FAST_MODELS", folder_.c_str(), 1);
   }
   ~ModelFolders() { std::filesystem::remove_all(folder_); }
@@ -33,14 +34,13 @@ class ModelFolders {
   ModelFolders& operator=(const ModelFolders&) = delete;
 
  private:
-  void write(Architecture architecture) const {
-    const bool cells = architecture == Architecture::cells;
-    const std::string name = cells ? "cells" : "tip22";
+  void write(const std::string& name) const {
+    const bool cells = name != "tip22";
     std::mt19937 generator(7);
     std::ostringstream text;
     std::vector<float> values;
-    text << "format: 3\nname: " << name << "\nwidth: " << width << "\narchitecture: " << name
-         << (cells ? "\ndepth: 2" : "\ncrop_offset: 1")
+    text << "format: 3\nname: " << name << "\nwidth: " << width
+         << "\narchitecture: " << (cells ? "cells\ndepth: 2" : "tip22\ncrop_offset: 1")
          << "\ndepth_threshold: 0.5\nsigma_r: 0.5\niterations: 3\nerror_floor: 0.25\nerror_slope: 2\nradius_bins:";
     for (const float bin : bins) text << ' ' << bin;
     text << "\ntrained: not\n";
@@ -81,6 +81,14 @@ class ModelFolders {
         add(layer + ".weight", {sizes[i - 1], sizes[i]}, 1);
         add(layer + ".bias", {sizes[i]}, 0.1f);
       }
+    }
+    for (int i = 0, layers = int(learned::dilations.size()); name == "learned" && i <= layers; ++i) {
+      const std::string layer = "propagation." + std::to_string(i);
+      const int inputs = i == 0 ? learned::inputs : learned::width,
+                outputs = i < layers ? learned::width : learned::outputs;
+      const int side = i < layers ? 3 : 1;
+      add(layer + ".weight", {outputs, inputs, side, side}, std::sqrt(2.0f / float(inputs * side * side)));
+      add(layer + ".bias", {outputs}, 0.3f);
     }
     std::filesystem::create_directories(folder_ / name);
     std::ofstream(folder_ / name / "model.txt") << text.str();
@@ -210,8 +218,7 @@ std::vector<float> predict(const Model& model, const std::string& head, Volume x
 }
 
 template <class T>
-void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph graph,
-              std::span<void* const> tensors) {
+void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph graph, Span<void* const> tensors) {
   const auto read = [](const T*& from, Volume to) {
     for (float& value : to.values) value = float(*from++);
     return to;
@@ -251,7 +258,7 @@ void evaluate(const Model& model, const cuda::NetworkShapes& shapes, cuda::Graph
 
 }  // namespace
 
-void test::HostNetworks::enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream) {
+void test::HostNetworks::enqueue(cuda::Graph graph, Span<void* const> tensors, cuda::Stream) {
   if (std::ranges::count(shapes_.graphs(), graph) == 0) throw Error("a graph that was not to be evaluated");
   for (void* tensor : tensors)
     if (reinterpret_cast<std::uintptr_t>(tensor) % 256 != 0) throw Error("a tensor is not on a 256-byte boundary");

@@ -12,7 +12,7 @@ class HostNetworks : public cuda::Networks {
  public:
   HostNetworks(std::shared_ptr<const Model> model, const cuda::NetworkShapes& shapes)
       : model_(std::move(model)), shapes_(shapes) {}
-  void enqueue(cuda::Graph graph, std::span<void* const> tensors, cuda::Stream stream) override;
+  void enqueue(cuda::Graph graph, Span<void* const> tensors, cuda::Stream stream) override;
 
  private:
   const std::shared_ptr<const Model> model_;

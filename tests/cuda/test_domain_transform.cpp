@@ -49,7 +49,7 @@ void check_filter(const ImageView& image, const ImageView& guide, const FilterOp
   expected.load(image);
   const int before = emulation::allocations();
   device.transform.load(guide, nullptr);
-  device.transform.set_feedback(guide.channels, options.sigma_s / options.sigma_r, options, barrier, 20, nullptr);
+  device.transform.set_feedback(guide.channels, options.sigma_s / options.sigma_r, options, barrier, 20, {}, nullptr);
   device.transform.load(image, nullptr);
   for (int c = 0; c < image.channels; ++c) CHECK(largest_difference(expected, device.transform, c, height, width) == 0);
   expected.filter(image.channels, options.iterations);
@@ -103,14 +103,15 @@ void check_propagation(const ImageView& image, const Seeds& seeds, Labels labels
   cpu::DomainTransform transform(height, width, select_kernels("portable"), workers);
   Map expected(height, width, 1, width), got(height, width, 2, 2 * width + 3), error(height, width, 3, 3 * width);
   std::vector<float> deviations(std::size_t(height * width));
+  transform.make_guide(image, options);
   transform.propagate(
-      image, seeds.answers.depth_edges, options,
+      image.channels, seeds.answers.depth_edges, options, {},
       [&](int y, const cpu::SeedRows& rows) { seeds.write(labels, y, rows); }, expected.view,
       with_error ? deviations.data() : nullptr, 6);
   Device device(height, width);
   const int before = emulation::allocations();
-  device.transform.propagate(image, options, {1, {seeds.answers}, 6}, seeds.answers.depth_edges, labels, got.view,
-                             {with_error ? error.view : MapView{}, 0.25f, 2, 6}, nullptr);
+  device.transform.propagate(image, options, {1, {seeds.answers}, 6}, seeds.answers.depth_edges, nullptr, labels,
+                             got.view, {with_error ? error.view : MapView{}, 0.25f, 2, 6}, nullptr);
   CHECK(emulation::allocations() == before);
   float largest = 0;
   for (int y = 0; y < height; ++y)
@@ -183,7 +184,7 @@ TEST_CASE("two signals share their coefficients") {
   expected.set_feedback(3, 14, {7, 0.5, 5}, nullptr, 0);
   expected.filter(2, 5);
   device.transform.load(image.view, nullptr);
-  device.transform.set_feedback(3, 14, {7, 0.5, 5}, nullptr, 0, nullptr);
+  device.transform.set_feedback(3, 14, {7, 0.5, 5}, nullptr, 0, {}, nullptr);
   device.transform.filter(2, 5, nullptr);
   for (int i = 0; i < 2; ++i)
     CHECK(largest_difference(expected, device.transform, i, height, width) <= filter_tolerance);
@@ -223,7 +224,7 @@ TEST_CASE("where no pattern edge is in reach the map is the mean radius") {
   Device device(height, width);
   Map out(height, width, 1, width), error(height, width, 1, width);
   device.transform.propagate(image.view, propagation(height, width, {.sigma_s = 1, .sigma_r = 0.01, .iterations = 5}),
-                             {1, {seeds.answers}, 6}, seeds.answers.depth_edges, Labels::hard, out.view,
+                             {1, {seeds.answers}, 6}, seeds.answers.depth_edges, nullptr, Labels::hard, out.view,
                              {error.view, 0.3f, 2, 6}, nullptr);
   for (const float value : out.values) CHECK(value == doctest::Approx(2.75).epsilon(1e-6));
   CHECK(error.values.back() == doctest::Approx(std::hypot(0.3, 2 * unknown_share * (2.75 + 1))).epsilon(1e-5));

@@ -73,6 +73,7 @@ DeviceSetup make_setup(int height, int width, const Options& options) {
       .depth_threshold = options.depth_threshold.value_or(model->depth_threshold),
       .propagation = resolve(options.guide, options.propagation, hard ? 3.75 : model->sigma_r,
                              hard ? 5 : model->iterations, height, width, octave_count(height, width, options.octaves)),
+      .learns_distances = model->learns_distances() && !hard && octave_count(height, width, options.octaves) > 1,
       .max_edges = options.max_edges.value_or(height * width),
       .shapes = cuda::network_shapes(height, width, options)};
 }
@@ -204,9 +205,10 @@ TEST_CASE("the whole networks on patches give what shared features give") {
 }
 
 TEST_CASE("octaves") {
-  for (const PixelType type : {PixelType::uint8, PixelType::float32}) {
-    // The third octave is coarser than the one in which radii are spread.
-    Case c{"cells", type, 257, type == PixelType::uint8 ? 263 : 258, type == PixelType::uint8 ? 3 : 1};
+  for (const char* model : {"cells", "learned"}) {
+    // The third octave is coarser than the one in which radii are spread, and the last regions are not whole.
+    const PixelType type = std::string(model) == "cells" ? PixelType::float32 : PixelType::uint8;
+    Case c{model, type, 257, type == PixelType::uint8 ? 263 : 258, type == PixelType::uint8 ? 3 : 1};
     c.octaves = 3;
     c.tile = 66;
     check(c);

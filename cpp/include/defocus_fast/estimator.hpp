@@ -29,7 +29,7 @@ inline constexpr std::array<const char*, 5> stage_names{"detect_edges", "extract
 struct Pixel {
   std::int32_t y, x;
 
-  bool operator==(const Pixel&) const = default;
+  DEFOCUS_FAST_EQUALITY(Pixel);
 };
 
 /// Edge pixels, and what the networks say about them: octave by octave, in an octave in row-major order.
@@ -66,7 +66,9 @@ struct EdgeCount {
   std::int32_t kept;
 };
 
-/// Estimates blur maps of images of one size. Everything that a frame needs is made by the constructor.
+/// Estimates blur maps of images of one size. The constructor makes the threads, the networks for this size and most
+/// buffers; the first frame makes the others and touches all of them, so that either may throw std::bad_alloc. Lists of
+/// edges grow as frames need it.
 /// An image without any edge gives a map of 0; with Labels::hard one without any pattern edge, too.
 ///
 /// Thread safety: one estimator may be called from many threads; calls run one after the other, each on
@@ -75,7 +77,7 @@ struct EdgeCount {
 /// Of an estimator that was moved from every call throws InvalidArgument. std::bad_alloc leaves an estimator usable.
 class DEFOCUS_FAST_API Estimator {
  public:
-  /// Throws InvalidArgument, ModelError or BackendUnavailable.
+  /// Throws InvalidArgument, ModelError or BackendUnavailable, and Error where the system starts fewer threads.
   Estimator(int height, int width, const Options& options = {});
   ~Estimator();
   Estimator(Estimator&&) noexcept;
@@ -129,7 +131,8 @@ DEFOCUS_FAST_API std::vector<std::string> available_kernels();
 /// `name: value` facts about the build: version, compiler, CUDA, kernels.
 DEFOCUS_FAST_API std::vector<std::pair<std::string, std::string>> build_config();
 
-/// The stages on their own; `num_threads` and `kernels` as in Options. Each throws InvalidArgument.
+/// The stages on their own; `num_threads` and `kernels` as in Options. Each throws InvalidArgument, and Error where the
+/// system starts fewer threads.
 /// Edge mask of `image`, equal to skimage.feature.canny on max(R, G, B); `mask` is (height, width) without gaps.
 DEFOCUS_FAST_API void detect_edges(const ImageView& image, const CannyOptions& options, std::uint8_t* mask,
                                    std::optional<int> num_threads = {}, const std::string& kernels = "auto");

@@ -96,7 +96,7 @@ struct ImageView {
   }
 
   /// The same memory.
-  bool operator==(const ImageView&) const = default;
+  DEFOCUS_FAST_EQUALITY(ImageView);
 };
 
 /// The names of the formats: "gray8" and so on. Throws InvalidArgument for any other.
@@ -117,7 +117,7 @@ struct View {
   }
 
   /// The same memory.
-  bool operator==(const View&) const = default;
+  DEFOCUS_FAST_EQUALITY(View);
 };
 
 using MapView = View<float>;                // a blur map to be written, px

@@ -4,10 +4,10 @@
 
 #include <array>
 #include <cstdint>
-#include <span>
 #include <string>
 
 #include "defocus_fast/estimator.hpp"  // Stream
+#include "defocus_fast/span.hpp"
 
 namespace defocus_fast::cuda {
 
@@ -30,10 +30,10 @@ struct NetworkShapes {
   Evaluation evaluation = Evaluation::shared;  // or patch
 
   /// Those that are evaluated; nobody asks for the others.
-  std::span<const Graph> graphs() const {
+  Span<const Graph> graphs() const {
     static constexpr std::array shared{Graph::trunk, Graph::edge_head, Graph::blur_head};
     static constexpr std::array patch{Graph::edge_patch, Graph::blur_patch};
-    return evaluation == Evaluation::patch ? std::span<const Graph>(patch) : std::span<const Graph>(shared);
+    return evaluation == Evaluation::patch ? Span<const Graph>(patch) : Span<const Graph>(shared);
   }
 };
 
@@ -55,7 +55,7 @@ class Networks {
   /// Enqueues one evaluation of a graph; tensors are device pointers in the order of the ONNX file's inputs, then
   /// outputs, each laid out as the ONNX file says, without gaps, on 256-byte boundaries. Never waits for the stream and
   /// allocates nothing: a frame is captured into a CUDA graph.
-  virtual void enqueue(Graph graph, std::span<void* const> tensors, Stream stream) = 0;
+  virtual void enqueue(Graph graph, Span<void* const> tensors, Stream stream) = 0;
 };
 
 }  // namespace defocus_fast::cuda

@@ -9,13 +9,13 @@
 #include <limits>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "defocus_fast/export.hpp"
 #include "defocus_fast/image.hpp"
+#include "defocus_fast/span.hpp"
 
 namespace defocus_fast {
 
@@ -26,13 +26,16 @@ class Networks;
 enum class Precision : std::uint8_t { automatic, float32, bfloat16, float16, int8 };
 enum class Evaluation : std::uint8_t { shared, patch };
 enum class Labels : std::uint8_t { posterior, hard };
+enum class Distances : std::uint8_t { automatic, learned, domain_transform };
 
 /// Which values an option takes.
 struct Accepted {
-  double minimum = 0, maximum = 0;          // of numbers, both included
-  std::span<const char* const> names = {};  // of an enumeration in its order, or of texts; empty: any text
-  bool path = false;                        // the text may be a path
+  double minimum = 0, maximum = 0;     // of numbers, both included
+  Span<const char* const> names = {};  // of an enumeration in its order, or of texts; empty: any text
+  bool path = false;                   // the text may be a path
 };
+constexpr Accepted one_of(Span<const char* const> names) { return {0, 0, names}; }
+inline constexpr Accepted any_path{0, 0, {}, true};
 
 /// One row of the table: a member of the struct `Group`.
 template <class Group>
@@ -40,7 +43,7 @@ struct Option {
   const char* name;
   std::variant<bool Group::*, int Group::*, double Group::*, std::string Group::*, std::optional<int> Group::*,
                std::optional<double> Group::*, Precision Group::*, Evaluation Group::*, Labels Group::*,
-               std::shared_ptr<cuda::Networks> Group::*>
+               Distances Group::*, std::shared_ptr<cuda::Networks> Group::*>
       member;
   Accepted accepted;
   const char* unit;  // of numbers, or ""
@@ -59,12 +62,12 @@ struct CannyOptions {
   double sigma = 1.4142135623730951;
   double low = 0.08;
   double high = 0.20;
-  /// Symmetric smoothing kernel of 1 to 513 weights to use in place of the Gaussian of sigma. NumPy's exp differs from
-  /// the C library's in the last bit on some CPUs, and scikit-image decides ties by it: the Python package passes
-  /// NumPy's kernel.
+  /// Symmetric smoothing kernel to use in place of the Gaussian of sigma: an odd number of at most 513 weights in
+  /// [-1e6, 1e6], whose sum is in [0.01, 1e6] and is divided by. NumPy's exp differs from the C library's in the last
+  /// bit on some CPUs, and scikit-image decides ties by it: the Python package passes NumPy's kernel.
   std::vector<double> smoothing = {};
 
-  bool operator==(const CannyOptions&) const = default;
+  DEFOCUS_FAST_EQUALITY(CannyOptions);
 };
 inline constexpr Option<CannyOptions> canny_rows[]{
     {"sigma", &CannyOptions::sigma, Accepted{0.001, 64}, "px",
@@ -131,6 +134,7 @@ struct Options {
   Labels labels = Labels::posterior;
   std::optional<double> depth_threshold = {};
   std::optional<int> octaves = {};
+  Distances distances = Distances::automatic;
   CannyOptions canny = {};              // their names have the prefix canny_ where options have no groups
   GuideOptions guide = {};              // guide_
   PropagationOptions propagation = {};  // no prefix
@@ -142,23 +146,23 @@ inline constexpr std::array<const char*, 3> device_names{"auto", "cpu", "cuda"};
 inline constexpr std::array<const char*, 5> precision_names{"auto", "float32", "bfloat16", "float16", "int8"};
 inline constexpr std::array<const char*, 2> evaluation_names{"shared", "patch"};
 inline constexpr std::array<const char*, 2> labels_names{"posterior", "hard"};
+inline constexpr std::array<const char*, 3> distances_names{"auto", "learned", "domain_transform"};
 inline constexpr Option<Options> option_rows[]{
-    {"model", &Options::model, Accepted{.path = true}, "",
-     "Name of a shipped model, or a model folder: a path with a '/' in it."},
-    {"device", &Options::device, Accepted{.names = device_names}, "",
+    {"model", &Options::model, any_path, "", "Name of a shipped model, or a model folder: a path with a '/' in it."},
+    {"device", &Options::device, one_of(device_names), "",
      "Where frames are computed. auto takes a GPU only if everything that it needs is there."},
-    {"precision", &Options::precision, Accepted{.names = precision_names}, "",
+    {"precision", &Options::precision, one_of(precision_names), "",
      "Of the networks. auto is bfloat16 where the CPU has AVX512-BF16, else float32. bfloat16 and int8 are for device "
      "cpu, float16 for cuda. int8 (CPUs with AVX512-VNNI) computes the layers that all edges share in integers: faster "
      "than float32, at a cost in accuracy that ACCURACY.md states for the shipped models."},
-    {"evaluation", &Options::evaluation, Accepted{.names = evaluation_names}, "",
+    {"evaluation", &Options::evaluation, one_of(evaluation_names), "",
      "How the networks are evaluated; the probabilities are the same up to rounding. shared: features once per image, "
      "as all edges share them. patch: device cuda only, three crops per edge through the whole networks, as in the "
      "paper; keeps no features; not of models of the architecture cells, such as fast."},
     {"num_threads", &Options::num_threads, Accepted{1, 1024}, "", "Threads that compute.", "all cores"},
     {"kernels", &Options::kernels, Accepted{}, "",
      "Instruction set of this library's own loops, one of available_kernels(); auto is the widest."},
-    {"labels", &Options::labels, Accepted{.names = labels_names}, "",
+    {"labels", &Options::labels, one_of(labels_names), "",
      "What the probabilities of the radii at an edge become before they are spread. posterior: their mean, weighted by "
      "(1 - depth probability) / (0.15 px + their standard deviation)^2, at depth edges, whose blur is that of the "
      "nearer side, by 0.02 in place of 1 - depth probability. hard: the most probable radius with weight 1, at pattern "
@@ -170,14 +174,20 @@ inline constexpr Option<Options> option_rows[]{
      "Sizes at which the image is read, at most: the image's own, and each half of the one before, as long as the "
      "shorter side has 64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper.",
      "as many as there are"},
+    {"distances", &Options::distances, Accepted{.names = distances_names}, "",
+     "How far it is from pixel to pixel for radii that spread. domain_transform: as in the paper. learned: a network "
+     "of "
+     "the model changes these distances, and how much edges count, by what lies around them; needs more than one "
+     "octave and posterior labels. auto is learned where the model has the network and the options allow it. Given "
+     "edges are always spread by domain_transform."},
     {"max_edges", &Options::max_edges, Accepted{1, std::numeric_limits<int>::max()}, "",
      "Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with more is an "
      "error; of images in device memory, where nobody waits for the number, the last edges, at the bottom of the "
      "image, are left out. Photographs seldom have more than the default, noise may have a third of its pixels. Models "
-     "of the architecture cells, such as fast, have memory for all and do not heed it.",
+     "of the architecture cells, such as fast, have memory for all, and neither they nor device cpu heed it.",
      "a quarter of the pixels, but at least 4096"},
     {"networks", &Options::networks, Accepted{}, "",
-     "Device cuda only: evaluates the networks, see defocus_fast/networks.hpp.",
+     "Device cuda only: evaluates the networks, see defocus_fast/networks.hpp. Device cpu does not heed it.",
      "TensorRT, from engines in $DEFOCUS_FAST_CACHE or ~/.cache/defocus_fast, which the Python package builds"},
 };
 

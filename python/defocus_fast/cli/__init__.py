@@ -9,9 +9,22 @@ from __future__ import annotations
 import click
 
 from . import bench, build_engines, cull, deblur, estimate, evaluate, import_weights, info
+from ._shared import shown
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse arguments that are longer than any path: messages show what they are about."""
+        for argument in args:
+            if len(argument) > 4095:
+                got = f"one of {len(argument)}, which begins with {shown(argument[:60])}"
+                raise click.UsageError(f"expected arguments of at most 4095 characters, got {got}", ctx)
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="defocus_fast", prog_name="defocus-fast")
 def main() -> None:
     """How much every pixel of a photograph is out of focus: the radius in pixels of the disk that blurred it."""

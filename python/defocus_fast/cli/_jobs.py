@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from .._files import KINDS, photos_in
-from ._shared import reason, shown
+from .._files import KINDS, is_free, photos_in, remove_parts
+from ._shared import entry_key, reason, shown
 
 
 @dataclass
@@ -48,15 +48,10 @@ def files_of(photos: tuple[str, ...], failed: Callable[[Path | str, str], None])
                 yield path
 
 
-def _key(path: Path) -> str:
-    """Return the same text for paths that name one folder entry; upper and lower case are the same on some disks."""
-    return os.path.join(os.path.realpath(path.parent), path.name).casefold()
-
-
 def plan(photos: list[Path], output: Path, suffixes: dict[str, str]) -> list[Job]:
-    """Give every photograph names for its results: no name twice, none that is a photograph of this run."""
+    """Give every photograph names for its results: no name twice, none of what is there and no earlier result."""
     # Not Path.resolve, which raises at a loop of links.
-    inputs = {_key(path) for path in photos} | {os.path.realpath(path).casefold() for path in photos}
+    inputs = {entry_key(path) for path in photos} | {os.path.realpath(path).casefold() for path in photos}
     taken: set[str] = set()
     jobs: list[Job] = []
     for photo in photos:
@@ -67,14 +62,16 @@ def plan(photos: list[Path], output: Path, suffixes: dict[str, str]) -> list[Job
         taken.add(name.casefold())
         job = Job(len(jobs), photo, name, {kind: output / (name + suffix) for kind, suffix in suffixes.items()})
         for path in job.outputs.values():
-            if _key(path) in inputs:
+            if entry_key(path) in inputs:
                 job.problem = f"its result {shown(path)} would overwrite a photograph of this run; use another -o"
+            elif not is_free(path):
+                job.problem = f"{shown(path)} is there and is no result of an earlier run; use another -o"
         jobs.append(job)
     return jobs
 
 
-def make_folder(output: Path) -> None:
-    """Make the folder of the results.
+def make_folder(output: Path, jobs: list[Job]) -> None:
+    """Make the folder of the results, without what killed runs have half written of them.
 
     Raises:
         click.UsageError: nothing can be written into it.
@@ -85,3 +82,4 @@ def make_folder(output: Path) -> None:
         raise click.UsageError(f"-o: cannot make the folder {shown(output)}: {reason(error)}") from None
     if not os.access(output, os.W_OK | os.X_OK):
         raise click.UsageError(f"-o: cannot write into the folder {shown(output)}")
+    remove_parts(output, (path.name for job in jobs for path in job.outputs.values()))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from .. import _core
-from ._shared import shown
+from ._shared import JSON_MARK, entry_key, refusal, shown
 
 ESTIMATOR = {option.name: option for option in _core.option_table("Estimator")}
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -19,6 +18,11 @@ Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 class Number(click.FloatRange):
     """A number in a range."""
+
+    def __init__(self, least: float, most: float, min_open: bool = False) -> None:
+        """Show ends that are integers, of which the core's table makes floats, as such."""
+        least, most = (int(end) if end == int(end) else end for end in (least, most))
+        super().__init__(least, most, min_open)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
@@ -92,19 +96,20 @@ def output(help: str, default: Path | None = None, type: Folder = FOLDER) -> Opt
     return click.option("-o", "--output", metavar="DIR", type=type, default=default, help=help)
 
 
-def writable(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
-    """Measurements take minutes: what they cannot be written to is told before."""
-    if file and not os.path.isdir(file.parent):
-        raise click.BadParameter(f"expected a file in an existing folder, got {shown(file)}")
-    if file and not (os.access(file, os.W_OK) if os.path.exists(file) else os.access(file.parent, os.W_OK | os.X_OK)):
-        raise click.BadParameter(f"cannot write {shown(file)}")
-    return file
+def file(flag: str, mark: str, help: str) -> Option:
+    """Return the option of a file of figures; it takes the place of no file but an earlier one with the mark."""
+
+    def check(context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+        if file:
+            others = context.meta.setdefault(__name__, {})
+            if problem := refusal(file, mark):
+                raise click.BadParameter(problem)
+            if (other := others.setdefault(entry_key(file), flag)) != flag:
+                raise click.BadParameter(f"{shown(file)} is the file of {other}")
+        return file
+
+    path = click.Path(dir_okay=False, path_type=Path)
+    return click.option(flag, flag.strip("-") + "_file", callback=check, type=path, help=help)
 
 
-json_file = click.option(
-    "--json",
-    "json_file",
-    callback=writable,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write all figures there.",
-)
+json_file = file("--json", JSON_MARK, "Write all figures there. It replaces such a file of an earlier run only.")

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._files import is_result, write_whole
-from ._shared import fail, reason, shown
+from .._files import MARK, write_whole
+from ._shared import fail, reason, refusal, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,15 +31,9 @@ class Page:
         self._unit = unit
         self._photos = photos
         self._entries: dict[int, Entry] = {}
-        problem = ""
+        problem = refusal(file, MARK)
         if file.suffix.lower() not in (".html", ".htm"):
             problem = f"expected a name that ends in .html, got {shown(file)}"
-        elif not os.path.isdir(file.parent):
-            problem = f"expected a file in an existing folder, got {shown(file)}"
-        elif not os.access(file.parent, os.W_OK | os.X_OK):
-            problem = f"cannot write into the folder {shown(file.parent)}"
-        elif os.path.lexists(file) and not is_result(file):
-            problem = f"{shown(file)} is there and is no report; give another name"
         if problem:
             raise click.UsageError(f"--report: {problem}")
 

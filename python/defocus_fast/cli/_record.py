@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +27,34 @@ class Record:
     """Tells what is done, and notes what is done now.
 
     A result is done if its photograph's content, all settings and the library's version are those of now, and its
-    files have the sizes that they were written with.
+    files have the sizes that they were written with. Of several lines of one name the last counts.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self._folder = folder
+        """Open the record, which no other run may have open: it would do the same again, or use the same names.
+
+        Raises:
+            BlockingIOError: another run has.
+            OSError: the file cannot be opened.
+        """
         self._settings = json.loads(json.dumps(settings, default=str))
-        self._done: dict[str, tuple[str, dict[str, int]]] = {}  # by name: hash of the photograph, sizes of files
+        self._done: dict[str, dict[str, Any]] = {}  # lines by name
+        self._file = FileIO(folder / FILE, "a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise
+        except OSError:  # not every file system has locks
+            pass
+
+    def close(self) -> None:
+        self._file.close()
 
     def load(self) -> None:
         """Read what earlier runs have noted. Lines that were cut off, as by a full disk, count for nothing."""
-        try:
-            lines = (self._folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return
-        for text in lines:
+        self._file.seek(0)
+        for text in self._file.read().decode(errors="replace").splitlines():
             try:
                 line = json.loads(text)
                 name, content, files = line["name"], line["blake2b"], dict(line["files"])
@@ -48,25 +63,24 @@ class Record:
                 continue
             before = self._done.pop(name, None)
             if same:  # files of other settings may have been replaced
-                self._done[name] = content, (before[1] if before and before[0] == content else {}) | files
+                if before and before["blake2b"] == content:
+                    line["files"] = before["files"] | files
+                self._done[name] = line
 
-    def holds(self, name: str, content: str, files: Iterable[Path]) -> bool:
+    def line(self, name: str, content: str, files: Iterable[Path]) -> dict[str, Any] | None:
+        """Return what is noted of a result, or None if it is not done."""
         done = self._done.get(name)
-        return (
-            done is not None and done[0] == content and all(_size(path) == done[1].get(path.name, -1) for path in files)
-        )
+        if not done or done["blake2b"] != content:
+            return None
+        return done if all(_size(path) == done["files"].get(path.name, -1) for path in files) else None
 
     def add(self, name: str, photo: str, content: str, files: Iterable[Path], scores: dict[str, Any]) -> None:
         sizes = {path.name: _size(path) for path in files}
         line = {"name": name, "photo": photo, "blake2b": content, **scores, "files": sizes, "settings": self._settings}
         data = (json.dumps(line) + "\n").encode()
-        # One call: lines of several processes do not mix.
-        descriptor = os.open(self._folder / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            if (written := os.write(descriptor, data)) < len(data):
-                os.write(descriptor, data[written:])  # raises why, such as a full disk
-        finally:
-            os.close(descriptor)
+        # One call: lines of several threads do not mix.
+        if (written := self._file.write(data)) < len(data):
+            self._file.write(data[written:])  # raises why, such as a full disk
 
 
 def _size(path: Path) -> int | None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from .._files import write_whole
+from .._files import KINDS, is_free, write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, Task
+    from rich.table import Table
 
     from .._estimator import Estimator
 
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
 def shown(text: object) -> str:
     """Return text, or a path as text, that no terminal takes for a command and no encoding chokes on."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+def entry_key(path: Path) -> str:
+    """Return the same text for paths that name one folder entry; upper and lower case are the same on some disks."""
+    return os.path.join(os.path.realpath(path.parent), path.name).casefold()
+
+
+def refusal(file: Path, mark: str) -> str:
+    """Return why `file` cannot be written, before work that takes long, or "": what is there must have the mark."""
+    if file.name == "-":
+        return "expected the name of a file, got -"
+    if not os.path.isdir(file.parent):
+        return f"expected a file in an existing folder, got {shown(file)}"
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        return f"cannot write into the folder {shown(file.parent)}"
+    if not is_free(file, mark):
+        return f"{shown(file)} is there and was not written by this option; give another name"
+    return ""
 
 
 EXTRAS = {
@@ -41,7 +60,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     if type(error).__name__ == "UnidentifiedImageError":
-        return "not a JPEG, PNG, TIFF, WebP or HEIC image"
+        return f"not a {KINDS} image"
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, ModuleNotFoundError):
@@ -78,6 +97,14 @@ def error_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def new_table(**options: Any) -> Table:
+    """Return a table as all commands print them."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, **options)
 
 
 def progress(console: Console, steps: int) -> Progress:
@@ -153,9 +180,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+JSON_MARK = '"software": "defocus_fast'
+
+
 def write_json(file: Path, values: dict[str, Any]) -> None:
-    """Write `values`, with null for what is not a number."""
+    """Write `values`, with null for what is not a number, behind the mark."""
     import json
+
+    from .. import __version__
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -164,7 +196,8 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
             return [plain(each) for each in value]
         return None if value != value else value
 
+    whole = {"software": f"defocus_fast {__version__}", **values}
     try:
-        write_whole(file, lambda target: target.write(json.dumps(plain(values), indent=1).encode()))
+        write_whole(file, lambda target: target.write(json.dumps(plain(whole), indent=1).encode()))
     except OSError as error:
         fail(f"{shown(file)}: {reason(error)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from . import _options
-from ._shared import console, cores, fail, model_path, reason, shown, write_json
+from ._shared import console, cores, fail, model_path, new_table, reason, shown, write_json
 
 
 def _size(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[tuple[int, int]]:
@@ -36,7 +36,14 @@ def _size(_context: click.Context, _option: click.Parameter, values: tuple[str, 
 @_options.of_estimator("octaves")
 @_options.of_estimator("kernels")
 @_options.of_estimator("device")
-@click.option("--seconds", type=_options.Number(0, 1e6), default=2.0, show_default=True, help="Of measuring each.")
+@click.option(
+    "--seconds",
+    type=_options.Number(0, 1e6),
+    metavar="S",
+    default=2.0,
+    show_default=True,
+    help="How long each is measured, in seconds.",
+)
 @_options.json_file
 def bench(
     photo: Path | None,
@@ -61,16 +68,13 @@ def bench(
     """
     import dataclasses
 
-    from rich import box
-    from rich.table import Table
-
     from .. import _images, benchmark, build_config, shipped_models
 
     try:
         image = _images.read_photo(photo) if photo else benchmark.noise(480, 640)
     except Exception as error:
         fail(f"{shown(photo)}: {reason(error)}")
-    table = Table(box=box.SIMPLE_HEAD, caption=f"{threads or cores()} threads; {build_config()['compiler']}")
+    table = new_table(caption=f"{threads or cores()} threads; {build_config()['compiler']}")
     for title in ("size", "model", "precision"):
         table.add_column(title)
     rows = []

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from . import _options
-from ._shared import console, fail, model_path, reason, shown
+from ._shared import console, fail, model_path, new_table, reason, shown
 
 
 def _compute_capability(_context: click.Context, _option: click.Parameter, value: str) -> int:
@@ -48,13 +48,10 @@ def build_engines(
     They are used where $DEFOCUS_FAST_CACHE is their folder, with the same version of TensorRT-RTX, model, size,
     precision, evaluation and max_edges. Without this command an estimator builds them when it is made.
     """
-    from rich import box
-    from rich.table import Table
-
     from .. import Error, _core, _tensorrt, model_io
 
     folder = output or _tensorrt.cache_folder()
-    table = Table(box=box.SIMPLE_HEAD)
+    table = new_table()
     for title in ("engine", "bytes", "seconds"):
         table.add_column(title, justify="left" if title == "engine" else "right", overflow="fold")
     try:

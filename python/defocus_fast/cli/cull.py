@@ -22,6 +22,7 @@ from ._shared import (
     cores,
     error_console,
     model_path,
+    new_table,
     progress,
     reason,
     require,
@@ -40,6 +41,12 @@ SIDECARS: dict[str, Callable[[Path], Path]] = {
     "NAME.jpg.xmp": lambda photo: photo.with_name(photo.name + ".xmp"),
     "NAME.xmp": lambda photo: photo.with_suffix(".xmp"),
 }
+PLACES = ("whole", "sharpest", "region")
+COLUMNS = (  # of --csv; the values of the places follow as whole_radius_px and so on
+    "photo", "height", "width", "edges", "pattern_edges", "min_px", "median_px", "max_px", "camera", "taken",
+    "sensor_width_mm", "share_in_focus", "burst", "best", "error",
+)  # fmt: skip
+PLACE_COLUMNS = ("radius_px", "error_px", "share_of_width", "radius_um", "edges", "x", "y", "width", "height")
 CENTRE = (1 / 3, 1 / 3, 1 / 3, 1 / 3)
 
 
@@ -51,8 +58,11 @@ def _place(_context: click.Context, _option: click.Parameter, value: str) -> Any
         x, y, width, height = (float(share) for share in value.split(","))
     except ValueError:
         x = y = width = height = -1
-    if not (0 <= x < 1 and 0 <= y < 1 and 0 < width <= 1 and 0 < height <= 1):
-        raise click.BadParameter(f"expected focus, centre or X,Y,WIDTH,HEIGHT between 0 and 1, got {shown(value)}")
+    end = 1 + 1e-6  # of sums of shares that are not exact
+    if not (x >= 0 and y >= 0 and width > 0 and height > 0 and x + width <= end and y + height <= end):
+        raise click.BadParameter(
+            f"expected focus, centre or X,Y,WIDTH,HEIGHT of a rectangle in the picture, of sides 1, got {shown(value)}"
+        )
     return x, y, width, height
 
 
@@ -84,12 +94,10 @@ def _place(_context: click.Context, _option: click.Parameter, value: str) -> Any
     metavar="SECONDS",
     help="The longest time between two photographs of a burst.",
 )
-@click.option(
+@_options.file(
     "--csv",
-    "csv_file",
-    callback=_options.writable,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a line for every photograph there.",
+    ",".join(COLUMNS[:5]),
+    "Write a line for every photograph there. It replaces such a file of an earlier run only.",
 )
 @_options.json_file
 @click.option(
@@ -102,9 +110,8 @@ def _place(_context: click.Context, _option: click.Parameter, value: str) -> Any
 @click.option(
     "--sidecar",
     type=click.Choice(list(SIDECARS)),
-    default="NAME.jpg.xmp",
-    show_default=True,
-    help="What sidecars are called: as darktable and digiKam call them, or as Lightroom does.",
+    show_default="NAME.jpg.xmp",
+    help="With --xmp: what sidecars are called, as darktable and digiKam call them, or as Lightroom does.",
 )
 @_options.of_estimator("model")
 @_options.of_estimator("precision")
@@ -120,7 +127,7 @@ def cull(
     csv_file: Path | None,
     json_file: Path | None,
     marks: tuple[str, ...],
-    sidecar: str,
+    sidecar: str | None,
     model: str,
     precision: str,
     threads: int | None,
@@ -159,11 +166,11 @@ def cull(
 
     Files of --csv and --json have the radii of the whole photograph, of the sharpest square and of the region as
     radius_px, error_px, share_of_width and radius_um, with x, y, width and height in px; share_in_focus; taken, camera
-    and sensor_width_mm as far as they are known; and burst and best.
+    and sensor_width_mm as far as they are known; burst and best; and error, why a photograph has no other values.
 
-    With --xmp the best of each burst of two or more is marked in its XMP sidecar. All else in a sidecar stays. So does
-    the photographer's own decision, which is then told: a label, or a rating other than 0 and 1. Which programs read
-    which sidecars:
+    With --xmp the best of each burst of two or more is marked in its XMP sidecar. All else that a sidecar holds stays,
+    though its XML is written anew. So does the photographer's own decision, which is then told: a label, or a rating
+    other than 0 and 1. Which programs read which sidecars:
 
     \b
       NAME.jpg.xmp  darktable, digiKam
@@ -176,15 +183,16 @@ def cull(
     from .._metadata import exiftool_tags_of
 
     err = error_console()
-    failures = 0
+    not_done: list[dict[str, str]] = []
 
     def failed(path: Path | str, why: str) -> None:
-        nonlocal failures
-        failures += 1
+        not_done.append({"photo": str(path), "error": why})
         err.print(f"{shown(path)}: {why}", style="red", markup=False)
 
     if marks:
         require("--xmp", "lxml")
+    elif sidecar:
+        raise click.UsageError("--sidecar is of --xmp, which is not given")
     files = list(files_of(photos, failed))
     options = {"precision": precision, "octaves": octaves, "device": device, "max_edges": max_edges}
     estimators = Estimators(model=model_path(model), num_threads=threads, **options)
@@ -215,17 +223,17 @@ def cull(
     rows = _grouped([done[path] for path in files if path in done], gap)
     _print_table(rows)
     if csv_file:
-        _write_csv(csv_file, rows)
+        _write_csv(csv_file, rows, not_done)
     if json_file:
         settings = {"region": place, "in_focus": in_focus, "gap": gap, "model": model, **options}
-        write_json(json_file, {"settings": settings, "photos": [row.values for row in rows]})
-    unread = failures
+        write_json(json_file, {"settings": settings, "photos": [row.values for row in rows] + not_done})
+    unread = len(not_done)
     if marks:
-        for path, problem in _mark(rows, marks, SIDECARS[sidecar]):
+        for path, problem in _mark(rows, marks, SIDECARS[sidecar or "NAME.jpg.xmp"]):
             failed(path, problem)
     if unread:
         err.print(f"{unread} of {len(done) + unread} failed", style="red", markup=False)
-    if failures:
+    if not_done:
         raise SystemExit(1)
 
 
@@ -322,23 +330,19 @@ def _grouped(rows: list[_Row], gap: float) -> list[_Row]:
     return ordered
 
 
-def _write_csv(file: Path, rows: list[_Row]) -> None:
-    """Write a line for every row; the parts of "whole", "sharpest" and "region" are columns such as whole_radius_px."""
+def _write_csv(file: Path, rows: list[_Row], not_done: list[dict[str, str]]) -> None:
     import csv
     import io
 
-    parts = ("radius_px", "error_px", "share_of_width", "radius_um", "edges", "x", "y", "width", "height")
-    lines = []
-    for row in rows:
-        places = ("whole", "sharpest", "region")
-        flat = {name: value for name, value in row.values.items() if name not in places}
-        for place in places:
-            flat |= {f"{place}_{part}": (row.values[place] or {}).get(part) for part in parts}
-        lines.append(flat)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]) if lines else ["photo"])
+    writer = csv.DictWriter(text, [*COLUMNS, *(f"{place}_{part}" for place in PLACES for part in PLACE_COLUMNS)])
     writer.writeheader()
-    writer.writerows(lines)
+    for row in rows:
+        flat = {name: value for name, value in row.values.items() if name not in PLACES}
+        for place in PLACES:
+            flat |= {f"{place}_{part}": value for part, value in (row.values[place] or {}).items()}
+        writer.writerow(flat)
+    writer.writerows(not_done)
 
     def write(target: IO[bytes]) -> None:
         target.write(text.getvalue().encode("utf-8", "surrogateescape"))
@@ -369,23 +373,21 @@ def _mark(rows: list[_Row], marks: tuple[str, ...], sidecar: Callable[[Path], Pa
                 kept = _xmp.mark(path, kind)
             except Exception as error:
                 problems.append((path, reason(error)))
-            else:
-                if kept:
-                    error_console().print(f"{shown(path)}: keeps its {kind} {shown(kept)}", markup=False)
+                break
+            if kept:
+                error_console().print(f"{shown(path)}: keeps its {kind} {shown(kept)}", markup=False)
     return problems
 
 
 def _print_table(rows: list[_Row]) -> None:
     if not rows:
         return
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     def radius(found: dict[str, Any] | None) -> str:
         return f"{found['radius_px']:.2f} ± {found['error_px']:.2f}" if found else "-"
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = new_table()
     table.add_column("burst", justify="right", no_wrap=True)
     table.add_column("photo", overflow="fold")
     table.add_column("best", no_wrap=True)

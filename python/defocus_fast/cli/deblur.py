@@ -15,7 +15,18 @@ from .._files import DEBLURRED, write_whole
 from . import _options
 from ._jobs import Job, files_of, make_folder, plan
 from ._pipeline import overlapped
-from ._shared import Estimators, Unusable, console, cores, error_console, model_path, progress, reason, shown
+from ._shared import (
+    Estimators,
+    Unusable,
+    console,
+    cores,
+    error_console,
+    model_path,
+    new_table,
+    progress,
+    reason,
+    shown,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,8 +67,8 @@ def deblur(
 
     PHOTO is as for estimate. For every NAME.jpg (or .png, ...) the output folder gets NAME.deblurred.png, as it would
     be if everything were in focus, as far as the blur map and the noise allow: 8 bits a channel, or 16-bit greyscale
-    where the photograph is that. It takes the place of a result of an earlier run. Names, orientation, colour profiles
-    and what cannot be read are treated as by estimate; other metadata is not kept.
+    where the photograph is that. It takes the place of a result of an earlier run, and of no other file. Names,
+    orientation, colour profiles and what cannot be read are treated as by estimate; other metadata is not kept.
 
     Needs SciPy: pip install "defocus_fast[deblur]".
 
@@ -82,7 +93,7 @@ def deblur(
             estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
         except (ImportError, Unusable) as error:
             raise click.UsageError(str(error)) from None
-        make_folder(output)
+        make_folder(output, jobs)
     work = _Work(estimators, {"noise": noise, "linear_light": linear_light, "num_threads": threads})
     try:
         with progress(err, len(jobs)) as bar:
@@ -155,11 +166,9 @@ def _pixels(photo: NDArray[Any]) -> int:
 def _print_table(console: Console, done: dict[int, list[str]]) -> None:
     if not done:
         return
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = new_table()
     table.add_column("photo", overflow="fold")
     for title in ("size", "median px", "max px", "map ms", "deblurring ms"):
         table.add_column(title, justify="right", no_wrap=True)

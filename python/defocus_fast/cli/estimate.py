@@ -21,7 +21,19 @@ from ._page import Page
 from ._pipeline import Skipped, overlapped
 from ._record import FILE as RECORD
 from ._record import Record, model_hash
-from ._shared import Estimators, Unusable, console, cores, error_console, model_path, progress, reason, require, shown
+from ._shared import (
+    Estimators,
+    Unusable,
+    console,
+    cores,
+    error_console,
+    model_path,
+    new_table,
+    progress,
+    reason,
+    require,
+    shown,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,17 +142,22 @@ def estimate(
       NAME.blur.exr     with --save exr: as the first, float32 OpenEXR
 
     in place of results of an earlier run. If two photographs of one run have the same NAME, the later one's results
-    are called NAME-2. No photograph of the run is ever overwritten.
+    are called NAME-2. A photograph of the run, and any other file that is no earlier result, is never overwritten: the
+    photograph whose result would have its name is reported. Earlier results have a mark in them, but NAME.blur.npy and
+    NAME.error.npy, for which any .npy of float32 (H, W) is taken.
 
-    The output folder's defocus_fast.jsonl gets a line for every photograph that is done. --resume leaves out those
-    whose content, settings and version of the library are the same, and whose results are there.
+    The output folder's defocus_fast.jsonl gets a line for every photograph that is done, with the settings; the last
+    line of a name is of the results that are there. --resume leaves out those whose content, settings and version of
+    the library are the same, and whose results are there. One run at a time may write into a folder.
 
     --unit sets what all values are, but those of defocus_fast.jsonl, which are radii. PNG, TIFF and OpenEXR files have
-    it in them. The report shows every photograph with its map, a table to sort, and histograms.
+    the unit in them; of .npy files it is "unit" of the settings in defocus_fast.jsonl. The report shows every
+    photograph with its map, a table to sort, and histograms.
 
     EXIF orientation and colour profiles are applied; transparent parts are laid on white; 16-bit greyscale is read as
-    such, 16-bit colour with 8 bits. RAW files are developed with 8 bits, the camera's white balance, and brightness by
-    their content. A photograph that cannot be read or written is reported and does not stop the others.
+    such, 16-bit colour with 8 bits; of several pages or frames the first is read. RAW files are developed with 8 bits,
+    the camera's white balance, and brightness by their content. A photograph that cannot be read or written is reported
+    and does not stop the others.
 
     HEIC, RAW, OpenEXR and the report need pip install "defocus_fast[heic,raw,exr,report]".
 
@@ -186,22 +203,26 @@ def estimate(
     estimators = Estimators(model=model_path(model), num_threads=threads, device=device, **options)
     done: dict[int, _Summary] = {}  # by place among the jobs
     skipped = 0
-    record = Record(output, {})
-    if jobs:  # otherwise nothing will be written
-        try:
-            first = estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
-        except Unusable as error:
-            raise click.UsageError(str(error)) from None
-        make_folder(output)
-        settings = _settings(first)
-        if report:
-            page = Page(report, unit, len(jobs))
+    if not jobs:
+        err.print(f"{len(not_done)} of {len(not_done)} failed", style="red", markup=False)
+        raise SystemExit(1)
+    try:
+        first = estimators.of_size(1, 1)  # options that cannot work for any photograph are known before the first
+    except Unusable as error:
+        raise click.UsageError(str(error)) from None
+    make_folder(output, jobs)
+    settings = _settings(first)
+    if report:
+        page = Page(report, unit, len(jobs))
+    try:
         record = Record(output, settings)
+        click.get_current_context().call_on_close(record.close)
         if resume:
-            try:
-                record.load()
-            except OSError as error:
-                raise click.UsageError(f"--resume: {shown(output / RECORD)}: {reason(error)}") from None
+            record.load()
+    except BlockingIOError:
+        raise click.UsageError(f"-o: another run is writing into {shown(output)}") from None
+    except OSError as error:
+        raise click.UsageError(f"-o: {shown(output / RECORD)}: {reason(error)}") from None
     work = _Work(estimators, record, page, unit, alpha, threshold)
     try:
         with progress(err, len(jobs)) as bar:
@@ -326,10 +347,9 @@ class _Work:
         if job.problem:
             raise ValueError(job.problem)
         content = content_hash(job.photo)
-        if self.record.holds(job.name, content, job.outputs.values()):
+        if scores := self.record.line(job.name, content, job.outputs.values()):
             if self.page:
                 radii = np.load(job.outputs["npy"], allow_pickle=False) / np.float32(FACTORS[self.unit])
-                scores = {"min_px": radii.min(), "median_px": np.median(radii), "max_px": radii.max()}
                 self.page.add(job.place, job.shown_name(), _images.read_photo(job.photo), radii, scores)
             raise Skipped
         return _Picture(content, _images.read_photo(job.photo))
@@ -375,11 +395,9 @@ class _Work:
 def _print_table(console: Console, done: dict[int, _Summary], unit: str) -> None:
     if not done:
         return
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = new_table()
     table.add_column("photo", overflow="fold")
     measure = "" if unit == "radius" else f"{unit} "
     names = (f"{which} {measure}px" for which in ("min", "median", "max"))

@@ -19,6 +19,7 @@ from ._shared import (
     error_console,
     fail,
     model_path,
+    new_table,
     progress,
     reason,
     require,
@@ -63,6 +64,7 @@ MASK_COLUMNS = {
     "at\nalpha": "best_alpha",
 }
 PLOTS = (".png", ".svg", ".pdf")
+PLOT_MARK = "precision and recall by defocus_fast"
 KEPT_BYTES = 2**29  # of images and ground truth that are read once, not again for every model and variant
 
 
@@ -102,12 +104,11 @@ KEPT_BYTES = 2**29  # of images and ground truth that are read once, not again f
     help="Also with so many octaves at most; give it once for every number.",
 )
 @_options.precisions
-@click.option(
+@_options.file(
     "--plot",
-    "plot_file",
-    callback=_options.writable,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="With --mask: draw precision against recall there, a curve for each row of the table. FILE.png, .svg or .pdf.",
+    PLOT_MARK,
+    "With --mask: draw precision against recall there, a curve for each row of the table. FILE.png, .svg or .pdf. It "
+    "replaces an earlier plot only.",
 )
 @_options.json_file
 def evaluate(
@@ -124,9 +125,9 @@ def evaluate(
 ) -> None:
     """Measure accuracy on images with known blur.
 
-    The ground truth of NAME.jpg (or .png, ...) is NAME.npy, NAME.mat or NAME.png: the radius in px of every pixel, or,
-    with --mask, what is in or out of focus. Several models are scored on the same images in the same run. NAME.mat
-    is of MATLAB's versions 5 to 7, not of 7.3.
+    The ground truth of NAME.jpg (or .png, ...) is NAME.npy, NAME.mat or NAME.png: the radius in px of every pixel, in
+    one channel, or, with --mask, what is in or out of focus. Several models are scored on the same images in the same
+    run. NAME.mat is of MATLAB's versions 5 to 7, not of 7.3.
 
     \b
     With radii, means over the images of
@@ -232,8 +233,9 @@ def evaluate(
                     label = model if variant == "as shipped" else f"{model}, {variant}"
                     curves.append((shown(label), *evaluation.mask_curve(scores)))
                 rows.append(row if mask else row | {"ranges": evaluation.range_means(scores)})
-    left_out = f", {len(without)} more without ground truth" if without else ""
-    _print_table(f"{len(found)} images{left_out}", MASK_COLUMNS if mask else RADIUS_COLUMNS, rows)
+    title = f"{len(found)} image{'s' if len(found) != 1 else ''}"
+    title += f", {len(without)} more without ground truth" if without else ""
+    _print_table(title, MASK_COLUMNS if mask else RADIUS_COLUMNS, rows)
     if not mask:
         _print_ranges(rows)
     if plot_file:
@@ -257,17 +259,15 @@ def _plot(path: Path, curves: list[_Curve]) -> None:
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(None, 1.01))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", title=f"mark: alpha = {ADAPTIVE_ALPHA}")
+    kind, metadata = path.suffix[1:].lower(), {"Title": PLOT_MARK}
     try:
-        write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150))
+        write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=150, metadata=metadata))
     except OSError as error:
         fail(f"{shown(path)}: {reason(error)}")
 
 
 def _print_ranges(rows: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, title="raw MAE and error in octaves, by the true radius in px")
+    table = new_table(title="raw MAE and error in octaves, by the true radius in px")
     table.add_column("model", overflow="fold")
     ranges = [f"from {each['from']}" for each in rows[0]["ranges"]]
     for column in ("variant", *ranges):
@@ -279,10 +279,7 @@ def _print_ranges(rows: list[dict[str, Any]]) -> None:
 
 
 def _print_table(title: str, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, title=title)
+    table = new_table(title=title)
     table.add_column("model", overflow="fold")
     for column in ("variant", *columns):
         table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True, vertical="bottom")

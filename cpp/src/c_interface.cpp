@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// The C interface: every function is a call of the C++ one, behind which no exception goes.
+#pragma GCC visibility push(default)
+#include "defocus_fast.h"
+#pragma GCC visibility pop
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "defocus_fast/error.hpp"
+#include "defocus_fast/estimator.hpp"
+#include "defocus_fast/options.hpp"
+#include "defocus_fast/version.hpp"
+
+namespace df = defocus_fast;
+
+struct defocus_fast_options {
+  df::Options options;
+  df::FrameOptions frame;
+};
+struct defocus_fast_estimator : df::Estimator {
+  using Estimator::Estimator;
+};
+struct defocus_fast_result {
+  df::BlurMap answer;
+  defocus_fast_blur_map view{};
+};
+
+static_assert(DEFOCUS_FAST_STAGES == df::stage_names.size());
+static_assert(DEFOCUS_FAST_UINT8 == int(df::PixelType::uint8) && DEFOCUS_FAST_FLOAT32 == int(df::PixelType::float32));
+static_assert(sizeof(defocus_fast_pixel) == sizeof(df::Pixel) &&
+              offsetof(defocus_fast_pixel, x) == offsetof(df::Pixel, x));
+
+namespace {
+
+thread_local std::array<char, 1024> last_error{};  // of fixed size: memory may be what is lacking
+
+template <class Work>
+defocus_fast_status attempt(const Work& work) {
+  const auto failed = [](defocus_fast_status status, const char* text) {
+    std::snprintf(last_error.data(), last_error.size(), "%s", text);
+    return status;
+  };
+  try {
+    work();
+    return DEFOCUS_FAST_OK;
+  } catch (const df::InvalidArgument& error) {
+    return failed(DEFOCUS_FAST_INVALID_ARGUMENT, error.what());
+  } catch (const df::BackendUnavailable& error) {
+    return failed(DEFOCUS_FAST_BACKEND_UNAVAILABLE, error.what());
+  } catch (const df::ModelError& error) {
+    return failed(DEFOCUS_FAST_MODEL_ERROR, error.what());
+  } catch (const std::bad_alloc&) {
+    return failed(DEFOCUS_FAST_OUT_OF_MEMORY, defocus_fast_status_text(DEFOCUS_FAST_OUT_OF_MEMORY));
+  } catch (const std::exception& error) {
+    return failed(DEFOCUS_FAST_ERROR, error.what());
+  }
+}
+
+template <class T>
+T& needed(T* pointer, const char* name) {
+  if (!pointer) throw df::InvalidArgument(std::string(name) + ": expected a pointer, got null");
+  return *pointer;
+}
+
+void set(defocus_fast_options* options, const char* name, const df::OptionValue& value) {
+  const std::string option = &needed(name, "name");
+  auto& [of_estimators, of_frames] = needed(options, "options");
+  const auto frame = df::option_table<df::FrameOptions>();
+  if (std::ranges::find(frame, option, &df::OptionInfo::name) != frame.end())
+    df::set_option(of_frames, option, value);
+  else
+    df::set_option(of_estimators, option, value);
+}
+
+df::ImageView view_of(const defocus_fast_image* given) {
+  const defocus_fast_image& image = needed(given, "image");
+  const auto type = df::PixelType(std::min(unsigned(image.pixel_type), 255u));  // which the core refuses
+  if (image.pixel_stride_bytes == 0 && image.channel_stride_bytes == 0)
+    return df::ImageView::interleaved(image.data, type, image.height, image.width, image.channels, image.pitch_bytes);
+  return {image.data,
+          type,
+          image.height,
+          image.width,
+          image.channels,
+          image.pitch_bytes,
+          image.pixel_stride_bytes,
+          image.channel_stride_bytes};
+}
+
+df::FrameOptions frame_of(const defocus_fast_options* options) { return options ? options->frame : df::FrameOptions{}; }
+
+template <class T>
+const T* data_of(const std::vector<T>& values) {
+  return values.empty() ? nullptr : values.data();
+}
+
+}  // namespace
+
+int defocus_fast_abi_version() { return DEFOCUS_FAST_ABI_VERSION; }
+const char* defocus_fast_version() { return DEFOCUS_FAST_VERSION; }
+
+const char* defocus_fast_status_text(defocus_fast_status status) {
+  static constexpr std::array texts{"all went well",
+                                    "the library failed",
+                                    "an argument is out of its range",
+                                    "this machine or build lacks the device, precision or kernels asked for",
+                                    "a model folder is missing, incomplete or of another format",
+                                    "there is not enough memory"};
+  return std::size_t(status) < texts.size() ? texts[std::size_t(status)] : "unknown status";
+}
+const char* defocus_fast_last_error() { return last_error.data(); }
+
+defocus_fast_options* defocus_fast_options_create() {
+  defocus_fast_options* options = nullptr;
+  attempt([&] { options = new defocus_fast_options; });
+  return options;
+}
+void defocus_fast_options_destroy(defocus_fast_options* options) { delete options; }
+defocus_fast_status defocus_fast_options_set_text(defocus_fast_options* options, const char* name, const char* value) {
+  return attempt([&] { set(options, name, value ? df::OptionValue(value) : df::OptionValue()); });
+}
+defocus_fast_status defocus_fast_options_set_number(defocus_fast_options* options, const char* name, double value) {
+  const bool integer = value == std::trunc(value) && std::abs(value) < 9e15;
+  return attempt([&] { set(options, name, integer ? df::OptionValue(std::int64_t(value)) : df::OptionValue(value)); });
+}
+defocus_fast_status defocus_fast_options_set_edges(defocus_fast_options* options, const std::uint8_t* data, int height,
+                                                   int width, std::ptrdiff_t pitch_bytes) {
+  return attempt([&] { needed(options, "options").frame.edges = {data, height, width, pitch_bytes}; });
+}
+
+defocus_fast_status defocus_fast_estimator_create(int height, int width, const defocus_fast_options* options,
+                                                  defocus_fast_estimator** estimator) {
+  return attempt([&] {
+    needed(estimator, "estimator") = nullptr;
+    *estimator = new defocus_fast_estimator(height, width, options ? options->options : df::Options{});
+  });
+}
+void defocus_fast_estimator_destroy(defocus_fast_estimator* estimator) { delete estimator; }
+int defocus_fast_estimator_num_threads(const defocus_fast_estimator* estimator) { return estimator->num_threads(); }
+const char* defocus_fast_estimator_device(const defocus_fast_estimator* estimator) {
+  return estimator->device().c_str();
+}
+const char* defocus_fast_estimator_precision(const defocus_fast_estimator* estimator) { return estimator->precision(); }
+const char* defocus_fast_estimator_kernels(const defocus_fast_estimator* estimator) { return estimator->kernels(); }
+const char* defocus_fast_estimator_model(const defocus_fast_estimator* estimator) { return estimator->model().c_str(); }
+const float* defocus_fast_estimator_radius_bins(const defocus_fast_estimator* estimator, std::size_t* count) {
+  *count = estimator->radius_bins().size();
+  return estimator->radius_bins().data();
+}
+
+defocus_fast_status defocus_fast_estimate_into(defocus_fast_estimator* estimator, const defocus_fast_image* image,
+                                               const defocus_fast_map* out, const defocus_fast_options* options) {
+  return attempt([&] {
+    const auto& [data, height, width, pitch_bytes] = needed(out, "out");
+    needed(estimator, "estimator").estimate_into(view_of(image), {data, height, width, pitch_bytes}, frame_of(options));
+  });
+}
+
+const char* defocus_fast_stage_name(int stage) {
+  return stage >= 0 && stage < DEFOCUS_FAST_STAGES ? df::stage_names[std::size_t(stage)] : nullptr;
+}
+
+defocus_fast_result* defocus_fast_result_create() {
+  defocus_fast_result* result = nullptr;
+  attempt([&] { result = new defocus_fast_result; });
+  return result;
+}
+void defocus_fast_result_destroy(defocus_fast_result* result) { delete result; }
+const defocus_fast_blur_map* defocus_fast_result_get(const defocus_fast_result* result) { return &result->view; }
+
+defocus_fast_status defocus_fast_estimate(defocus_fast_estimator* estimator, const defocus_fast_image* image,
+                                          defocus_fast_result* result, const defocus_fast_options* options) {
+  return attempt([&] {
+    auto& [answer, view] = needed(result, "result");
+    view = {};
+    needed(estimator, "estimator").estimate(view_of(image), answer, frame_of(options));
+    const df::Edges& edges = answer.edges;
+    view = {answer.height,
+            answer.width,
+            data_of(answer.map),
+            data_of(answer.expected_error),
+            data_of(answer.pattern_edges),
+            data_of(answer.depth_edges),
+            edges.size(),
+            reinterpret_cast<const defocus_fast_pixel*>(data_of(edges.position)),
+            data_of(edges.octave),
+            data_of(edges.depth_probability),
+            data_of(edges.radius),
+            data_of(edges.radius_std),
+            data_of(edges.radius_probability),
+            data_of(edges.bin_probabilities),
+            {}};
+    std::ranges::copy(answer.stage_ms, view.stage_ms);
+  });
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// The network that says where radii may spread, as cpp/src/learned_distances.cpp; one thread per region, or per region
+// and output. Next to the other networks it is small.
+#define DEFOCUS_FAST_WAITS_FOR_DEVICE  // where an estimator is made
+#include "pixels.hpp"
+#include "stages.hpp"
+
+namespace defocus_fast::cuda {
+
+namespace {
+
+__device__ int clipped(int value, int most) { return value < most ? value : most; }
+
+struct Guide {
+  const float* signals[3];
+};
+
+template <class Value>
+__global__ void describe(const __grid_constant__ Octaves octaves, int spread, ImageView image,
+                         const std::uint8_t* barriers, const __grid_constant__ Guide guide, int rows, int columns,
+                         float* out) {
+  int row, column;
+  if (!pixel_of_thread(rows, columns, row, column)) return;
+  float* const inputs = out + (std::ptrdiff_t(row) * columns + column) * learned::width;
+  const int height = image.height, width = image.width;
+  const int top = row * learned::region, left = column * learned::region;
+  const int bottom = clipped(top + learned::region, height), right = clipped(left + learned::region, width);
+
+  learned::EdgeSums sums[learned::groups]{};
+  for (int at_y = top; at_y < bottom; ++at_y)
+    for (int o = 0; o < octaves.count; ++o) {
+      const Answers& answers = octaves.answers[o];
+      const Range own_rows = put_into(at_y, height, spread, answers.height, o);
+      for (int y = own_rows.begin; y < own_rows.end; ++y)
+        for (int at_x = left; at_x < right; ++at_x) {
+          const Range own_columns = put_into(at_x, width, spread, answers.width, o);
+          for (int x = own_columns.begin; x < own_columns.end; ++x) {
+            if (!answers.pattern_edges[answers.pixel(y, x)] && !answers.depth_edges[answers.pixel(y, x)]) continue;
+            const std::ptrdiff_t at = answers.question(y, x);
+            sums[learned::group(o, spread)].add(o, spread, answers.radius[at], answers.depth_probability[at],
+                                                answers.radius_std[at]);
+          }
+        }
+    }
+  for (int group = 0; group < learned::groups; ++group) sums[group].write(inputs + group * learned::of_group);
+
+  // The last regions may reach beyond the image, whose last row and column are repeated there.
+  float grey[learned::region * learned::region];
+  for (int k = 0; k < learned::region; ++k)
+    for (int j = 0; j < learned::region; ++j) {
+      float sum = 0;
+      for (int c = 0; c < image.channels; ++c)
+        sum += unit_value(value_at<Value>(image, clipped(top + k, height - 1), clipped(left + j, width - 1), c)) /
+               float(image.channels);
+      grey[k * learned::region + j] = sum;
+    }
+  learned::write_contrasts(grey, inputs);
+
+  float fine = 0, coarse = 0, across = 0, down = 0;
+  for (int y = top; y < bottom; ++y)
+    for (int x = left; x < right; ++x) {
+      const std::uint8_t bits = barriers[std::ptrdiff_t(y) * width + x];
+      fine += float((bits & learned::is_fine_barrier) != 0);
+      coarse += float((bits & learned::is_coarse_barrier) != 0);
+    }
+  for (int c = 0; c < image.channels; ++c)
+    for (int y = top; y < bottom; ++y)
+      for (int x = left; x < right; ++x) {
+        const float* const here = guide.signals[c] + std::ptrdiff_t(y) * width + x;
+        if (x > 0) across += fabsf(here[0] - here[-1]);
+        if (y > 0) down += fabsf(here[0] - here[-width]);
+      }
+  const float pixels = float((bottom - top) * (right - left));
+  learned::write_rest(fine / pixels, coarse / pixels, (image.channels == 1 ? 3.0f : 1.0f) / pixels * across,
+                      (image.channels == 1 ? 3.0f : 1.0f) / pixels * down, inputs);
+}
+
+/// 3 x 3 taps and ReLU; zeros around the regions. Weights: (taps, inputs, outputs), biases behind them.
+__global__ void convolve(const float* in, int inputs, int dilation, const float* weights, int rows, int columns,
+                         float* out) {
+  const std::int64_t thread = thread_index();
+  if (thread >= std::int64_t{rows} * columns * learned::width) return;
+  const int output = int(thread % learned::width), region = int(thread / learned::width);
+  const int row = region / columns, column = region % columns;
+  float sum = weights[9 * inputs * learned::width + output];
+  for (int tap = 0; tap < 9; ++tap) {
+    const int y = row + (tap / 3 - 1) * dilation, x = column + (tap % 3 - 1) * dilation;
+    if (y < 0 || y >= rows || x < 0 || x >= columns) continue;
+    const float* const read = in + (std::ptrdiff_t(y) * columns + x) * learned::width;
+    const float* const of_tap = weights + tap * inputs * learned::width + output;
+    for (int c = 0; c < inputs; ++c) sum += read[c] * of_tap[c * learned::width];
+  }
+  out[thread] = fmaxf(sum, 0.0f);
+}
+
+/// The last layer, of 1 x 1, and what its outputs stand for: planes.
+__global__ void answer(const float* in, const float* weights, int regions, float* factors) {
+  const std::int64_t thread = thread_index();
+  if (thread >= std::int64_t{regions} * learned::outputs) return;
+  const int output = int(thread % learned::outputs), region = int(thread / learned::outputs);
+  float sum = weights[learned::width * learned::outputs + output];
+  for (int c = 0; c < learned::width; ++c)
+    sum += in[std::ptrdiff_t(region) * learned::width + c] * weights[c * learned::outputs + output];
+  factors[std::ptrdiff_t(output) * regions + region] = learned::factor(sum);
+}
+
+}  // namespace
+
+LearnedDistances::LearnedDistances(const Model& model, int height, int width, Arena& arena)
+    : rows_(learned::regions(height)), columns_(learned::regions(width)) {
+  for (std::size_t i = 0; i <= learned::dilations.size(); ++i) {
+    const std::string name = "propagation." + std::to_string(i);
+    const Tensor& weight = model.weight(name + ".weight");
+    const auto bias = model.weight(name + ".bias").values;
+    const std::size_t outputs = bias.size(), inputs = std::size_t(weight.shape[1]);
+    const std::size_t taps = weight.values.size() / outputs / inputs;
+    layers_.push_back(weights_.size());
+    for (std::size_t tap = 0; tap < taps; ++tap)
+      for (std::size_t c = 0; c < inputs; ++c)
+        for (std::size_t o = 0; o < outputs; ++o) weights_.push_back(weight.values[(o * inputs + c) * taps + tap]);
+    weights_.insert(weights_.end(), bias.begin(), bias.end());
+  }
+  const std::size_t regions = std::size_t(rows_) * std::size_t(columns_);
+  arena.reserve(on_device_, weights_.size());
+  for (float*& plane : planes_) arena.reserve(plane, regions * learned::width);
+  arena.reserve(factors_, regions * learned::outputs);
+}
+
+void LearnedDistances::upload() {
+  check(cudaMemcpy(on_device_, weights_.data(), weights_.size() * sizeof(float), cudaMemcpyHostToDevice), "cudaMemcpy");
+}
+
+learned::Factors LearnedDistances::factors(const Octaves& octaves, int spread, const ImageView& image,
+                                           const std::uint8_t* barriers, const std::array<float*, 3>& guide,
+                                           Stream stream) {
+  const std::int64_t regions = std::int64_t{rows_} * columns_;
+  for_pixel_type(image, [&](auto value) {
+    launch(describe<decltype(value)>, blocks_for(regions), block_size, stream, octaves, spread, image, barriers,
+           Guide{{guide[0], guide[1], guide[2]}}, rows_, columns_, planes_[0]);
+  });
+  std::size_t from = 0;
+  for (std::size_t i = 0; i < learned::dilations.size(); ++i, from = 1 - from)
+    launch(convolve, blocks_for(regions * learned::width), block_size, stream, planes_[from],
+           i == 0 ? learned::inputs : learned::width, learned::dilations[i], on_device_ + layers_[i], rows_, columns_,
+           planes_[1 - from]);
+  launch(answer, blocks_for(regions * learned::outputs), block_size, stream, planes_[from], on_device_ + layers_.back(),
+         int(regions), factors_);
+  return {factors_, rows_, columns_};
+}
+
+}  // namespace defocus_fast::cuda

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* consumer_c MODEL MAP: main.cpp's frame through the C interface, and every status once. */
+#define _POSIX_C_SOURCE 200809L
+#include <defocus_fast.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CHECK(condition)                                                                     \
+  do                                                                                         \
+    if (!(condition)) {                                                                      \
+      fprintf(stderr, "%s:%d: not so: %s; last error: %s\n", __FILE__, __LINE__, #condition, \
+              defocus_fast_last_error());                                                    \
+      exit(1);                                                                               \
+    }                                                                                        \
+  while (0)
+#define FAILS(call, expected, words) CHECK((call) == (expected) && strstr(defocus_fast_last_error(), words))
+
+enum { height = 120, width = 160, pitch = 512 };
+
+static unsigned char frame[height * pitch];
+static float map[height][width + 3]; /* padded */
+
+static void fill_frame(void) {
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x)
+      for (int c = 0; c < 3; ++c) frame[y * pitch + 3 * x + c] = (x / 16 + y / 16) % 2 ? 220 : 40 + 10 * c;
+}
+
+static void check_options(defocus_fast_options* options) {
+  const defocus_fast_status bad = DEFOCUS_FAST_INVALID_ARGUMENT;
+  FAILS(defocus_fast_options_set_text(options, "mode", "fast"), bad, "\"mode\"");
+  FAILS(defocus_fast_options_set_number(options, "model", 3), bad, "expected a text or a path, got 3");
+  FAILS(defocus_fast_options_set_number(options, "num_threads", 1.5), bad, "an integer in [1, 1024]");
+  FAILS(defocus_fast_options_set_number(options, "edge_stride", 17), bad, "in [1, 16], got 17");
+  FAILS(defocus_fast_options_set_text(options, "precision", "float8"), bad, "float32, bfloat16");
+  FAILS(defocus_fast_options_set_text(options, "canny_sigma", NULL), bad, "got none");
+  FAILS(defocus_fast_options_set_text(options, NULL, "x"), bad, "name: expected a pointer");
+  FAILS(defocus_fast_options_set_text(NULL, "model", "x"), bad, "options: expected a pointer");
+}
+
+static void check_frames(defocus_fast_estimator* estimator, defocus_fast_options* options, const char* map_file) {
+  /* Blue comes first in memory; the view starts at red and steps backwards. */
+  const defocus_fast_image image = {frame + 2, DEFOCUS_FAST_UINT8, height, width, 3, pitch, 3, -1};
+  const defocus_fast_map out = {map[0], height, width, sizeof map[0]};
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width + 3; ++x) map[y][x] = -1;
+  CHECK(defocus_fast_estimate_into(estimator, &image, &out, NULL) == DEFOCUS_FAST_OK);
+
+  defocus_fast_result* result = defocus_fast_result_create();
+  const defocus_fast_blur_map* answer = defocus_fast_result_get(result);
+  CHECK(answer->map == NULL && answer->edges == 0);
+  CHECK(defocus_fast_options_set_number(options, "bin_probabilities", 1) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_estimate(estimator, &image, result, options) == DEFOCUS_FAST_OK);
+  CHECK(answer->height == height && answer->width == width && answer->edges > 0);
+  for (int y = 0; y < height; ++y) {
+    CHECK(memcmp(map[y], answer->map + y * width, width * sizeof(float)) == 0);
+    for (int x = width; x < width + 3; ++x) CHECK(map[y][x] == -1);
+  }
+  FILE* file = fopen(map_file, "wb");
+  CHECK(file && fwrite(answer->map, sizeof(float), height * width, file) == height * width && !fclose(file));
+  size_t bins, first_octave = 0;
+  const float* radii = defocus_fast_estimator_radius_bins(estimator, &bins);
+  for (size_t i = 0; i < answer->edges; ++i) {
+    const defocus_fast_pixel at = answer->position[i];
+    CHECK(at.y >= 0 && at.y < height && at.x >= 0 && at.x < width);
+    CHECK(answer->radius[i] >= 0 && answer->radius[i] <= radii[bins - 1] * (float)(1 << answer->octave[i]));
+    CHECK(answer->radius_std[i] >= 0 && answer->depth_probability[i] >= 0 && answer->depth_probability[i] <= 1);
+    float sum = 0, most = 0;
+    for (size_t b = 0; b < bins; ++b) {
+      const float p = answer->bin_probabilities[i * bins + b];
+      sum += p;
+      most = p > most ? p : most;
+    }
+    CHECK(sum > 0.99f && sum < 1.01f && most == answer->radius_probability[i]);
+    if (answer->octave[i] == 0) {
+      ++first_octave;
+      CHECK(answer->pattern_edges[at.y * width + at.x] + answer->depth_edges[at.y * width + at.x] == 1);
+    }
+  }
+  size_t marked = 0;
+  for (int i = 0; i < height * width; ++i) {
+    marked += answer->pattern_edges[i] + answer->depth_edges[i];
+    CHECK(answer->expected_error[i] >= 0);
+  }
+  CHECK(marked == first_octave && marked > 0);
+  double stages_ms = 0;
+  for (int stage = 0; stage < DEFOCUS_FAST_STAGES; ++stage) stages_ms += answer->stage_ms[stage];
+  CHECK(stages_ms > 0 && strcmp(defocus_fast_stage_name(DEFOCUS_FAST_PROPAGATE), "propagate") == 0);
+  CHECK(defocus_fast_stage_name(DEFOCUS_FAST_STAGES) == NULL);
+
+  CHECK(defocus_fast_options_set_number(options, "expected_error", 0) == DEFOCUS_FAST_OK);
+  static unsigned char edges[height][width];
+  edges[5][16] = 1;
+  CHECK(defocus_fast_options_set_edges(options, edges[0], height, width, sizeof edges[0]) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_estimate(estimator, &image, result, options) == DEFOCUS_FAST_OK);
+  CHECK(answer->edges == 1 && answer->position[0].y == 5 && answer->position[0].x == 16 && !answer->expected_error);
+  CHECK(defocus_fast_options_set_edges(options, NULL, 0, 0, 0) == DEFOCUS_FAST_OK);
+
+  /* Without strides: red first. */
+  unsigned char* red_first = malloc(height * width * 3);
+  for (int i = 0; i < height * width * 3; ++i)
+    red_first[i] = frame[i / 3 / width * pitch + i / 3 % width * 3 + 2 - i % 3];
+  defocus_fast_image plain = {0};
+  plain.data = red_first, plain.height = height, plain.width = width, plain.channels = 3, plain.pitch_bytes = 3 * width;
+  CHECK(defocus_fast_estimate(estimator, &plain, result, NULL) == DEFOCUS_FAST_OK);
+  for (int y = 0; y < height; ++y) CHECK(memcmp(map[y], answer->map + y * width, width * sizeof(float)) == 0);
+
+  const defocus_fast_status bad = DEFOCUS_FAST_INVALID_ARGUMENT;
+  const defocus_fast_map narrow = {map[0], height, width - 1, sizeof map[0]}, overlapping = {map[0], height, width, 4};
+  FAILS(defocus_fast_estimate_into(estimator, &image, &narrow, NULL), bad, "120 x 160, got 120 x 159");
+  FAILS(defocus_fast_estimate_into(estimator, &image, &overlapping, NULL), bad, "overlap");
+  FAILS(defocus_fast_estimate_into(estimator, &image, NULL, NULL), bad, "out: expected a pointer");
+  FAILS(defocus_fast_estimate_into(NULL, &image, &out, NULL), bad, "estimator: expected a pointer");
+  FAILS(defocus_fast_estimate(estimator, NULL, result, NULL), bad, "image: expected a pointer");
+  CHECK(answer->map == NULL && answer->edges == 0);
+  FAILS(defocus_fast_estimate(estimator, &image, NULL, NULL), bad, "result: expected a pointer");
+  for (int i = 0; i < 3; ++i) {
+    static const int no_types[] = {-1, 7, 256};
+    plain.pixel_type = no_types[i];
+    FAILS(defocus_fast_estimate(estimator, &plain, result, NULL), bad, "image: ");
+  }
+  free(red_first);
+  defocus_fast_result_destroy(result);
+}
+
+/* Of a child that ends with the status that the call had. */
+static int status_of(pid_t child) {
+  int status;
+  CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
+  return WEXITSTATUS(status);
+}
+
+enum { large = 300 };
+static float large_image[large][large], large_map[large][large];
+static const defocus_fast_image large_view = {large_image, DEFOCUS_FAST_FLOAT32,  large, large,
+                                              1,           sizeof large_image[0], 0,     0};
+static const defocus_fast_map large_out = {large_map[0], large, large, sizeof large_map[0]};
+
+static void* estimate_large(void* estimator) {
+  CHECK(defocus_fast_estimate_into(estimator, &large_view, &large_out, NULL) == DEFOCUS_FAST_OK);
+  return NULL;
+}
+
+/* In a process that was forked in the middle of a frame. */
+static void check_general_error(const defocus_fast_options* options) {
+  for (int y = 0; y < large; ++y)
+    for (int x = 0; x < large; ++x) large_image[y][x] = (x / 16 + y / 16) % 2 ? 0.8f : 0.2f;
+  defocus_fast_estimator* estimator;
+  CHECK(defocus_fast_estimator_create(large, large, options, &estimator) == DEFOCUS_FAST_OK);
+  int status = DEFOCUS_FAST_OK;
+  for (int attempt = 0; attempt < 20 && status == DEFOCUS_FAST_OK; ++attempt) {
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, estimate_large, estimator) == 0);
+    const struct timespec some = {0, 3000000 * (1 + attempt)};
+    nanosleep(&some, NULL);
+    const pid_t child = fork();
+    if (child == 0) _exit(defocus_fast_estimate_into(estimator, &large_view, &large_out, NULL));
+    status = status_of(child);
+    CHECK(pthread_join(thread, NULL) == 0);
+  }
+  CHECK(status == DEFOCUS_FAST_ERROR);
+  defocus_fast_estimator_destroy(estimator);
+}
+
+static void check_out_of_memory(const defocus_fast_options* options) {
+  const pid_t child = fork();
+  if (child == 0) {
+    const struct rlimit most = {(rlim_t)1 << 28, (rlim_t)1 << 28};
+    if (setrlimit(RLIMIT_AS, &most)) _exit(100);
+    defocus_fast_estimator* estimator;
+    _exit(defocus_fast_estimator_create(20000, 20000, options, &estimator));
+  }
+  CHECK(status_of(child) == DEFOCUS_FAST_OUT_OF_MEMORY);
+}
+
+int main(int argc, char** argv) {
+  CHECK(argc == 3);
+  CHECK(defocus_fast_abi_version() == DEFOCUS_FAST_ABI_VERSION && strlen(defocus_fast_last_error()) == 0);
+  for (int status = DEFOCUS_FAST_OK; status <= DEFOCUS_FAST_OUT_OF_MEMORY; ++status)
+    CHECK(strcmp(defocus_fast_status_text(status), "unknown status"));
+  CHECK(strcmp(defocus_fast_status_text(DEFOCUS_FAST_OUT_OF_MEMORY + 1), "unknown status") == 0);
+  fill_frame();
+
+  defocus_fast_options* options = defocus_fast_options_create();
+  check_options(options);
+  CHECK(defocus_fast_options_set_text(options, "model", argv[1]) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_options_set_number(options, "num_threads", 2) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_options_set_number(options, "canny_sigma", 1.4142135623730951) == DEFOCUS_FAST_OK);
+  defocus_fast_estimator* estimator;
+  CHECK(defocus_fast_estimator_create(height, width, options, &estimator) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_estimator_num_threads(estimator) == 2);
+  CHECK(strcmp(defocus_fast_estimator_device(estimator), "cpu") == 0);
+  CHECK(strcmp(defocus_fast_estimator_model(estimator), argv[1]) == 0);
+  printf("defocus_fast %s through C, %s, %s\n", defocus_fast_version(), defocus_fast_estimator_kernels(estimator),
+         defocus_fast_estimator_precision(estimator));
+  check_frames(estimator, options, argv[2]);
+  defocus_fast_estimator_destroy(estimator);
+
+  FAILS(defocus_fast_estimator_create(height, width, options, NULL), DEFOCUS_FAST_INVALID_ARGUMENT, "estimator: ");
+  FAILS(defocus_fast_estimator_create(0, width, options, &estimator), DEFOCUS_FAST_INVALID_ARGUMENT, "size: ");
+  CHECK(estimator == NULL);
+  CHECK(defocus_fast_options_set_text(options, "device", "cpu") == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_options_set_text(options, "precision", "float16") == DEFOCUS_FAST_OK);
+  FAILS(defocus_fast_estimator_create(height, width, options, &estimator), DEFOCUS_FAST_BACKEND_UNAVAILABLE, "float16");
+  CHECK(defocus_fast_options_set_text(options, "precision", "auto") == DEFOCUS_FAST_OK);
+  check_general_error(options);
+  check_out_of_memory(options);
+  CHECK(defocus_fast_options_set_text(options, "model", "nobody's") == DEFOCUS_FAST_OK);
+  FAILS(defocus_fast_estimator_create(height, width, options, &estimator), DEFOCUS_FAST_MODEL_ERROR, "nobody's");
+  defocus_fast_options_destroy(options);
+  defocus_fast_options_destroy(NULL);
+  defocus_fast_estimator_destroy(NULL);
+  defocus_fast_result_destroy(NULL);
+  return 0;
+}
