@@ -339,8 +339,9 @@ depth edge. The columns of the same names in the logs are of smaller images (tra
 
 {training(validation)}"""
     file = ROOT / "ACCURACY.md"
-    culling = re.search(r"(?s)<!-- culling -->.*<!-- /culling -->\n", file.read_text(encoding="utf-8"))
-    file.write_text(f"{text}\n{culling[0]}" if culling else text, encoding="utf-8")  # bench/culling.py writes that part
+    # bench/culling.py and bench/frames.py write the parts between these marks.
+    kept = re.finditer(r"(?s)<!-- (\w+) -->.*?<!-- /\1 -->\n", file.read_text(encoding="utf-8"))
+    file.write_text("\n".join([text, *(part[0] for part in kept)]), encoding="utf-8")
 
 
 if __name__ == "__main__":

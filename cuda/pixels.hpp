@@ -2,7 +2,7 @@
 // Reading the caller's pixels, as cpp/src/image.cpp does.
 #pragma once
 
-#include "defocus_fast/image.hpp"
+#include "../cpp/src/coding.hpp"
 #include "launch.hpp"
 
 namespace defocus_fast::cuda {
@@ -16,8 +16,26 @@ __device__ inline bool pixel_of_thread(int height, int width, int& y, int& x) {
   return true;
 }
 
+/// What the numbers of a camera's frame stand for.
+template <class Value>
+__device__ Value decode(const ImageView& image, int y, int x, int c) {
+  using Word = Coded<Value>;
+  const Coding& coding = image.coding;
+  const Chroma& chroma = image.chroma;
+  const auto number = [&](const void* plane, std::ptrdiff_t offset, int zero) {
+    return (*reinterpret_cast<const Word*>(static_cast<const unsigned char*>(plane) + offset) >> coding.shift) - zero;
+  };
+  const int luma = number(image.data, y * image.pitch_bytes + x * image.pixel_stride_bytes, coding.black);
+  if (image.channels == 1) return decoded<Value>(coding, channel_sum(coding, 0, luma, 0, 0));
+  const std::ptrdiff_t offset = y / chroma.rows * chroma.pitch_bytes + x / 2 * chroma.stride_bytes;
+  const int u = number(chroma.u, offset, no_colour(coding)), v = number(chroma.v, offset, no_colour(coding));
+  return decoded<Value>(coding, channel_sum(coding, c, luma, u, v));
+}
+
+/// All pixels are read here.
 template <class Pixel>
 __device__ Pixel value_at(const ImageView& image, int y, int x, int c) {
+  if (image.coding.white != 0) return decode<Pixel>(image, y, x, c);
   const auto* bytes = static_cast<const unsigned char*>(image.data);
   return *reinterpret_cast<const Pixel*>(bytes + y * image.pitch_bytes + x * image.pixel_stride_bytes +
                                          c * image.channel_stride_bytes);

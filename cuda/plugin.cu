@@ -6,6 +6,7 @@
 #include <cstring>
 #include <optional>
 
+#include "../cpp/src/coding.hpp"
 #include "defocus_fast/version.hpp"
 #include "engine_file.hpp"
 #include "estimator.hpp"
@@ -86,7 +87,8 @@ class Plugin : public Device {
   }
 
   void enqueue(const DeviceFrame& frame, Stream stream) override {
-    check_memory(frame.image.data, "image");
+    for (const void* plane : {frame.image.data, frame.image.chroma.u, frame.image.chroma.v})
+      if (plane) check_memory(plane, "image");
     check_memory(frame.out.data, "out");
     if (frame.edges.data) check_memory(frame.edges.data, "edges");
     if (frame.expected_error.data) check_memory(frame.expected_error.data, "expected_error");
@@ -182,8 +184,9 @@ class Plugin : public Device {
 
   /// The caller's image without gaps.
   ImageView upload(const ImageView& image) {
-    const std::ptrdiff_t size = image.type == PixelType::uint8 ? 1 : sizeof(float),
-                         row = size * image.channels * width_;
+    const std::ptrdiff_t size = word_size(image);
+    if (image.coding.white != 0) return upload_coded(image, size);
+    const std::ptrdiff_t row = size * image.channels * width_;
     if (image.channel_stride_bytes == size && image.pixel_stride_bytes == size * image.channels &&
         image.pitch_bytes >= row) {
       copy_rows(image_, row, image.data, image.pitch_bytes, row, cudaMemcpyHostToDevice);
@@ -199,6 +202,32 @@ class Plugin : public Device {
       send(image_);
     }
     return ImageView::interleaved(image_, image.type, height_, width_, image.channels, row);
+  }
+
+  /// The planes of Y, U and V, one after the other.
+  ImageView upload_coded(const ImageView& image, std::ptrdiff_t size) {
+    ImageView uploaded = image;
+    std::byte* const begin = pack(std::size_t(image.channels * size));
+    std::byte* to = begin;
+    const auto copy = [&](const void* plane, int rows, std::ptrdiff_t& pitch, int numbers, std::ptrdiff_t& stride) {
+      const std::byte* const memory = image_ + (to - begin);
+      for (int y = 0; y < rows; ++y)
+        for (int x = 0; x < numbers; ++x, to += size)
+          std::memcpy(to, static_cast<const std::byte*>(plane) + y * pitch + x * stride, std::size_t(size));
+      stride = size;
+      pitch = numbers * size;
+      return memory;
+    };
+    uploaded.data = copy(image.data, height_, uploaded.pitch_bytes, width_, uploaded.pixel_stride_bytes);
+    if (image.channels == 3) {
+      Chroma &chroma = uploaded.chroma, of_v = chroma;
+      const int rows = height_ / chroma.rows;
+      chroma.u = copy(image.chroma.u, rows, chroma.pitch_bytes, width_ / 2, chroma.stride_bytes);
+      chroma.v = copy(image.chroma.v, rows, of_v.pitch_bytes, width_ / 2, of_v.stride_bytes);
+    }
+    packed_.resize(std::size_t(to - begin));
+    send(image_);
+    return uploaded;
   }
 
   /// Pageable memory is copied from before the call returns, so the caller may change it.

@@ -2,6 +2,8 @@
 #include "arrays.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,7 +39,115 @@ View<const T> plane_view(const py::array& array, const char* name, const char* a
           array.strides(1)};
 }
 
+/// Of a format's arrays in Python; `accepted` is for messages.
+struct Layout {
+  const char* accepted;
+  int planes = 1;
+  bool words = false;  // of 16 bits
+  int numbers = 1;     // of a pixel in the first array
+};
+
+Layout layout_of(PixelFormat format) {
+  switch (format) {
+    case PixelFormat::gray8:
+      return {"uint8 of shape (H, W)"};
+    case PixelFormat::gray10:
+    case PixelFormat::gray16:
+      return {"uint16 of shape (H, W)", 1, true};
+    case PixelFormat::rgb:
+    case PixelFormat::bgr:
+      return {"uint8 of shape (H, W, 3)", 1, false, 3};
+    case PixelFormat::rgba:
+    case PixelFormat::bgra:
+    case PixelFormat::rgbx:
+    case PixelFormat::bgrx:
+      return {"uint8 of shape (H, W, 4)", 1, false, 4};
+    case PixelFormat::yuyv:
+      return {"uint8 of shape (H, W, 2)", 1, false, 2};
+    case PixelFormat::i420:
+      return {"uint8 of shape (H * 3 / 2, W) without gaps, or of shapes (H, W), (H / 2, W / 2) and (H / 2, W / 2)", 3};
+    case PixelFormat::p010:
+      return {"uint16 of shape (H * 3 / 2, W), or of shapes (H, W) and (H / 2, W) or (H / 2, W / 2, 2)", 2, true};
+    default:
+      return {"uint8 of shape (H * 3 / 2, W), or of shapes (H, W) and (H / 2, W) or (H / 2, W / 2, 2)", 2};
+  }
+}
+
+/// Whether the numbers of a row lie side by side, so that the pitch says where all are.
+bool has_rows(const py::array& array) {
+  const py::ssize_t size = array.itemsize(), last = array.ndim() - 1;
+  return array.strides(last) == size && (last == 1 || array.strides(1) == size * array.shape(2));
+}
+
+/// The value of `names` that is called `name`.
+template <class Value>
+Value choose(const char* option, const std::string& name, const std::array<const char*, 2>& names) {
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (name == names[i]) return Value(i);
+  throw py::value_error(std::string(option) + ": expected " + names[0] + " or " + names[1] + ", got " + name);
+}
+
 }  // namespace
+
+Frame::Frame(const std::string& format, std::vector<py::array> arrays, const std::optional<std::string>& range,
+             const std::string& matrix)
+    : planes(std::move(arrays)) {
+  const PixelFormat pixel_format = defocus_fast::pixel_format(format.c_str());
+  const Layout layout = layout_of(pixel_format);
+  Colour colour{.range = {}, .matrix = choose<ColourMatrix>("matrix", matrix, {"bt601", "bt709"})};
+  if (range) colour.range = choose<ColourRange>("range", *range, {"full", "limited"});
+
+  std::string got;
+  for (const py::array& plane : planes)
+    got +=
+        (got.empty() ? "" : " and ") + py::str("{} {}").format(plane.dtype(), plane.attr("shape")).cast<std::string>();
+  const auto require = [&](bool holds) {
+    if (!holds)
+      throw py::value_error(format + ": expected " + layout.accepted + ", got " + (got.empty() ? "none" : got));
+  };
+  for (const py::array& plane : planes) {
+    if (layout.words ? !holds<std::uint16_t>(plane) : !holds<std::uint8_t>(plane))
+      throw py::type_error(format + ": expected " + layout.accepted + ", got " + got);
+    require((plane.ndim() == 2 || plane.ndim() == 3) && plane.size() > 0 && plane.shape(0) <= INT32_MAX &&
+            plane.shape(1) <= INT32_MAX);
+    if (!has_rows(plane))
+      throw py::value_error(format + ": expected rows without gaps between their pixels, got strides of " +
+                            py::str(plane.attr("strides")).cast<std::string>() + " bytes");
+    check_aligned(plane, format.c_str());
+  }
+  require(int(planes.size()) == layout.planes || planes.size() == 1);
+  const py::array& first = planes[0];
+  require(layout.numbers == 1 ? first.ndim() == 2 : first.ndim() == 3 && first.shape(2) == layout.numbers);
+  const auto memory = [](const py::array& plane) { return FramePlane{plane.data(), plane.strides(0)}; };
+  FramePlanes where{.first = memory(first), .second = {}, .third = {}};
+  int height = int(first.shape(0));
+  const int width = int(first.shape(1));
+  if (planes.size() == 1 && layout.planes > 1) {
+    require(height % 3 == 0);
+    height = height / 3 * 2;
+    const auto* const colours = static_cast<const std::byte*>(first.data()) + height * first.strides(0);
+    where.second = {colours, first.strides(0)};
+    if (layout.planes == 3) {
+      require(first.strides(0) == width);  // what follows the rows of Y has no rows of the array
+      where.second.pitch_bytes = width / 2;
+      where.third = {colours + std::ptrdiff_t{height / 2} * (width / 2), width / 2};
+    }
+  } else if (planes.size() > 1) {
+    const bool apart = layout.planes == 3;
+    for (std::size_t i = 1; i < planes.size(); ++i) {
+      const py::array& plane = planes[i];
+      const py::ssize_t numbers = plane.shape(1) * (plane.ndim() == 3 ? plane.shape(2) : 1);
+      require(plane.shape(0) == height / 2 && numbers == (apart ? width / 2 : width / 2 * 2) &&
+              (plane.ndim() == 2 || (!apart && plane.shape(2) == 2)));
+      (i == 1 ? where.second : where.third) = memory(plane);
+    }
+  }
+  view = ImageView::of(pixel_format, height, width, where, colour);
+}
+
+ImageView image_view(const py::object& image, const char* name) {
+  return py::isinstance<Frame>(image) ? image.cast<const Frame&>().view : image_view(image.cast<py::array>(), name);
+}
 
 ImageView image_view(const py::array& array, const char* name, bool only_float) {
   const char* accepted =

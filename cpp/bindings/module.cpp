@@ -73,6 +73,13 @@ void define_device_map(py::module_& m) {
   m.def("from_dlpack", &dlpack::from_capsule);
 }
 
+void define_frame(py::module_& m) {
+  py::class_<Frame>(m, "Frame")
+      .def(
+          py::init<const std::string&, std::vector<py::array>, const std::optional<std::string>&, const std::string&>())
+      .def_property_readonly("shape", [](const Frame& self) { return std::pair(self.view.height, self.view.width); });
+}
+
 void define_estimator(py::module_& m) {
   py::class_<Estimator>(m, "Estimator")
       .def(py::init([](int height, int width, const py::kwargs& arguments) {
@@ -82,7 +89,7 @@ void define_estimator(py::module_& m) {
         return std::make_unique<Estimator>(height, width, options);
       }))
       .def("estimate",
-           [](Estimator& self, const py::array& image, const std::optional<py::array>& edges,
+           [](Estimator& self, const py::object& image, const std::optional<py::array>& edges,
               const py::kwargs& arguments) {
              const ImageView view = image_view(image, "image");
              FrameOptions frame = read("estimate", arguments).frame;
@@ -95,7 +102,7 @@ void define_estimator(py::module_& m) {
              return arrays_of(std::move(result));
            })
       .def("estimate_into",
-           [](Estimator& self, const py::array& image, py::array& out, const std::optional<py::array>& edges,
+           [](Estimator& self, const py::object& image, py::array& out, const std::optional<py::array>& edges,
               const py::kwargs& arguments) {
              const ImageView view = image_view(image, "image");
              const MapView map = map_view(out, "out");
@@ -106,7 +113,7 @@ void define_estimator(py::module_& m) {
            })
       .def("enqueue",
            // Descriptions of device memory, see python/defocus_fast/_device.py.
-           [](Estimator& self, const py::array& image, py::array& out, std::optional<py::array>& expected_error,
+           [](Estimator& self, const py::object& image, py::array& out, std::optional<py::array>& expected_error,
               const std::optional<py::array>& edges, std::uintptr_t stream, const py::kwargs& arguments) {
              const ImageView view = image_view(image, "image");
              const MapView map = map_view(out, "out"), error = map_view(expected_error, "expected_error");
@@ -137,7 +144,7 @@ void define_estimator(py::module_& m) {
 }
 
 void define_stages(py::module_& m) {
-  m.def("detect_edges", [](const py::array& image, const py::kwargs& arguments) {
+  m.def("detect_edges", [](const py::object& image, const py::kwargs& arguments) {
     const ImageView view = image_view(image, "image");
     Arguments given = read("detect_edges", arguments);
     given.canny.smoothing = numpy_gaussian(given.canny.sigma);
@@ -160,7 +167,7 @@ void define_stages(py::module_& m) {
     }
     return out;
   });
-  m.def("propagate", [](const py::array& image, const py::array& radii, const py::array& pattern_edges,
+  m.def("propagate", [](const py::object& image, const py::array& radii, const py::array& pattern_edges,
                         const py::array& depth_edges, const py::kwargs& arguments) {
     const ImageView view = image_view(image, "image");
     const RadiiView radius = radii_view(radii, "radii");
@@ -210,6 +217,7 @@ PYBIND11_MODULE(bindings, m, pybind11::mod_gil_not_used()) {
   define_errors(m);
   define_options(m);
   define_device_map(m);
+  define_frame(m);
   define_estimator(m);
   define_stages(m);
   define_facts(m);

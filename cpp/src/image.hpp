@@ -23,7 +23,8 @@ void check_addresses(const char* name, const void* data, int size, std::initiali
 void check_pointer(const void* data, const char* name);
 /// Throws InvalidArgument unless `image` is a readable image of 1 or 3 channels; checks no pixel.
 void check_layout(const ImageView& image, const char* name);
-/// Throws InvalidArgument if a float image has values outside [least, most], which NaN is.
+/// Throws InvalidArgument if a float image has values outside [least, most], which NaN is, or words of more than
+/// the bits that they have.
 void check_range(const ImageView& image, const char* name, float least, float most, Workers& workers);
 
 /// Columns [x0, x0 + n) of row y in [0, 1], one array per channel; uint8 is divided by 255. Columns may lie outside

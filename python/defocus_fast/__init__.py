@@ -7,8 +7,9 @@ pattern edges, and an edge-aware filter that spreads the radii over the image.
 
 Images are NumPy arrays (or anything that exports ``__dlpack__`` or ``__array_interface__`` and lies in host memory)
 of shape (H, W) or (H, W, 3), uint8, or float32 in [0, 1]; row 0 is the top, channels are red, green, blue. They
-are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR frame costs nothing. An
-:class:`Estimator` of device "cuda" takes them in device memory, too.
+are read where they are, whatever their strides: ``frame[..., ::-1]`` of a BGR frame costs nothing. A :class:`Frame` is
+an image as cameras give it: NV12, I420, YUYV, P010 and others. An :class:`Estimator` of device "cuda" takes all of them
+in device memory, too.
 
 The library is loaded when one of these names is used for the first time; without the memory for it that is an
 ImportError.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ._deblur import deblur
     from ._device import DeviceArray
     from ._estimator import Estimator, estimate_blur
+    from ._frame import Frame
     from ._results import BlurMap, DeviceBlurMap
     from ._stages import detect_edges, domain_transform_filter, propagate
 
@@ -36,9 +38,9 @@ else:
 
             value = version("defocus_fast")
         elif name in __all__:
-            from . import _core, _deblur, _estimator, _results, _stages
+            from . import _core, _deblur, _estimator, _frame, _results, _stages
 
-            modules = _estimator, _stages, _deblur, _results, _core
+            modules = _estimator, _frame, _stages, _deblur, _results, _core
             value = next(vars(module)[name] for module in modules if name in vars(module))
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -56,6 +58,7 @@ __all__ = [
     "DeviceBlurMap",
     "Error",
     "Estimator",
+    "Frame",
     "ModelError",
     "available_kernels",
     "build_config",

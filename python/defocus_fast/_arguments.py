@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from ._device import on_device
+from ._frame import Frame
 
 _core.load_numpy()
 
@@ -38,6 +39,11 @@ def as_array(image: Any, name: str) -> NDArray[Any]:
     raise TypeError(f"{name}: expected {accepted}, got {type(image).__name__}")
 
 
+def as_image(image: Any) -> NDArray[Any] | _core.Frame:
+    """View an image, or a frame of a camera, without a copy, or raise TypeError or ValueError."""
+    return image.view(lambda plane: as_array(plane, "image")) if isinstance(image, Frame) else as_array(image, "image")
+
+
 def side(name: str, value: Any) -> int:
     """Return an int or a NumPy integer as int; anything else would get pybind11's message."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
@@ -47,9 +53,9 @@ def side(name: str, value: Any) -> int:
     return int(value)
 
 
-def host_frame(image: Any, edges: Any, stream: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def host_frame(image: Any, edges: Any, stream: Any) -> tuple[NDArray[Any] | _core.Frame, NDArray[Any] | None]:
     """View an image in host memory, and the mask that may come with it; for a stream raise ValueError."""
-    arrays = as_array(image, "image"), None if edges is None else as_array(edges, "edges")
+    arrays = as_image(image), None if edges is None else as_array(edges, "edges")
     if stream is not None:
         raise ValueError(
             f"stream: expected None for an image in host memory, whose frame is waited for, got {stream!r}"

@@ -86,16 +86,21 @@ class DeviceMap:
 def from_dlpack(capsule: object, name: str, /) -> NDArray[Any]:
     """Take the tensor out of a capsule: a description of its memory that owns it."""
 
+class Frame:
+    def __init__(self, format: str, planes: list[NDArray[Any]], range: str | None, matrix: str, /) -> None: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
 class Estimator:
     def __init__(self, height: int, width: int, /, **options: Any) -> None: ...
-    def estimate(self, image: NDArray[Any], edges: NDArray[Any] | None, /, **options: Any) -> dict[str, Any]:
+    def estimate(self, image: NDArray[Any] | Frame, edges: NDArray[Any] | None, /, **options: Any) -> dict[str, Any]:
         """Return the fields of BlurMap."""
     def estimate_into(
-        self, image: NDArray[Any], out: NDArray[np.float32], edges: NDArray[Any] | None, /, **options: Any
+        self, image: NDArray[Any] | Frame, out: NDArray[np.float32], edges: NDArray[Any] | None, /, **options: Any
     ) -> None: ...
     def enqueue(
         self,
-        image: NDArray[Any],
+        image: NDArray[Any] | Frame,
         out: NDArray[np.float32],
         expected_error: NDArray[np.float32] | None,
         edges: NDArray[Any] | None,
@@ -128,10 +133,10 @@ class Estimator:
     @property
     def radius_bins(self) -> list[float]: ...
 
-def detect_edges(image: NDArray[Any], /, **options: Any) -> NDArray[np.bool_]: ...
+def detect_edges(image: NDArray[Any] | Frame, /, **options: Any) -> NDArray[np.bool_]: ...
 def domain_transform_filter(image: NDArray[Any], guide: NDArray[Any], /, **options: Any) -> NDArray[np.float32]: ...
 def propagate(
-    image: NDArray[Any],
+    image: NDArray[Any] | Frame,
     radii: NDArray[Any],
     pattern_edges: NDArray[Any],
     depth_edges: NDArray[Any],

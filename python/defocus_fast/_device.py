@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from ._frame import Frame
 
 LEGACY_DEFAULT_STREAM, PER_THREAD_DEFAULT_STREAM = 1, 2
 _LARGEST_HANDLE = 2**64 - 1
@@ -24,10 +25,19 @@ _CUDA, _CUDA_MANAGED = 2, 13  # DLPack's device types; pinned host memory is tak
 
 
 def on_device(array: Any) -> bool:
-    """Tell whether this is an array in the memory of a GPU."""
+    """Tell whether this is an array, or a frame of such, in the memory of a GPU."""
+    if isinstance(array, Frame):
+        return any(on_device(plane) for plane in array.planes)
     if hasattr(array, "__dlpack_device__"):
         return array.__dlpack_device__()[0] in (_CUDA, _CUDA_MANAGED)
     return hasattr(array, "__cuda_array_interface__")
+
+
+def describe_image(image: Any, stream: int, core: _core.Estimator) -> NDArray[Any] | _core.Frame:
+    """Describe an image in device memory as :func:`describe` does."""
+    if isinstance(image, Frame):
+        return image.view(lambda plane: describe(plane, "image", stream, core))
+    return describe(image, "image", stream, core)
 
 
 def stream_handle(stream: Any) -> int:

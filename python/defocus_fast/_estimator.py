@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, _tensorrt
-from ._arguments import as_array, host_frame, side
-from ._device import DeviceArray, describe, on_device, stream_handle
+from ._arguments import as_image, host_frame, side
+from ._device import DeviceArray, describe, describe_image, on_device, stream_handle
 from ._device import shape as device_shape
 from ._results import BlurMap, DeviceBlurMap
 from ._table import document, takes
@@ -78,7 +78,7 @@ class Estimator:
     @takes("Estimator")
     def for_image(cls, image: Any, **options: Unpack[EstimatorOptions]) -> Estimator:
         """Make an estimator for images of the size of `image`; options as for the constructor."""
-        size = device_shape(image) if on_device(image) else as_array(image, "image").shape
+        size = device_shape(image) if on_device(image) else as_image(image).shape
         if len(size) not in (2, 3):
             raise ValueError(f"image: expected shape (H, W) or (H, W, 3), got {size}")
         return cls(size[0], size[1], **options)
@@ -96,8 +96,8 @@ class Estimator:
         """Return the blur map of `image` with everything that was found on the way.
 
         Args:
-            image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; any strides; not copied. In host memory, or on
-                device "cuda" in the GPU's, see Notes.
+            image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; any strides; not copied. Or a :class:`Frame`, as
+                cameras give them. In host memory, or on device "cuda" in the GPU's, see Notes.
             edges: (H, W) bool or uint8 mask of edge pixels to use in place of the edge detector's; where `image` is.
                 The image is then read at its own size only; radii are spread as in the estimator's other frames.
             stream: for an image in device memory: the CUDA stream to work on, as a handle or any object with
@@ -169,7 +169,7 @@ class Estimator:
             return describe(array, name, stream, self._core)
 
         frame = (
-            described(image, "image"),
+            describe_image(image, stream, self._core),
             described(out, "out"),
             None if expected_error is None else described(expected_error, "expected_error"),
             None if edges is None else described(edges, "edges"),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from ._arguments import as_array
+from ._arguments import as_array, as_image
 from ._table import takes
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ def detect_edges(image: Any, **options: Unpack[CannyOptions]) -> NDArray[np.bool
     images and float32 for float32 ones. The outermost pixels are never edges.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1].
+        image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; or a :class:`Frame`.
         {options}
 
     Raises:
         TypeError, ValueError: as :meth:`Estimator.estimate`.
     """
-    return _core.detect_edges(as_array(image, "image"), **options)
+    return _core.detect_edges(as_image(image), **options)
 
 
 @takes("domain_transform_filter")
@@ -65,7 +65,7 @@ def propagate(
     with distances ``1 + sigma_s / sigma_r * sum of |guide'|``, plus psi on depth-edge pixels.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1].
+        image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; or a :class:`Frame`.
         radii: (H, W) float32 in px, read at pattern edges only, where it must be finite and >= 0.
         pattern_edges, depth_edges: (H, W) bool or uint8 masks.
         {options}
@@ -77,5 +77,5 @@ def propagate(
     Raises:
         TypeError, ValueError: an array or a number is not as above.
     """
-    arrays = {"image": image, "radii": radii, "pattern_edges": pattern_edges, "depth_edges": depth_edges}
-    return _core.propagate(*(as_array(array, name) for name, array in arrays.items()), **options)
+    arrays = {"radii": radii, "pattern_edges": pattern_edges, "depth_edges": depth_edges}
+    return _core.propagate(as_image(image), *(as_array(array, name) for name, array in arrays.items()), **options)

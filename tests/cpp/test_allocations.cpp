@@ -34,11 +34,13 @@ void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std
 TEST_CASE("a frame allocates nothing after the first of its kind, be there edges or not") {
   using namespace defocus_fast;
   constexpr int height = 250, width = 230;  // several tiles of tip22
-  std::vector<std::uint8_t> checks(std::size_t{height} * width * 3), flat(checks.size(), 100);
+  std::vector<std::uint8_t> checks(std::size_t{height} * width * 3), flat(checks.size(), 100), grey(checks.size(), 128);
   for (std::size_t i = 0; i < checks.size(); ++i) checks[i] = (i / 3 % width / 12 + i / 3 / width / 12) % 2 ? 200 : 30;
   std::vector<float> map(std::size_t{height} * width);
-  const auto view = [&](const std::vector<std::uint8_t>& values) {
-    return ImageView::interleaved(values.data(), PixelType::uint8, height, width, 3, width * 3);
+  const auto view = [&](const std::vector<std::uint8_t>& values, int i) {
+    if (i == 0) return ImageView::interleaved(values.data(), PixelType::uint8, height, width, 3, width * 3);
+    // Y has its edges, too.
+    return ImageView::of(PixelFormat::nv12, height, width, {{values.data(), width * 3}, {grey.data(), width}, {}});
   };
   const MapView out{map.data(), height, width, width * 4};
   for (const std::string model : {TEST_MODEL, TEST_MODEL "/../fast"})
@@ -52,7 +54,7 @@ TEST_CASE("a frame allocates nothing after the first of its kind, be there edges
       const auto frames = [&] {
         for (int i = 0; i < 3; ++i) {
           for (std::size_t k = 0; k < 2; ++k) {
-            const ImageView image = view(k == 0 ? flat : checks);
+            const ImageView image = view(k == 0 ? flat : checks, i);
             estimator.estimate_into(image, out);
             estimator.estimate(image, result);
             edges[k] = result.edges.size();

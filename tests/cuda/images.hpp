@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -89,6 +90,47 @@ inline Picture scene(PixelType type, int height, int width, int channels, Layout
     return std::clamp(value + random_float(-0.02f, 0.02f), 0.0f, 1.0f);
   });
 }
+
+inline constexpr std::array all_formats{PixelFormat::gray8, PixelFormat::gray10, PixelFormat::gray16, PixelFormat::rgb,
+                                        PixelFormat::bgr,   PixelFormat::rgba,   PixelFormat::bgra,   PixelFormat::rgbx,
+                                        PixelFormat::bgrx,  PixelFormat::nv12,   PixelFormat::nv21,   PixelFormat::i420,
+                                        PixelFormat::yuyv,  PixelFormat::p010};
+
+/// A camera's frame of random numbers of an even size, its planes of the exact size, with a gap after each row.
+struct CameraFrame {
+  std::array<std::vector<std::byte>, 3> planes;
+  ImageView view;
+
+  CameraFrame(PixelFormat format, int height, int width, const Colour& colour = {}, int gap = 6) {
+    const bool words = format == PixelFormat::gray10 || format == PixelFormat::gray16 || format == PixelFormat::p010;
+    const int size = words ? 2 : 1;
+    int numbers = 1, count = 1;  // of a pixel in the first plane; planes
+    if (format == PixelFormat::rgb || format == PixelFormat::bgr)
+      numbers = 3;
+    else if (format >= PixelFormat::rgba && format <= PixelFormat::bgrx)
+      numbers = 4;
+    else if (format == PixelFormat::yuyv)
+      numbers = 2;
+    else if (format == PixelFormat::i420)
+      count = 3;
+    else if (format >= PixelFormat::nv12)
+      count = 2;
+    FramePlanes where;
+    FramePlane* const all[]{&where.first, &where.second, &where.third};
+    for (int i = 0; i < count; ++i) {
+      const int rows = i == 0 ? height : height / 2, row = size * (i == 0       ? numbers * width
+                                                                   : count == 3 ? width / 2
+                                                                                : width);
+      std::vector<std::byte>& bytes = planes[std::size_t(i)];
+      bytes.resize(std::size_t((rows - 1) * (row + gap) + row));
+      for (std::byte& byte : bytes) byte = std::byte(random_int(0, 255));
+      if (format == PixelFormat::gray10)
+        for (std::size_t k = 1; k < bytes.size(); k += 2) bytes[k] &= std::byte{3};
+      *all[i] = {bytes.data(), row + gap};
+    }
+    view = ImageView::of(format, height, width, where, colour);
+  }
+};
 
 /// Symmetric weights of sum 1 (how exactly they are those of a Gaussian does not matter here).
 inline std::vector<double> smoothing(double sigma) {

@@ -104,6 +104,23 @@ TEST_CASE("tiles equal the CPU's, rounded in half precision") {
       }
 }
 
+TEST_CASE("frames of cameras are read as on the CPU, and so are their octaves") {
+  for (const PixelFormat format : all_formats)
+    for (const auto& [height, width] : std::vector<std::pair<int, int>>{{2, 2}, {2, 50}, {50, 2}, {22, 18}}) {
+      CAPTURE(int(format));
+      const CameraFrame frame(format, height, width, {.range = {}, .matrix = ColourMatrix(random_int(0, 1))});
+      check_tiles<float>(frame.view);
+      const std::ptrdiff_t row =
+          width / 2 * frame.view.channels * (frame.view.type == PixelType::uint8 ? 1 : std::ptrdiff_t{sizeof(float)});
+      std::vector<std::byte> expected(std::size_t(height / 2 * row)), got(expected.size());
+      for (int y = 0; y < height / 2; ++y) cpu::reduce_row(frame.view, y, expected.data() + y * row);
+      const ImageView half =
+          ImageView::interleaved(got.data(), frame.view.type, height / 2, width / 2, frame.view.channels, row);
+      cuda::reduce(frame.view, half, got.data(), nullptr);
+      CHECK(got == expected);
+    }
+}
+
 TEST_CASE("patches equal the CPU's, rounded in half precision") {
   for (const PixelType type : {PixelType::uint8, PixelType::float32})
     for (const int channels : {1, 3})

@@ -170,6 +170,32 @@ void describe(FuzzedDataProvider& provider) {
   }
 }
 
+/// Planes anywhere: refused, or a view whose offsets can be computed.
+void describe_frame(FuzzedDataProvider& provider) {
+  alignas(2) static const std::array<std::byte, 4096> memory{};
+  FramePlanes planes;
+  for (FramePlane* plane : {&planes.first, &planes.second, &planes.third}) {
+    const auto at = provider.ConsumeIntegralInRange<std::size_t>(0, memory.size());
+    plane->data = at == memory.size() ? nullptr : &memory[at];
+    plane->pitch_bytes = provider.ConsumeBool() ? provider.ConsumeIntegral<std::ptrdiff_t>()
+                                                : provider.ConsumeIntegralInRange<std::ptrdiff_t>(-100, 100);
+  }
+  Colour colour;
+  if (provider.ConsumeBool()) colour.range = ColourRange(provider.ConsumeBool());
+  const auto side = [&] {
+    return provider.ConsumeBool() ? provider.ConsumeIntegral<int>() : provider.ConsumeIntegralInRange(-1, 40);
+  };
+  const int height = side(), width = side();
+  try {
+    const ImageView view =
+        ImageView::of(PixelFormat(provider.ConsumeIntegralInRange(0, 14)), height, width, planes, colour);
+    cpu::check_layout(view, "image");
+  } catch (const InvalidArgument&) {
+    return;
+  }
+  require(height > 0 && width > 0 && planes.first.data, "a frame that cannot be read was taken");
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -182,6 +208,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::size_t choice = std::hash<std::string_view>()(std::string_view(reinterpret_cast<const char*>(data), size));
   if (what == description || choice % std::size_t(one_of[what]) != 0) {
     describe(provider);
+    describe_frame(provider);
     return 0;
   }
   // The estimator's size is always the same, so that there is one for all inputs.
