@@ -174,7 +174,7 @@ inline constexpr Option<Options> option_rows[]{
      "Sizes at which the image is read, at most: the image's own, and each half of the one before, as long as the "
      "shorter side has 64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper.",
      "as many as there are"},
-    {"distances", &Options::distances, Accepted{.names = distances_names}, "",
+    {"distances", &Options::distances, one_of(distances_names), "",
      "How far it is from pixel to pixel for radii that spread. domain_transform: as in the paper. learned: a network "
      "of "
      "the model changes these distances, and how much edges count, by what lies around them; needs more than one "
