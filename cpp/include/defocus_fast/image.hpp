@@ -55,7 +55,7 @@ struct Chroma {
   int rows = 2;
 
   /// The same memory.
-  bool operator==(const Chroma&) const = default;
+  DEFOCUS_FAST_EQUALITY(Chroma);
 };
 
 /// How numbers of 8 or 16 bits stand for the image's values; ImageView::of makes it. Factors are in 2^-13.
@@ -65,7 +65,7 @@ struct Coding {
   std::int32_t black = 0;
   std::int32_t luma = 0, red_v = 0, green_u = 0, green_v = 0, blue_u = 0;
 
-  bool operator==(const Coding&) const = default;
+  DEFOCUS_FAST_EQUALITY(Coding);
 };
 
 /// An image in the caller's memory, top row first; nothing is copied or owned.
