@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, _tensorrt
-from ._arguments import as_image, host_frame, side
+from ._arguments import as_array, as_image, host_frame, side
 from ._device import DeviceArray, describe, describe_image, on_device, stream_handle
 from ._device import shape as device_shape
 from ._results import BlurMap, DeviceBlurMap
