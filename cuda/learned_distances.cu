@@ -15,47 +15,49 @@ struct Guide {
   const float* signals[3];
 };
 
+/// One thread per region and group of octaves.
+__global__ void describe_edges(const __grid_constant__ Octaves octaves, int spread, int rows, int columns, float* out) {
+  const std::int64_t thread = thread_index();
+  if (thread >= std::int64_t{rows} * columns * learned::groups) return;
+  const int group = int(thread % learned::groups), region = int(thread / learned::groups);
+  const int height = octaves.answers[spread].height, width = octaves.answers[spread].width;
+  const int top = region / columns * learned::region, left = region % columns * learned::region;
+  learned::EdgeSums sums{};
+  for (int at_y = top; at_y < clipped(top + learned::region, height); ++at_y)
+    for (int o = 0; o < octaves.count; ++o) {
+      if (learned::group(o, spread) != group) continue;
+      const Answers& answers = octaves.answers[o];
+      const Range own_rows = put_into(at_y, height, spread, answers.height, o);
+      for (int y = own_rows.begin; y < own_rows.end; ++y)
+        for (int at_x = left; at_x < clipped(left + learned::region, width); ++at_x) {
+          const Range own_columns = put_into(at_x, width, spread, answers.width, o);
+          for (int x = own_columns.begin; x < own_columns.end; ++x) {
+            if (!answers.pattern_edges[answers.pixel(y, x)] && !answers.depth_edges[answers.pixel(y, x)]) continue;
+            const std::ptrdiff_t at = answers.question(y, x);
+            sums.add(o, spread, answers.radius[at], answers.depth_probability[at], answers.radius_std[at]);
+          }
+        }
+    }
+  sums.write(out + std::ptrdiff_t(region) * learned::width + group * learned::of_group);
+}
+
 template <class Value>
-__global__ void describe(const __grid_constant__ Octaves octaves, int spread, ImageView image,
-                         const std::uint8_t* barriers, const __grid_constant__ Guide guide, int rows, int columns,
-                         float* out) {
+__global__ void describe_pixels(const __grid_constant__ ImageView image, const std::uint8_t* barriers,
+                                const __grid_constant__ Guide guide, int rows, int columns, float* out) {
   int row, column;
   if (!pixel_of_thread(rows, columns, row, column)) return;
   float* const inputs = out + (std::ptrdiff_t(row) * columns + column) * learned::width;
   const int height = image.height, width = image.width;
   const int top = row * learned::region, left = column * learned::region;
   const int bottom = clipped(top + learned::region, height), right = clipped(left + learned::region, width);
-
-  learned::EdgeSums sums[learned::groups]{};
-  for (int at_y = top; at_y < bottom; ++at_y)
-    for (int o = 0; o < octaves.count; ++o) {
-      const Answers& answers = octaves.answers[o];
-      const Range own_rows = put_into(at_y, height, spread, answers.height, o);
-      for (int y = own_rows.begin; y < own_rows.end; ++y)
-        for (int at_x = left; at_x < right; ++at_x) {
-          const Range own_columns = put_into(at_x, width, spread, answers.width, o);
-          for (int x = own_columns.begin; x < own_columns.end; ++x) {
-            if (!answers.pattern_edges[answers.pixel(y, x)] && !answers.depth_edges[answers.pixel(y, x)]) continue;
-            const std::ptrdiff_t at = answers.question(y, x);
-            sums[learned::group(o, spread)].add(o, spread, answers.radius[at], answers.depth_probability[at],
-                                                answers.radius_std[at]);
-          }
-        }
-    }
-  for (int group = 0; group < learned::groups; ++group) sums[group].write(inputs + group * learned::of_group);
-
   // The last regions may reach beyond the image, whose last row and column are repeated there.
-  float grey[learned::region * learned::region];
-  for (int k = 0; k < learned::region; ++k)
-    for (int j = 0; j < learned::region; ++j) {
-      float sum = 0;
-      for (int c = 0; c < image.channels; ++c)
-        sum += unit_value(value_at<Value>(image, clipped(top + k, height - 1), clipped(left + j, width - 1), c)) /
-               float(image.channels);
-      grey[k * learned::region + j] = sum;
-    }
-  learned::write_contrasts(grey, inputs);
-
+  const auto grey = [&](int y, int x) {
+    float sum = 0;
+    for (int c = 0; c < image.channels; ++c)
+      sum += unit_value(value_at<Value>(image, clipped(top + y, height - 1), clipped(left + x, width - 1), c));
+    return sum / float(image.channels);
+  };
+  for (int band = 0; band < learned::bands; ++band) inputs[learned::edge_inputs + band] = learned::contrast(band, grey);
   float fine = 0, coarse = 0, across = 0, down = 0;
   for (int y = top; y < bottom; ++y)
     for (int x = left; x < right; ++x) {
@@ -134,8 +136,10 @@ learned::Factors LearnedDistances::factors(const Octaves& octaves, int spread, c
                                            const std::uint8_t* barriers, const std::array<float*, 3>& guide,
                                            Stream stream) {
   const std::int64_t regions = std::int64_t{rows_} * columns_;
+  launch(describe_edges, blocks_for(regions * learned::groups), block_size, stream, octaves, spread, rows_, columns_,
+         planes_[0]);
   for_pixel_type(image, [&](auto value) {
-    launch(describe<decltype(value)>, blocks_for(regions), block_size, stream, octaves, spread, image, barriers,
+    launch(describe_pixels<decltype(value)>, blocks_for(regions), block_size, stream, image, barriers,
            Guide{{guide[0], guide[1], guide[2]}}, rows_, columns_, planes_[0]);
   });
   std::size_t from = 0;

@@ -439,13 +439,14 @@ void Estimator::Cpu::describe_regions(const BlurMap& result, std::size_t count) 
       float* const inputs = distances->inputs(row, column);
       for (int group = 0; group < learned::groups; ++group)
         sums[std::size_t(column * learned::groups + group)].write(inputs + group * learned::of_group);
-      std::array<float, learned::region * learned::region> grey{};
-      for (int c = 0; c < channels; ++c)
-        for (int k = 0; k < learned::region; ++k)
-          for (int j = 0; j < learned::region; ++j)
-            grey[std::size_t(k * learned::region + j)] +=
-                pixels[std::size_t((c * learned::region + k) * pitch + column * learned::region + j)] / float(channels);
-      learned::write_contrasts(grey.data(), inputs);
+      const auto grey = [&](int y, int x) {
+        float sum = 0;
+        for (int c = 0; c < channels; ++c)
+          sum += pixels[std::size_t((c * learned::region + y) * pitch + column * learned::region + x)];
+        return sum / float(channels);
+      };
+      for (int band = 0; band < learned::bands; ++band)
+        inputs[learned::edge_inputs + band] = learned::contrast(band, grey);
     }
     domain_transform.measure_guide(row, channels, [&](int column, float across, float down) {
       const int top = row * learned::region, left = column * learned::region;

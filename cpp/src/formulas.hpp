@@ -302,22 +302,29 @@ struct EdgeSums {
   }
 };
 
-/// How much contrast a region has in each band, from fine to coarse: means of the logarithms of the variance of four
-/// pixels that become one. `grey`: the region's pixels in [0, 1], row by row; the memory is used.
-DEFOCUS_FAST_HOST_DEVICE inline void write_contrasts(float* grey, float* inputs) {
+/// How much contrast a region has in a band, from fine to coarse: the mean of the logarithms of the variance of four
+/// pixels that become one. `grey(y, x)`: the region's pixels in [0, 1].
+template <class Grey>
+DEFOCUS_FAST_HOST_DEVICE float contrast(int band, const Grey& grey) {
   constexpr float faint = 2e-6f;  // what rounding to 1 / 255 leaves
-  for (int band = 0, side = region / 2; band < bands; ++band, side /= 2) {
-    float sum = 0;
-    for (int i = 0; i < side * side; ++i) {
-      const float* const four = grey + (i / side * 2 * side + i % side) * 2;
-      const float a = four[0], b = four[1], c = four[2 * side], d = four[2 * side + 1];
-      const float mean = (a + b + c + d) * 0.25f;
-      const float variance = (a * a + b * b + c * c + d * d) * 0.25f - mean * mean;
-      sum += std::log10((variance > 0 ? variance : 0.0f) + faint);
-      grey[i] = mean;  // which is not read again
+  const int side = 1 << band;     // px of what becomes one pixel before
+  float logarithms = 0;
+  for (int top = 0; top < region; top += 2 * side)
+    for (int left = 0; left < region; left += 2 * side) {
+      float sum = 0, squares = 0;
+      for (int k = 0; k < 4; ++k) {
+        float mean = 0;
+        for (int i = 0; i < side * side; ++i)
+          mean += grey(top + k / 2 * side + i / side, left + k % 2 * side + i % side);
+        mean /= float(side * side);
+        sum += mean;
+        squares += mean * mean;
+      }
+      const float variance = squares * 0.25f - sum * sum * 0.0625f;
+      logarithms += std::log10((variance > 0 ? variance : 0.0f) + faint);
     }
-    inputs[edge_inputs + band] = (sum / float(side * side) + 4) / 1.5f;
-  }
+  const int blocks = region / (2 * side);
+  return (logarithms / float(blocks * blocks) + 4) / 1.5f;
 }
 
 /// What a region's pixels have on average: shares of barriers and differences of the guide.

@@ -2,6 +2,8 @@
 // Whole frames on the device against the CPU's estimator.
 #include <doctest/doctest.h>
 
+#include <optional>
+
 #include "../../cpp/src/device.hpp"
 #include "../../cuda/stages.hpp"
 #include "defocus_fast/error.hpp"
@@ -33,6 +35,7 @@ struct Case {
   int edge_stride = 1;
   Evaluation evaluation = Evaluation::shared;  // of the device; the CPU's is shared
   int octaves = 1;
+  std::optional<PixelFormat> format = {};  // of a camera's frame, in place of type and layout
 };
 
 float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -79,7 +82,10 @@ DeviceSetup make_setup(int height, int width, const Options& options) {
 }
 
 Answer run(const Case& c) {
-  const Picture image = scene(c.type, c.height, c.width, c.channels, c.layout);
+  const Picture picture = scene(c.type, c.height, c.width, c.channels, c.layout);
+  std::optional<CameraFrame> of_camera;
+  if (c.format) of_camera.emplace(*c.format, c.height, c.width);
+  const ImageView image = of_camera ? of_camera->view : picture.view;
   const std::size_t pixels = std::size_t(c.height) * std::size_t(c.width);
   std::vector<std::uint8_t> mask(2 * pixels);  // a gap after each
   for (std::size_t i = 0; i < pixels; ++i) mask[2 * i] = random_int(0, 99) < c.percent ? 7 : 0;
@@ -98,9 +104,9 @@ Answer run(const Case& c) {
   const FrameOptions frame{
       .edges = edges, .edge_stride = c.edge_stride, .expected_error = true, .bin_probabilities = true};
   Answer answer;
-  Estimator(c.height, c.width, options).estimate(image.view, answer.expected, frame);
+  Estimator(c.height, c.width, options).estimate(image, answer.expected, frame);
   options.depth_threshold = threshold_between(answer.expected.edges.depth_probability);
-  Estimator(c.height, c.width, options).estimate(image.view, answer.expected, frame);
+  Estimator(c.height, c.width, options).estimate(image, answer.expected, frame);
 
   const auto model = load_model(c.model);
   options.precision = c.precision;
@@ -121,12 +127,12 @@ Answer run(const Case& c) {
   const std::unique_ptr<Device> device(defocus_fast_make_device(DEFOCUS_FAST_VERSION, setup));
   answer.got.map.resize(pixels);
   const MapView out{answer.got.map.data(), c.height, c.width, c.width * 4};
-  device->estimate(image.view, out, answer.got, frame);
+  device->estimate(image, out, answer.got, frame);
 
   // In device memory, without allocation, with what the first frame left.
   std::vector<float> map(2 * pixels, -7.0f), error(pixels);
   const int before = emulation::allocations();
-  device->enqueue({.image = image.view,
+  device->enqueue({.image = image,
                    .edges = edges,
                    .edge_stride = c.edge_stride,
                    .out = {map.data(), c.height, c.width, 8 * c.width, 8},
@@ -211,6 +217,14 @@ TEST_CASE("octaves") {
     Case c{model, type, 257, type == PixelType::uint8 ? 263 : 258, type == PixelType::uint8 ? 3 : 1};
     c.octaves = 3;
     c.tile = 66;
+    check(c);
+  }
+}
+
+TEST_CASE("frames of cameras in host memory") {
+  for (const PixelFormat format : {PixelFormat::nv12, PixelFormat::i420, PixelFormat::p010, PixelFormat::gray16}) {
+    Case c{"cells", PixelType::uint8, 22, 26, 3, Layout::packed, 30};
+    c.format = format;
     check(c);
   }
 }
