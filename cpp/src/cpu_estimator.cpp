@@ -411,7 +411,8 @@ void Estimator::Cpu::describe_regions(const BlurMap& result, std::size_t count) 
   const Octave& spread = octaves[std::size_t(propagation.octave)];
   const int channels = spread.image.channels, pitch = distances->columns() * learned::region;
   workers.for_ranges(distances->rows(), 1, [&](int row, int, int slot) {
-    auto& [sums, pixels] = regions[std::size_t(slot)];
+    std::vector<learned::EdgeSums>& sums = regions[std::size_t(slot)].sums;
+    std::vector<float>& pixels = regions[std::size_t(slot)].pixels;
     std::fill(sums.begin(), sums.end(), learned::EdgeSums{});
     for (int k = 0; k < learned::region; ++k) {
       const int y = row * learned::region + k;
