@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA part of the library as its core sees it: finds out whether a GPU can be used, and takes frames from and to
-// host memory. The only file that waits for the device.
+// host memory. The only file that waits for the device while frames run.
 #define DEFOCUS_FAST_WAITS_FOR_DEVICE
 #include <algorithm>
 #include <cstring>

@@ -296,7 +296,7 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
     image[:, width // 2 :] = (image[:, width // 2 :] // 4 + 90) * (1 + 0.2 * np.sin(y / 9))[..., None]
     estimator = Estimator(height, width, model=folder)
     plain = Estimator(height, width, model=folder, distances="domain_transform")
-    metadata = dict(line.split(": ", 1) for line in (folder / "model.txt").read_text().splitlines())
+    metadata = train_propagation.metadata(folder)
     largest, threshold = float(metadata["radius_bins"].split()[-1]), float(metadata["depth_threshold"])
     sample = propagation.sample(plain, image, np.zeros((height, width), np.float32), largest, threshold)
     with torch.no_grad():

@@ -148,7 +148,7 @@ def sample(estimator: Estimator, image: Array, truth: Array, largest_radius: flo
         shares.append(np.full(inside.sum(), 1.0 if step == (0, 0) else 0.25))
     ids = np.concatenate(whose)
     of_seed = weight[ids] * np.concatenate(shares)
-    radius = found.radii[ids] / 1.0
+    radius = found.radii[ids].astype(np.float64)
     square = radius**2 + found.radius_std[ids].astype(np.float64) ** 2
     seeds = np.stack([of_seed, of_seed * radius, of_seed * square]).astype(np.float32)
 

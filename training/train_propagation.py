@@ -29,10 +29,15 @@ ERROR_STEPS = 300  # of the factor of the expected error
 NEGLIGIBLE = 0.02  # px, of errors
 
 
+def metadata(model: Path) -> dict[str, str]:
+    """Return the lines of model.txt."""
+    return dict(line.split(": ", 1) for line in (model / "model.txt").read_text(encoding="utf-8").splitlines())
+
+
 def samples(model: Path, folder: Path) -> list[Sample]:
     """Return what the model finds in the scenes of a folder."""
-    metadata = dict(line.split(": ", 1) for line in (model / "model.txt").read_text().splitlines())
-    threshold, largest = float(metadata["depth_threshold"]), float(metadata["radius_bins"].split()[-1])
+    values = metadata(model)
+    threshold, largest = float(values["depth_threshold"]), float(values["radius_bins"].split()[-1])
     found = []
     for file, truth in evaluation.pairs(folder, folder)[0]:
         image = _images.read_photo(file)
@@ -93,17 +98,10 @@ def validate(network: Propagation | None, scenes: list[Sample]) -> np.ndarray:
     return np.mean(found, 0)
 
 
-def error_numbers(model: Path) -> tuple[float, float]:
-    metadata = dict(line.split(": ", 1) for line in (model / "model.txt").read_text().splitlines())
-    return float(metadata["error_floor"]), float(metadata["error_slope"])
-
-
-def learn_expected_error(
-    network: Propagation, numbers: tuple[float, float], batch_of: Callable[[], list[Sample]]
-) -> None:
+def learn_expected_error(network: Propagation, values: dict[str, str], batch_of: Callable[[], list[Sample]]) -> None:
     """Fit the factor of the expected error, and nothing else: the mean error is the scale at which errors of a Laplace
     distribution are most probable."""
-    floor, slope = numbers
+    floor, slope = float(values["error_floor"]), float(values["error_slope"])
     network.eval()
     of_factor = torch.nn.Conv2d(network.out.in_channels, 1, 1)
     torch.nn.init.zeros_(of_factor.weight)
@@ -175,7 +173,7 @@ def train(args: argparse.Namespace) -> None:
         if args.every and (step + 1) % args.every == 0:
             show(step + 1)
     found = show(args.steps)
-    learn_expected_error(average, error_numbers(args.model), batch_of)
+    learn_expected_error(average, metadata(args.model), batch_of)
     if args.save:
         torch.save(average.state_dict(), args.save)
     if any(learned[1] >= paper[1] for learned, paper in zip(found, plain, strict=True)):

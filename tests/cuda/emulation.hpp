@@ -166,7 +166,7 @@ inline cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_
   return cudaSuccess;
 }
 
-// For the file that may.
+// For the files that may.
 #ifdef DEFOCUS_FAST_WAITS_FOR_DEVICE
 enum cudaMemcpyKind : int { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 enum cudaDeviceAttr : int { cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
