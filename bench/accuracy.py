@@ -222,7 +222,7 @@ with noise of standard deviation {found["noise"]} of [0, 1]; the truth is the sa
 are the scenes whose PSNR fell. "Away" is the gain at least {found["outline"]} px from where the true radius jumps by
 1 px or more: around outlines no map of single radii is right, because the blur of the nearer layer lies over the
 farther one, and there an estimated map may gain more than the true one. (`bench/deblurring.py`, {found["date"]},
-beside other work on {found["cores"]} cores.)
+on {found["cores"]} cores.)
 
 {table(["map", "PSNR dB", "gain dB", "of the true map's", "away dB", "of the true map's", "SSIM", "lost"], rows)}
 With the map of `fast` the median scene of {found["size"]}x{found["size"]} took {found["seconds"]:.2f} s, and

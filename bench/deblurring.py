@@ -139,7 +139,7 @@ def measure(args: argparse.Namespace) -> None:
     if args.tune:
         tune(args)
         return
-    models = ["fast", *([str(args.published)] if args.published else [])]
+    models = ["fast", "tip22", *([str(args.published)] if args.published else [])]
     rows, seconds = table(args, models)
     print(*rows, sep="\n", flush=True)
     wall, cpu = np.median(seconds, axis=0)

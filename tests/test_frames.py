@@ -156,8 +156,8 @@ def _plane(*shape: int, dtype: Any = np.uint8) -> Any:
     [
         (_plane(4, 4), "nv16", {}, ValueError, "format: expected one of gray8, gray10"),
         (_plane(4, 4), None, {}, TypeError, "format: expected a name, got None"),
-        (_plane(4, 4), "gray8", {"range": "tv"}, ValueError, "range: expected full or limited, got tv"),
-        (_plane(4, 4), "gray8", {"matrix": "bt2020"}, ValueError, "matrix: expected bt601 or bt709, got bt2020"),
+        (_plane(4, 4), "gray8", {"range": "tv"}, ValueError, "range: expected one of full, limited, got tv"),
+        (_plane(4, 4), "gray8", {"matrix": "bt2020"}, ValueError, "matrix: expected one of bt601, bt709, got bt2020"),
         (_plane(4, 4, 3), "rgb", {"range": "limited"}, ValueError, "rgb: expected full range, got limited"),
         (_plane(6, 4, dtype=np.uint16), "nv12", {}, TypeError, r"nv12: expected uint8 .*, got uint16 \(6, 4\)"),
         (_plane(4, 4), "gray16", {}, TypeError, r"gray16: expected uint16 of shape \(H, W\), got uint8 \(4, 4\)"),

@@ -79,14 +79,6 @@ bool has_rows(const py::array& array) {
   return array.strides(last) == size && (last == 1 || array.strides(1) == size * array.shape(2));
 }
 
-/// The value of `names` that is called `name`.
-template <class Value>
-Value choose(const char* option, const std::string& name, const std::array<const char*, 2>& names) {
-  for (std::size_t i = 0; i < names.size(); ++i)
-    if (name == names[i]) return Value(i);
-  throw py::value_error(std::string(option) + ": expected " + names[0] + " or " + names[1] + ", got " + name);
-}
-
 }  // namespace
 
 Frame::Frame(const std::string& format, std::vector<py::array> arrays, const std::optional<std::string>& range,
@@ -94,8 +86,7 @@ Frame::Frame(const std::string& format, std::vector<py::array> arrays, const std
     : planes(std::move(arrays)) {
   const PixelFormat pixel_format = defocus_fast::pixel_format(format.c_str());
   const Layout layout = layout_of(pixel_format);
-  Colour colour{.range = {}, .matrix = choose<ColourMatrix>("matrix", matrix, {"bt601", "bt709"})};
-  if (range) colour.range = choose<ColourRange>("range", *range, {"full", "limited"});
+  const Colour colour = defocus_fast::colour(range ? range->c_str() : nullptr, matrix.c_str());
 
   std::string got;
   for (const py::array& plane : planes)

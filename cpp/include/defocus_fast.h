@@ -23,7 +23,7 @@ extern "C" {
 #endif
 
 /* Grows when a program compiled with an older header would not run with the library. */
-#define DEFOCUS_FAST_ABI_VERSION 1
+#define DEFOCUS_FAST_ABI_VERSION 2
 /* The library's: a program that loads it by itself compares the two. */
 int defocus_fast_abi_version(void);
 /* Of the library, as "0.1.0". */
@@ -70,6 +70,12 @@ defocus_fast_status defocus_fast_options_set_edges(defocus_fast_options* options
 
 enum { DEFOCUS_FAST_UINT8 = 0, DEFOCUS_FAST_FLOAT32 = 1 };
 
+typedef struct defocus_fast_plane {
+  const void* data;
+  ptrdiff_t pitch_bytes; /* from row to row; may be negative: the bottom row comes first */
+} defocus_fast_plane;
+
+/* Numbers with any strides, or a camera's frame with a format. What is not named is 0. */
 typedef struct defocus_fast_image {
   const void* data;               /* (height, width, channels), [0, 255] for UINT8, [0, 1] for FLOAT32 */
   int pixel_type;                 /* DEFOCUS_FAST_UINT8 or DEFOCUS_FAST_FLOAT32 */
@@ -78,6 +84,12 @@ typedef struct defocus_fast_image {
   ptrdiff_t pitch_bytes;          /* from row to row; may be negative, as may the following */
   ptrdiff_t pixel_stride_bytes;   /* from pixel to pixel; this and the next both 0: channels interleaved, no gaps */
   ptrdiff_t channel_stride_bytes; /* from red to green and from green to blue; -1 for BGR, whose data is its red */
+  /* Of frames only, whose first plane is `data` with `pitch_bytes`; pixel_type, channels and strides must be 0 then.
+     docs/frames.md lists the formats, their planes, and what their numbers stand for. */
+  const char* format;                /* "nv12", "yuyv", "bgra", ...; NULL: this is no frame */
+  defocus_fast_plane more_planes[2]; /* the second and the third, where the format has them */
+  const char* range;                 /* "full" or "limited"; NULL: "limited" of YUV, "full" of all others */
+  const char* matrix;                /* "bt601" or "bt709"; NULL: "bt601" */
 } defocus_fast_image;
 
 typedef struct defocus_fast_map {

@@ -458,13 +458,32 @@ template void extract_cells(const ImageView&, int, int, int, int, std::uint8_t*)
 
 namespace defocus_fast {
 
-PixelFormat pixel_format(const char* name) {
+namespace {
+
+/// Which of the named things is called `name`.
+template <class Things, class NameOf>
+std::size_t index_of(const char* what, const char* name, const Things& things, const NameOf& name_of) {
   std::string accepted;
-  for (std::size_t i = 0; i < cpu::formats.size(); ++i) {
-    if (std::strcmp(cpu::formats[i].name, name) == 0) return PixelFormat(i);
-    accepted += std::string(accepted.empty() ? "" : ", ") + cpu::formats[i].name;
+  for (std::size_t i = 0; i < things.size(); ++i) {
+    if (std::strcmp(name_of(things[i]), name) == 0) return i;
+    accepted += std::string(accepted.empty() ? "" : ", ") + name_of(things[i]);
   }
-  throw InvalidArgument("format: expected one of " + accepted + ", got " + name);
+  throw InvalidArgument(std::string(what) + ": expected one of " + accepted + ", got " + name);
+}
+
+}  // namespace
+
+PixelFormat pixel_format(const char* name) {
+  return PixelFormat(index_of("format", name, cpu::formats, [](const cpu::Format& format) { return format.name; }));
+}
+
+Colour colour(const char* range, const char* matrix) {
+  constexpr std::array ranges{"full", "limited"}, matrices{"bt601", "bt709"};
+  const auto itself = [](const char* text) { return text; };
+  Colour found;
+  if (range) found.range = ColourRange(index_of("range", range, ranges, itself));
+  if (matrix) found.matrix = ColourMatrix(index_of("matrix", matrix, matrices, itself));
+  return found;
 }
 
 ImageView ImageView::of(PixelFormat format, int height, int width, const FramePlanes& planes, const Colour& colour) {

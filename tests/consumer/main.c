@@ -2,6 +2,7 @@
 /* consumer_c MODEL MAP: main.cpp's frame through the C interface, and every status once. */
 #define _POSIX_C_SOURCE 200809L
 #include <defocus_fast.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,14 @@ static void check_options(defocus_fast_options* options) {
 
 static void check_frames(defocus_fast_estimator* estimator, defocus_fast_options* options, const char* map_file) {
   /* Blue comes first in memory; the view starts at red and steps backwards. */
-  const defocus_fast_image image = {frame + 2, DEFOCUS_FAST_UINT8, height, width, 3, pitch, 3, -1};
+  const defocus_fast_image image = {.data = frame + 2,
+                                    .pixel_type = DEFOCUS_FAST_UINT8,
+                                    .height = height,
+                                    .width = width,
+                                    .channels = 3,
+                                    .pitch_bytes = pitch,
+                                    .pixel_stride_bytes = 3,
+                                    .channel_stride_bytes = -1};
   const defocus_fast_map out = {map[0], height, width, sizeof map[0]};
   for (int y = 0; y < height; ++y)
     for (int x = 0; x < width + 3; ++x) map[y][x] = -1;
@@ -128,6 +136,61 @@ static void check_frames(defocus_fast_estimator* estimator, defocus_fast_options
   defocus_fast_result_destroy(result);
 }
 
+/* Cameras' frames. Grey ones that stand for the same image give the same map, whatever their format. */
+static void check_formats(defocus_fast_estimator* estimator) {
+  static unsigned char luma[height][width], colours[height / 2][width], blue[height / 2][width / 2], yuyv[height][width][2];
+  static float expected[height][width];
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) luma[y][x] = yuyv[y][x][0] = frame[y * pitch + 3 * x], yuyv[y][x][1] = 128;
+  memset(colours, 128, sizeof colours);
+  memset(blue, 128, sizeof blue);
+  const defocus_fast_map out = {map[0], height, width, sizeof map[0]};
+  const defocus_fast_map plain = {expected[0], height, width, sizeof expected[0]};
+  defocus_fast_image image = {.data = luma, .height = height, .width = width, .channels = 1, .pitch_bytes = width};
+  CHECK(defocus_fast_estimate_into(estimator, &image, &plain, NULL) == DEFOCUS_FAST_OK);
+
+  const defocus_fast_plane no_plane = {0};
+  const struct {
+    const char* format;
+    defocus_fast_plane planes[3];
+  } frames[] = {
+      {"gray8", {{luma, width}, no_plane, no_plane}},
+      {"nv12", {{luma, width}, {colours, width}, no_plane}},
+      {"i420", {{luma, width}, {blue, width / 2}, {colours, width / 2}}},
+      {"yuyv", {{yuyv, 2 * width}, no_plane, no_plane}},
+  };
+  for (size_t i = 0; i < sizeof frames / sizeof frames[0]; ++i) {
+    const defocus_fast_image of_camera = {.data = frames[i].planes[0].data,
+                                          .height = height,
+                                          .width = width,
+                                          .pitch_bytes = frames[i].planes[0].pitch_bytes,
+                                          .format = frames[i].format,
+                                          .more_planes = {frames[i].planes[1], frames[i].planes[2]},
+                                          .range = "full",
+                                          .matrix = "bt709"};
+    CHECK(defocus_fast_estimate_into(estimator, &of_camera, &out, NULL) == DEFOCUS_FAST_OK);
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) CHECK(fabsf(map[y][x] - expected[y][x]) < 1e-3f);
+  }
+
+  const defocus_fast_status bad = DEFOCUS_FAST_INVALID_ARGUMENT;
+  image.format = "gray8";
+  FAILS(defocus_fast_estimate_into(estimator, &image, &out, NULL), bad, "channels and strides of 0");
+  image.channels = 0;
+  image.range = "narrow";
+  FAILS(defocus_fast_estimate_into(estimator, &image, &out, NULL), bad, "one of full, limited, got narrow");
+  image.range = NULL;
+  image.matrix = "bt2020";
+  FAILS(defocus_fast_estimate_into(estimator, &image, &out, NULL), bad, "one of bt601, bt709, got bt2020");
+  image.matrix = NULL;
+  image.format = "nv12";
+  FAILS(defocus_fast_estimate_into(estimator, &image, &out, NULL), bad, "planes: 2");
+  image.more_planes[0].data = colours;
+  FAILS(defocus_fast_estimate_into(estimator, &image, &out, NULL), bad, "a pitch of at least the 160 bytes");
+  image.format = "nv16";
+  FAILS(defocus_fast_estimate_into(estimator, &image, &out, NULL), bad, "gray8, gray10");
+}
+
 /* Of a child that ends with the status that the call had. */
 static int status_of(pid_t child) {
   int status;
@@ -137,8 +200,12 @@ static int status_of(pid_t child) {
 
 enum { large = 300 };
 static float large_image[large][large], large_map[large][large];
-static const defocus_fast_image large_view = {large_image, DEFOCUS_FAST_FLOAT32,  large, large,
-                                              1,           sizeof large_image[0], 0,     0};
+static const defocus_fast_image large_view = {.data = large_image,
+                                              .pixel_type = DEFOCUS_FAST_FLOAT32,
+                                              .height = large,
+                                              .width = large,
+                                              .channels = 1,
+                                              .pitch_bytes = sizeof large_image[0]};
 static const defocus_fast_map large_out = {large_map[0], large, large, sizeof large_map[0]};
 
 static void* estimate_large(void* estimator) {
@@ -199,6 +266,7 @@ int main(int argc, char** argv) {
   printf("defocus_fast %s through C, %s, %s\n", defocus_fast_version(), defocus_fast_estimator_kernels(estimator),
          defocus_fast_estimator_precision(estimator));
   check_frames(estimator, options, argv[2]);
+  check_formats(estimator);
   defocus_fast_estimator_destroy(estimator);
 
   FAILS(defocus_fast_estimator_create(height, width, options, NULL), DEFOCUS_FAST_INVALID_ARGUMENT, "estimator: ");

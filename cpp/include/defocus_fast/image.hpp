@@ -101,6 +101,8 @@ struct ImageView {
 
 /// The names of the formats: "gray8" and so on. Throws InvalidArgument for any other.
 DEFOCUS_FAST_API PixelFormat pixel_format(const char* name);
+/// By names: "full" or "limited", "bt601" or "bt709"; null is the default. Throws InvalidArgument for any other.
+DEFOCUS_FAST_API Colour colour(const char* range, const char* matrix);
 
 /// One value per pixel in the caller's memory; strides are in bytes and may be negative.
 template <class T>
