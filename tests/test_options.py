@@ -18,7 +18,7 @@ import reference
 from images import texture
 
 import defocus_fast
-from defocus_fast import Estimator, _core, _table
+from defocus_fast import Estimator, VideoEstimator, _core, _table
 
 HEIGHT, WIDTH = 20, 31
 IMAGE = texture(HEIGHT, WIDTH)
@@ -34,6 +34,7 @@ def calls(random_cells: str) -> dict[str, Callable[..., Any]]:
     grey = np.zeros((HEIGHT, WIDTH), np.float32)
     return {
         "Estimator": lambda **options: Estimator(HEIGHT, WIDTH, **{"model": random_cells, **options}),
+        "VideoEstimator": lambda **options: VideoEstimator(HEIGHT, WIDTH, **{"model": random_cells, **options}),
         "estimate": lambda **options: estimator.estimate(IMAGE, **options),
         "estimate_into": lambda **options: estimator.estimate_into(IMAGE, grey, **options),
         "detect_edges": lambda **options: defocus_fast.detect_edges(IMAGE, **options),
@@ -44,8 +45,9 @@ def calls(random_cells: str) -> dict[str, Callable[..., Any]]:
 
 FUNCTIONS = {
     "Estimator": [Estimator, Estimator.for_image, defocus_fast.estimate_blur],
-    "estimate": [Estimator.estimate],
-    "estimate_into": [Estimator.estimate_into],
+    "VideoEstimator": [VideoEstimator],
+    "estimate": [Estimator.estimate, VideoEstimator.estimate],
+    "estimate_into": [Estimator.estimate_into, VideoEstimator.estimate_into],
     "detect_edges": [defocus_fast.detect_edges],
     "domain_transform_filter": [defocus_fast.domain_transform_filter],
     "propagate": [defocus_fast.propagate],
@@ -58,6 +60,7 @@ NUMBERS = [param for param in OPTIONS if param.values[1].kind in ("integer", "nu
 
 STUBS = {
     "Estimator": "EstimatorOptions",
+    "VideoEstimator": "VideoEstimatorOptions",
     "estimate": "FrameOptions",
     "estimate_into": "StrideOptions",
     "detect_edges": "CannyOptions",

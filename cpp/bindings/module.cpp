@@ -12,7 +12,7 @@
 
 #include "arrays.hpp"
 #include "defocus_fast/error.hpp"
-#include "defocus_fast/estimator.hpp"
+#include "defocus_fast/video.hpp"
 #include "dlpack.hpp"
 #include "gil.hpp"
 #include "options.hpp"
@@ -80,9 +80,22 @@ void define_frame(py::module_& m) {
       .def_property_readonly("shape", [](const Frame& self) { return std::pair(self.view.height, self.view.width); });
 }
 
+/// What estimators of single images and of videos tell of themselves.
+template <class E>
+void define_facts_of(py::class_<E>& type) {
+  type.def_property_readonly("height", [](const E& self) { return self.height(); })
+      .def_property_readonly("width", [](const E& self) { return self.width(); })
+      .def_property_readonly("num_threads", [](const E& self) { return self.num_threads(); })
+      .def_property_readonly("device", [](const E& self) { return self.device(); })
+      .def_property_readonly("precision", [](const E& self) { return self.precision(); })
+      .def_property_readonly("kernels", [](const E& self) { return self.kernels(); })
+      .def_property_readonly("model", [](const E& self) { return self.model(); })
+      .def_property_readonly("radius_bins", [](const E& self) { return self.radius_bins(); });
+}
+
 void define_estimator(py::module_& m) {
-  py::class_<Estimator>(m, "Estimator")
-      .def(py::init([](int height, int width, const py::kwargs& arguments) {
+  py::class_<Estimator> type(m, "Estimator");
+  type.def(py::init([](int height, int width, const py::kwargs& arguments) {
         Options options = read("Estimator", arguments).options;
         options.canny.smoothing = numpy_gaussian(options.canny.sigma);
         const GilRelease release;
@@ -132,15 +145,47 @@ void define_estimator(py::module_& m) {
            [](Estimator& self) { return DeviceMap{self.make_map(), self.height(), self.width(), self.gpu()}; })
       .def("order", [](Estimator& self, std::uintptr_t before,
                        std::uintptr_t after) { self.order(device_stream(before), device_stream(after)); })
-      .def_property_readonly("gpu", &Estimator::gpu)
-      .def_property_readonly("height", &Estimator::height)
-      .def_property_readonly("width", &Estimator::width)
-      .def_property_readonly("num_threads", &Estimator::num_threads)
-      .def_property_readonly("device", &Estimator::device)
-      .def_property_readonly("precision", &Estimator::precision)
-      .def_property_readonly("kernels", &Estimator::kernels)
-      .def_property_readonly("model", &Estimator::model)
-      .def_property_readonly("radius_bins", &Estimator::radius_bins);
+      .def_property_readonly("gpu", &Estimator::gpu);
+  define_facts_of(type);
+}
+
+void define_video_estimator(py::module_& m) {
+  py::class_<VideoEstimator> type(m, "VideoEstimator");
+  type.def(py::init([](int height, int width, const py::kwargs& arguments) {
+        Arguments given = read("VideoEstimator", arguments);
+        given.options.canny.smoothing = numpy_gaussian(given.options.canny.sigma);
+        const GilRelease release;
+        return std::make_unique<VideoEstimator>(height, width, given.options, given.video);
+      }))
+      .def("estimate",
+           [](VideoEstimator& self, const py::object& image, const py::kwargs& arguments) {
+             const ImageView view = image_view(image, "image");
+             const FrameOptions frame = read("estimate", arguments).frame;
+             VideoBlurMap result;
+             {
+               const GilRelease release;
+               self.estimate(view, result, frame);
+             }
+             const VideoChange change = result.change;
+             py::dict arrays = arrays_of(std::make_unique<BlurMap>(std::move(result)));
+             arrays["cut"] = change.cut;
+             arrays["shift"] = std::pair(change.shift_y, change.shift_x);
+             arrays["renewed"] = change.renewed;
+             return arrays;
+           })
+      .def("estimate_into",
+           [](VideoEstimator& self, const py::object& image, py::array& out, const py::kwargs& arguments) {
+             const ImageView view = image_view(image, "image");
+             const MapView map = map_view(out, "out");
+             const FrameOptions frame = read("estimate_into", arguments).frame;
+             const GilRelease release;
+             self.estimate_into(view, map, frame);
+           })
+      .def("reset", [](VideoEstimator& self) {
+        const GilRelease release;
+        self.reset();
+      });
+  define_facts_of(type);
 }
 
 void define_stages(py::module_& m) {
@@ -219,6 +264,7 @@ PYBIND11_MODULE(bindings, m, pybind11::mod_gil_not_used()) {
   define_device_map(m);
   define_frame(m);
   define_estimator(m);
+  define_video_estimator(m);
   define_stages(m);
   define_facts(m);
 }

@@ -102,7 +102,8 @@ void for_parts(std::string_view call, Arguments& of, const auto& part) {
     part(group, table);
   };
   static const std::vector<std::string> running{"num_threads", "kernels"};
-  if (call == "Estimator") part(of.options, option_table<Options>());
+  if (call == "Estimator" || call == "VideoEstimator") part(of.options, option_table<Options>());
+  if (call == "VideoEstimator") part(of.video, option_table<VideoOptions>());
   if (call == "estimate") part(of.frame, option_table<FrameOptions>());
   if (call == "estimate_into") some(of.frame, {"edge_stride"});
   if (call == "detect_edges") part(of.canny, option_table<CannyOptions>()), some(of.options, running);

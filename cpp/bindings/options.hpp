@@ -16,6 +16,7 @@ namespace py = pybind11;
 struct Arguments {
   Options options;
   FrameOptions frame;
+  VideoOptions video;
   CannyOptions canny;
   FilterOptions filter;
 };

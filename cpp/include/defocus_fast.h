@@ -49,7 +49,8 @@ const char* defocus_fast_last_error(void);
 /* ---- options */
 
 /* Of estimators and of frames, with their defaults: defocus_fast/options.hpp lists names, ranges and units, and so does
-   help(defocus_fast.Estimator) in Python. "edge_stride", "expected_error" and "bin_probabilities" are of frames. */
+   help(defocus_fast.Estimator) in Python. "edge_stride", "expected_error" and "bin_probabilities" are of frames,
+   "frames" is of videos. */
 typedef struct defocus_fast_options defocus_fast_options;
 
 /* NULL if memory is lacking. */
@@ -177,6 +178,33 @@ const defocus_fast_blur_map* defocus_fast_result_get(const defocus_fast_result* 
 /* As defocus_fast_estimate_into; the map is in `result`, with all that was found on the way. */
 defocus_fast_status defocus_fast_estimate(defocus_fast_estimator* estimator, const defocus_fast_image* image,
                                           defocus_fast_result* result, const defocus_fast_options* options);
+
+/* ---- videos: frames in the order of time, averaged along it (defocus_fast/video.hpp says how) */
+
+typedef struct defocus_fast_video defocus_fast_video;
+
+/* How a frame differs from those before it. */
+typedef struct defocus_fast_video_change {
+  int cut;              /* 1: most of the image has changed, or this is the first frame; else 0 */
+  int shift_y, shift_x; /* px by which the camera's movement has moved the image down and to the right */
+  float renewed;        /* share of the image whose averages have started afresh, in [0, 1] */
+} defocus_fast_video_change;
+
+/* As defocus_fast_estimator_create; "frames" is an option of videos. BACKEND_UNAVAILABLE for device "cuda". */
+defocus_fast_status defocus_fast_video_create(int height, int width, const defocus_fast_options* options,
+                                              defocus_fast_video** video);
+/* No frame may be under way. NULL is left alone. */
+void defocus_fast_video_destroy(defocus_fast_video* video);
+/* The next frame, as defocus_fast_estimate_into and defocus_fast_estimate; INVALID_ARGUMENT for options with edges.
+   `change` may be NULL. */
+defocus_fast_status defocus_fast_video_estimate_into(defocus_fast_video* video, const defocus_fast_image* image,
+                                                     const defocus_fast_map* out, const defocus_fast_options* options,
+                                                     defocus_fast_video_change* change);
+defocus_fast_status defocus_fast_video_estimate(defocus_fast_video* video, const defocus_fast_image* image,
+                                                defocus_fast_result* result, const defocus_fast_options* options,
+                                                defocus_fast_video_change* change);
+/* The next frame counts as a first one. */
+defocus_fast_status defocus_fast_video_reset(defocus_fast_video* video);
 
 #ifdef __cplusplus
 }

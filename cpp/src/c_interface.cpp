@@ -15,21 +15,25 @@
 #include <vector>
 
 #include "defocus_fast/error.hpp"
-#include "defocus_fast/estimator.hpp"
 #include "defocus_fast/options.hpp"
 #include "defocus_fast/version.hpp"
+#include "defocus_fast/video.hpp"
 
 namespace df = defocus_fast;
 
 struct defocus_fast_options {
   df::Options options;
   df::FrameOptions frame;
+  df::VideoOptions video;
 };
 struct defocus_fast_estimator : df::Estimator {
   using Estimator::Estimator;
 };
+struct defocus_fast_video : df::VideoEstimator {
+  using VideoEstimator::VideoEstimator;
+};
 struct defocus_fast_result {
-  df::BlurMap answer;
+  df::VideoBlurMap answer;
   defocus_fast_blur_map view{};
 };
 
@@ -72,10 +76,14 @@ T& needed(T* pointer, const char* name) {
 
 void set(defocus_fast_options* options, const char* name, const df::OptionValue& value) {
   const std::string option = &needed(name, "name");
-  auto& [of_estimators, of_frames] = needed(options, "options");
-  const auto frame = df::option_table<df::FrameOptions>();
-  if (std::ranges::find(frame, option, &df::OptionInfo::name) != frame.end())
+  auto& [of_estimators, of_frames, of_videos] = needed(options, "options");
+  const auto is_in = [&](const std::vector<df::OptionInfo>& table) {
+    return std::ranges::find(table, option, &df::OptionInfo::name) != table.end();
+  };
+  if (is_in(df::option_table<df::FrameOptions>()))
     df::set_option(of_frames, option, value);
+  else if (is_in(df::option_table<df::VideoOptions>()))
+    df::set_option(of_videos, option, value);
   else
     df::set_option(of_estimators, option, value);
 }
@@ -84,14 +92,13 @@ df::ImageView view_of(const defocus_fast_image* given) {
   const defocus_fast_image& image = needed(given, "image");
   if (image.format) {
     if (image.pixel_type || image.channels || image.pixel_stride_bytes || image.channel_stride_bytes)
-      throw df::InvalidArgument(std::string("image: expected pixel_type, channels and strides of 0, as the format is ") +
-                                image.format);
+      throw df::InvalidArgument(
+          std::string("image: expected pixel_type, channels and strides of 0, as the format is ") + image.format);
     const auto& [second, third] = image.more_planes;
-    return df::ImageView::of(df::pixel_format(image.format), image.height, image.width,
-                             {{image.data, image.pitch_bytes},
-                              {second.data, second.pitch_bytes},
-                              {third.data, third.pitch_bytes}},
-                             df::colour(image.range, image.matrix));
+    return df::ImageView::of(
+        df::pixel_format(image.format), image.height, image.width,
+        {{image.data, image.pitch_bytes}, {second.data, second.pitch_bytes}, {third.data, third.pitch_bytes}},
+        df::colour(image.range, image.matrix));
   }
   const auto type = df::PixelType(std::min(unsigned(image.pixel_type), 255u));  // which the core refuses
   if (image.pixel_stride_bytes == 0 && image.channel_stride_bytes == 0)
@@ -111,6 +118,40 @@ df::FrameOptions frame_of(const defocus_fast_options* options) { return options 
 template <class T>
 const T* data_of(const std::vector<T>& values) {
   return values.empty() ? nullptr : values.data();
+}
+
+/// Makes the view of what `estimate` writes into the answer.
+template <class Estimate>
+void answer_into(defocus_fast_result* result, const Estimate& estimate) {
+  auto& [answer, view] = needed(result, "result");
+  view = {};
+  estimate(answer);
+  const df::Edges& edges = answer.edges;
+  view = {answer.height,
+          answer.width,
+          data_of(answer.map),
+          data_of(answer.expected_error),
+          data_of(answer.pattern_edges),
+          data_of(answer.depth_edges),
+          edges.size(),
+          reinterpret_cast<const defocus_fast_pixel*>(data_of(edges.position)),
+          data_of(edges.octave),
+          data_of(edges.depth_probability),
+          data_of(edges.radius),
+          data_of(edges.radius_std),
+          data_of(edges.radius_probability),
+          data_of(edges.bin_probabilities),
+          {}};
+  std::ranges::copy(answer.stage_ms, view.stage_ms);
+}
+
+void tell(const df::VideoChange& change, defocus_fast_video_change* out) {
+  if (out) *out = {change.cut, change.shift_y, change.shift_x, change.renewed};
+}
+
+df::MapView map_of(const defocus_fast_map* out) {
+  const auto& [data, height, width, pitch_bytes] = needed(out, "out");
+  return {data, height, width, pitch_bytes};
 }
 
 }  // namespace
@@ -170,8 +211,8 @@ const float* defocus_fast_estimator_radius_bins(const defocus_fast_estimator* es
 defocus_fast_status defocus_fast_estimate_into(defocus_fast_estimator* estimator, const defocus_fast_image* image,
                                                const defocus_fast_map* out, const defocus_fast_options* options) {
   return attempt([&] {
-    const auto& [data, height, width, pitch_bytes] = needed(out, "out");
-    needed(estimator, "estimator").estimate_into(view_of(image), {data, height, width, pitch_bytes}, frame_of(options));
+    const df::MapView map = map_of(out);
+    needed(estimator, "estimator").estimate_into(view_of(image), map, frame_of(options));
   });
 }
 
@@ -190,25 +231,40 @@ const defocus_fast_blur_map* defocus_fast_result_get(const defocus_fast_result* 
 defocus_fast_status defocus_fast_estimate(defocus_fast_estimator* estimator, const defocus_fast_image* image,
                                           defocus_fast_result* result, const defocus_fast_options* options) {
   return attempt([&] {
-    auto& [answer, view] = needed(result, "result");
-    view = {};
-    needed(estimator, "estimator").estimate(view_of(image), answer, frame_of(options));
-    const df::Edges& edges = answer.edges;
-    view = {answer.height,
-            answer.width,
-            data_of(answer.map),
-            data_of(answer.expected_error),
-            data_of(answer.pattern_edges),
-            data_of(answer.depth_edges),
-            edges.size(),
-            reinterpret_cast<const defocus_fast_pixel*>(data_of(edges.position)),
-            data_of(edges.octave),
-            data_of(edges.depth_probability),
-            data_of(edges.radius),
-            data_of(edges.radius_std),
-            data_of(edges.radius_probability),
-            data_of(edges.bin_probabilities),
-            {}};
-    std::ranges::copy(answer.stage_ms, view.stage_ms);
+    answer_into(result, [&](df::BlurMap& answer) {
+      needed(estimator, "estimator").estimate(view_of(image), answer, frame_of(options));
+    });
   });
+}
+
+defocus_fast_status defocus_fast_video_create(int height, int width, const defocus_fast_options* options,
+                                              defocus_fast_video** video) {
+  return attempt([&] {
+    needed(video, "video") = nullptr;
+    const defocus_fast_options defaults;
+    const defocus_fast_options& given = options ? *options : defaults;
+    *video = new defocus_fast_video(height, width, given.options, given.video);
+  });
+}
+void defocus_fast_video_destroy(defocus_fast_video* video) { delete video; }
+defocus_fast_status defocus_fast_video_estimate_into(defocus_fast_video* video, const defocus_fast_image* image,
+                                                     const defocus_fast_map* out, const defocus_fast_options* options,
+                                                     defocus_fast_video_change* change) {
+  return attempt([&] {
+    const df::MapView map = map_of(out);
+    tell(needed(video, "video").estimate_into(view_of(image), map, frame_of(options)), change);
+  });
+}
+defocus_fast_status defocus_fast_video_estimate(defocus_fast_video* video, const defocus_fast_image* image,
+                                                defocus_fast_result* result, const defocus_fast_options* options,
+                                                defocus_fast_video_change* change) {
+  return attempt([&] {
+    answer_into(result, [&](df::VideoBlurMap& answer) {
+      needed(video, "video").estimate(view_of(image), answer, frame_of(options));
+      tell(answer.change, change);
+    });
+  });
+}
+defocus_fast_status defocus_fast_video_reset(defocus_fast_video* video) {
+  return attempt([&] { needed(video, "video").reset(); });
 }

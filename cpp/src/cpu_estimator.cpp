@@ -4,6 +4,7 @@
 #include <chrono>
 #include <deque>
 #include <numeric>
+#include <utility>
 
 #include "defocus_fast/error.hpp"
 #include "estimator_impl.hpp"
@@ -72,7 +73,7 @@ struct Octave {
 }  // namespace
 
 struct Estimator::Cpu : Impl {
-  Cpu(int height_, int width_, const Options& options_)
+  Cpu(int height_, int width_, const Options& options_, const VideoOptions* video_options)
       : Impl(height_, width_, options_, "cpu"),
         domain_transform(height >> propagation.octave, width >> propagation.octave, kernels, workers) {
     if (options.evaluation == Evaluation::patch)
@@ -83,6 +84,10 @@ struct Estimator::Cpu : Impl {
       octaves.emplace_back(number, height, width, options.canny, kernels, workers);
     weights = cpu::network_weights(model, precision, kernels);
     networks = weights->make_workspace(kernels, workers, tile);
+    if (video_options) {
+      const Octave& spread = octaves[std::size_t(propagation.octave)];
+      average.emplace(spread.height, spread.width, video_options->frames, workers);
+    }
     if (learns_distances) {
       const Octave& spread = octaves[std::size_t(propagation.octave)];
       distances.emplace(weights->distances, spread.height, spread.width, kernels, workers);
@@ -173,7 +178,8 @@ struct Estimator::Cpu : Impl {
   // By question.
   std::vector<float> depth_probability, bin_probabilities;
   std::vector<Reading> readings;
-  // In the octave in which radii are spread, unless it is the first.
+  std::optional<cpu::TimeAverage> average;  // of videos
+  // In the octave in which radii are spread, unless it is the first of single images.
   std::vector<std::uint8_t> barriers;
   std::vector<float> spread_map, spread_error;
   std::vector<std::vector<float>> lines;  // of the map, one per slot
@@ -331,7 +337,8 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
   StageTimer timer(result, Stage::propagate);
   const Octave& spread = octaves[std::size_t(propagation.octave)];
   const bool enlarged = propagation.octave > 0;
-  if (enlarged) mark_barriers(result, count);
+  if (enlarged || average) mark_barriers(result, count);
+  if (average && std::exchange(video.first, false)) average->reset();
   domain_transform.make_guide(spread.image, propagation);
   learned::Factors factors;
   if (learns_distances && frame.edges.data == nullptr) {
@@ -376,6 +383,14 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
       seed_edges(octaves[o], y, aside, rows);
     }
   };
+  const auto averages = [&](int y, const cpu::SeedRows& rows) { average->put(y, rows); };
+  if (average) {
+    average->advance(spread.image);
+    average->add(std::ref(seed), barriers.data());
+    video.change = average->change();
+    video.change.shift_y *= spread.scale;
+    video.change.shift_x *= spread.scale;
+  }
   if (enlarged) {
     spread_map.resize(barriers.size());
     spread_error.resize(frame.expected_error ? barriers.size() : 0);
@@ -385,9 +400,10 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
     return MapView{values.data(), of.height, of.width, of.width * std::ptrdiff_t{sizeof(float)}};
   };
   std::vector<float>& errors = enlarged ? spread_error : result.expected_error;
-  domain_transform.propagate(spread.image.channels, enlarged ? barriers.data() : result.depth_edges.data(), propagation,
-                             factors, std::ref(seed), enlarged ? view(spread_map, spread) : out,
-                             frame.expected_error ? errors.data() : nullptr,
+  domain_transform.propagate(spread.image.channels, barriers.empty() ? result.depth_edges.data() : barriers.data(),
+                             propagation, factors,
+                             average ? cpu::SeedRow(std::ref(averages)) : cpu::SeedRow(std::ref(seed)),
+                             enlarged ? view(spread_map, spread) : out, frame.expected_error ? errors.data() : nullptr,
                              model->radius_bins.back() * float(octaves[count - 1].scale));
   const float floor = float(model->error_floor), slope = float(model->error_slope);
   const int columns_of_errors = enlarged ? spread.width : width;
@@ -518,8 +534,9 @@ void Estimator::Cpu::merge(const Octave& octave, BlurMap& result) {
                                edges.bin_probabilities.end());
 }
 
-std::unique_ptr<Estimator::Impl> Estimator::Impl::on_cpu(int height, int width, const Options& options) {
-  return std::make_unique<Cpu>(height, width, options);
+std::unique_ptr<Estimator::Impl> Estimator::Impl::on_cpu(int height, int width, const Options& options,
+                                                         const VideoOptions* video) {
+  return std::make_unique<Cpu>(height, width, options, video);
 }
 
 }  // namespace defocus_fast

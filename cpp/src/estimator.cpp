@@ -72,6 +72,17 @@ void Estimator::Impl::estimate(const ImageView& image, const MapView& out, BlurM
   run(image, out, result, frame);
 }
 
+void Estimator::Impl::estimate_into(const ImageView& image, const MapView& out, const FrameOptions& frame) {
+  FrameOptions only_map = frame;
+  only_map.expected_error = only_map.bin_probabilities = false;
+  estimate(image, out, scratch, only_map);
+}
+
+void Estimator::Impl::estimate(const ImageView& image, BlurMap& result, const FrameOptions& frame) {
+  result.map.resize(std::size_t(height) * std::size_t(width));
+  estimate(image, {result.map.data(), height, width, width * std::ptrdiff_t{sizeof(float)}}, result, frame);
+}
+
 Device& Estimator::Impl::on_device() {
   throw BackendUnavailable("device: views of device memory need device cuda, this estimator's is " + device);
 }
@@ -86,6 +97,7 @@ Estimator::Estimator(int height, int width, const Options& options) {
     }
   if (!impl_) impl_ = Impl::on_cpu(height, width, options);
 }
+Estimator::Estimator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Estimator::~Estimator() {
   // What a frame was writing when the process was forked is left as it is.
   if (impl_ && impl_->turns.abandoned()) static_cast<void>(impl_.release());
@@ -104,16 +116,12 @@ Estimator::Impl& Estimator::impl() const {
 
 void Estimator::estimate_into(const ImageView& image, const MapView& out, const FrameOptions& frame) {
   const std::lock_guard turn(impl().turns);
-  FrameOptions only_map = frame;
-  only_map.expected_error = only_map.bin_probabilities = false;
-  impl().estimate(image, out, impl().scratch, only_map);
+  impl().estimate_into(image, out, frame);
 }
 
 void Estimator::estimate(const ImageView& image, BlurMap& result, const FrameOptions& frame) {
   const std::lock_guard turn(impl().turns);
-  result.map.resize(std::size_t(impl().height) * std::size_t(impl().width));
-  const MapView out{result.map.data(), impl().height, impl().width, impl().width * std::ptrdiff_t{sizeof(float)}};
-  impl().estimate(image, out, result, frame);
+  impl().estimate(image, result, frame);
 }
 
 void Estimator::enqueue(const ImageView& image, const MapView& out, cuda::Stream stream, const MapView& expected_error,

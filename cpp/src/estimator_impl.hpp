@@ -3,9 +3,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
-#include "defocus_fast/estimator.hpp"
+#include "defocus_fast/video.hpp"
 #include "device.hpp"
 #include "formulas.hpp"
 #include "kernels.hpp"
@@ -22,10 +23,13 @@ struct Estimator::Impl {
   Impl(int height, int width, const Options& options, const char* device);
   virtual ~Impl() = default;
 
-  static std::unique_ptr<Impl> on_cpu(int height, int width, const Options& options);
+  static std::unique_ptr<Impl> on_cpu(int height, int width, const Options& options,
+                                      const VideoOptions* video = nullptr);
   static std::unique_ptr<Impl> on_cuda(int height, int width, const Options& options);
 
-  /// Checks the arguments, and runs the frame.
+  /// Check the arguments, and run the frame.
+  void estimate_into(const ImageView& image, const MapView& out, const FrameOptions& frame);
+  void estimate(const ImageView& image, BlurMap& result, const FrameOptions& frame);
   void estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame);
   virtual void run(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) = 0;
   /// Throws BackendUnavailable on the CPU.
@@ -42,6 +46,11 @@ struct Estimator::Impl {
   const bool learns_distances;
   Precision precision = Precision::float32;
   BlurMap scratch;  // what estimate_into finds on the way
+  struct Video {
+    bool first = true;  // the next frame is
+    VideoChange change;
+  };
+  Video video;  // of video estimators only
   Turns turns;
 };
 

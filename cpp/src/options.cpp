@@ -125,6 +125,7 @@ Span<const Option<FilterOptions>> rows(const FilterOptions&) { return filter_row
 Span<const Option<GuideOptions>> rows(const GuideOptions&) { return guide_rows; }
 Span<const Option<PropagationOptions>> rows(const PropagationOptions&) { return propagation_rows; }
 Span<const Option<FrameOptions>> rows(const FrameOptions&) { return frame_rows; }
+Span<const Option<VideoOptions>> rows(const VideoOptions&) { return video_rows; }
 Span<const Option<Options>> rows(const Options&) { return option_rows; }
 
 /// Calls visit(row, member, prefix of the name, group) for every row.
@@ -214,6 +215,7 @@ OptionValue get_option(const Group& options, const std::string& name) {
   template DEFOCUS_FAST_API OptionValue get_option(const Group& options, const std::string&)
 DEFOCUS_FAST_GROUP(Options);
 DEFOCUS_FAST_GROUP(FrameOptions);
+DEFOCUS_FAST_GROUP(VideoOptions);
 DEFOCUS_FAST_GROUP(CannyOptions);
 DEFOCUS_FAST_GROUP(GuideOptions);
 DEFOCUS_FAST_GROUP(PropagationOptions);
@@ -280,6 +282,8 @@ void check(int height, int width, const Options& options) {
   check_rows(options);
   check(options.canny, "canny_");
 }
+
+void check(const VideoOptions& options) { check_rows(options); }
 
 void check(const FrameOptions& frame, int height, int width) {
   if (frame.edges.data) check_size(frame.edges, "edges", height, width);

@@ -17,6 +17,7 @@ void check(int height, int width, const Options& options);
 void check(const CannyOptions& options, const std::string& prefix = "");
 void check(const FilterOptions& options);
 void check(const GuideOptions& guide, const PropagationOptions& propagation);
+void check(const VideoOptions& options);
 void check(const FrameOptions& frame, int height, int width);
 void check_running(const std::optional<int>& num_threads, const std::string& kernels);
 

@@ -6,6 +6,7 @@
 #include "canny.hpp"             // detect_edges: Canny's detector
 #include "domain_transform.hpp"  // propagate: the recursive domain transform, and the propagation built on it
 #include "tile_networks.hpp"     // extract_features, classify_edges, estimate_radii: the networks on one tile
+#include "time_average.hpp"      // propagate, of videos: what is spread, averaged along time
 
 #include "formulas.hpp"  // the arithmetic of one edge and of one pixel, shared with the GPU
 #include "image.hpp"     // reading the caller's pixels

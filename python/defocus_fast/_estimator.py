@@ -24,7 +24,69 @@ if TYPE_CHECKING:
     from ._core import EstimatorOptions, FrameOptions, StrideOptions
 
 
-class Estimator:
+class Sized:
+    """What estimators of single images and of videos have in common."""
+
+    __slots__ = ("__weakref__", "_core")  # other names cannot be set
+    _core: _core.Estimator | _core.VideoEstimator
+
+    if not TYPE_CHECKING:  # type checkers would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "_core":
+                raise TypeError(
+                    f"estimator: expected {type(self).__name__}.__init__ to be called first, but it was not"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    @property
+    def height(self) -> int:
+        """Height of the images in px."""
+        return self._core.height
+
+    @property
+    def width(self) -> int:
+        """Width of the images in px."""
+        return self._core.width
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that a call runs on."""
+        return self._core.num_threads
+
+    @property
+    def device(self) -> str:
+        """What "auto" became, "cpu" or "cuda", or the one asked for."""
+        return self._core.device
+
+    @property
+    def precision(self) -> str:
+        """What "auto" became, or the one asked for."""
+        return self._core.precision
+
+    @property
+    def kernels(self) -> str:
+        """What "auto" became, one of :func:`available_kernels`."""
+        return self._core.kernels
+
+    @property
+    def model(self) -> str:
+        """Name that is stored in the model folder."""
+        return self._core.model
+
+    @property
+    def radius_bins(self) -> list[float]:
+        """Radii in px that the blur network tells apart, ascending."""
+        return self._core.radius_bins
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.height}, {self.width}, model={self.model!r}, device={self.device!r}, "
+            f"precision={self.precision!r}, num_threads={self.num_threads}, kernels={self.kernels!r})"
+        )
+
+
+class Estimator(Sized):
     """Estimates blur maps of images of one size.
 
     Threads, the networks for this size and most buffers are made here; the first frame makes the others and touches all
@@ -54,7 +116,8 @@ class Estimator:
         "defocus_fast" tells.
     """
 
-    __slots__ = ("__weakref__", "_core", "_enqueueing", "_in_flight")  # other names cannot be set
+    __slots__ = ("_enqueueing", "_in_flight")
+    _core: _core.Estimator
 
     @takes("Estimator")
     def __init__(self, height: int, width: int, **options: Unpack[EstimatorOptions]) -> None:
@@ -66,13 +129,6 @@ class Estimator:
             raise MemoryError(f"estimator: not enough memory for images of {width}x{height} px") from None
         self._enqueueing = threading.RLock()  # the core refuses calls from within its own
         _made.add(self)
-
-    if not TYPE_CHECKING:  # type checkers would take any name for an attribute
-
-        def __getattr__(self, name: str) -> Any:
-            if name == "_core":
-                raise TypeError("estimator: expected Estimator.__init__ to be called first, but it was not")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     @classmethod
     @takes("Estimator")
@@ -188,52 +244,6 @@ class Estimator:
             BackendUnavailable: the estimator's device is "cpu".
         """
         return self._core.edge_count(stream_handle(stream))
-
-    @property
-    def height(self) -> int:
-        """Height of the images in px."""
-        return self._core.height
-
-    @property
-    def width(self) -> int:
-        """Width of the images in px."""
-        return self._core.width
-
-    @property
-    def num_threads(self) -> int:
-        """Threads that a call runs on."""
-        return self._core.num_threads
-
-    @property
-    def device(self) -> str:
-        """What "auto" became, "cpu" or "cuda", or the one asked for."""
-        return self._core.device
-
-    @property
-    def precision(self) -> str:
-        """What "auto" became, or the one asked for."""
-        return self._core.precision
-
-    @property
-    def kernels(self) -> str:
-        """What "auto" became, one of :func:`available_kernels`."""
-        return self._core.kernels
-
-    @property
-    def model(self) -> str:
-        """Name that is stored in the model folder."""
-        return self._core.model
-
-    @property
-    def radius_bins(self) -> list[float]:
-        """Radii in px that the blur network tells apart, ascending."""
-        return self._core.radius_bins
-
-    def __repr__(self) -> str:
-        return (
-            f"Estimator({self.height}, {self.width}, model={self.model!r}, device={self.device!r}, "
-            f"precision={self.precision!r}, num_threads={self.num_threads}, kernels={self.kernels!r})"
-        )
 
 
 _made: weakref.WeakSet[Estimator] = weakref.WeakSet()

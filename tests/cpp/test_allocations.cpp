@@ -8,7 +8,7 @@
 #include <new>
 #include <vector>
 
-#include "defocus_fast/estimator.hpp"
+#include "defocus_fast/video.hpp"
 
 namespace {
 
@@ -34,13 +34,19 @@ void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std
 TEST_CASE("a frame allocates nothing after the first of its kind, be there edges or not") {
   using namespace defocus_fast;
   constexpr int height = 250, width = 230;  // several tiles of tip22
-  std::vector<std::uint8_t> checks(std::size_t{height} * width * 3), flat(checks.size(), 100), grey(checks.size(), 128);
+  std::vector<std::uint8_t> checks(std::size_t{height} * width * 3 + 12), flat(checks.size(), 100),
+      grey(checks.size(), 128);
   for (std::size_t i = 0; i < checks.size(); ++i) checks[i] = (i / 3 % width / 12 + i / 3 / width / 12) % 2 ? 200 : 30;
   std::vector<float> map(std::size_t{height} * width);
   const auto view = [&](const std::vector<std::uint8_t>& values, int i) {
     if (i == 0) return ImageView::interleaved(values.data(), PixelType::uint8, height, width, 3, width * 3);
     // Y has its edges, too.
     return ImageView::of(PixelFormat::nv12, height, width, {{values.data(), width * 3}, {grey.data(), width}, {}});
+  };
+  const auto moved = [](ImageView image) {
+    if (image.coding != Coding{}) return image;  // of YUV the views show no more than whole frames
+    image.data = static_cast<const std::byte*>(image.data) + 4 * 3;
+    return image;
   };
   const MapView out{map.data(), height, width, width * 4};
   for (const std::string model : {TEST_MODEL, TEST_MODEL "/../fast"})
@@ -49,7 +55,9 @@ TEST_CASE("a frame allocates nothing after the first of its kind, be there edges
       options.model = model;
       options.num_threads = threads;
       Estimator estimator(height, width, options);
+      VideoEstimator video(height, width, options);
       BlurMap result;
+      VideoBlurMap video_result;
       std::array<std::size_t, 2> edges{};
       const auto frames = [&] {
         for (int i = 0; i < 3; ++i) {
@@ -58,6 +66,11 @@ TEST_CASE("a frame allocates nothing after the first of its kind, be there edges
             estimator.estimate_into(image, out);
             estimator.estimate(image, result);
             edges[k] = result.edges.size();
+            // Cuts, frames that stay, and ones that the camera moves.
+            for (const ImageView& each : {image, image, moved(image)}) {
+              video.estimate_into(each, out);
+              video.estimate(each, video_result);
+            }
           }
         }
       };

@@ -117,11 +117,14 @@ class DEFOCUS_FAST_API Estimator {
   const std::string& model() const;               // name stored in the model folder
   const std::vector<float>& radius_bins() const;  // px, ascending
 
- private:
+ protected:
   struct Impl;
+  explicit Estimator(std::unique_ptr<Impl> impl);
+  Impl& impl() const;
+
+ private:
   struct Cpu;
   struct Cuda;
-  Impl& impl() const;
   std::unique_ptr<Impl> impl_;
 };
 

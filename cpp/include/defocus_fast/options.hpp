@@ -209,6 +209,16 @@ inline constexpr Option<FrameOptions> frame_rows[]{
      "Keep the blur network's probability of every radius: 4 bytes a radius and edge."},
 };
 
+/// Of a VideoEstimator, beside Options.
+struct VideoOptions {
+  int frames = 10;
+};
+inline constexpr Option<VideoOptions> video_rows[]{
+    {"frames", &VideoOptions::frames, Accepted{1, 1000}, "",
+     "How many frames are averaged, at most, where nothing changes: more make the map steadier, and slower to follow "
+     "changes that are too small to be noticed."},
+};
+
 // ---- options by name, for callers of other languages
 
 /// Nothing, or a value; flags are integers.
@@ -230,7 +240,8 @@ struct OptionInfo {
   DEFOCUS_FAST_API std::string expected() const;
 };
 
-/// Of Options (with its groups), FrameOptions, CannyOptions, GuideOptions, PropagationOptions or FilterOptions.
+/// Of Options (with its groups), FrameOptions, VideoOptions, CannyOptions, GuideOptions, PropagationOptions or
+/// FilterOptions.
 template <class Group>
 DEFOCUS_FAST_API std::vector<OptionInfo> option_table();
 

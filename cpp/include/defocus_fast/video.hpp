@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blur maps of videos.
+#pragma once
+
+#include "defocus_fast/estimator.hpp"
+
+namespace defocus_fast {
+
+/// How a frame of a video differs from those before it.
+struct VideoChange {
+  /// Most of the image has changed: the answer is that of this frame alone, as is the first one's.
+  bool cut = true;
+  /// px of the image by which the camera's movement has moved it down and to the right, in whole pixels of the octave
+  /// in which radii are spread.
+  int shift_y = 0, shift_x = 0;
+  /// Share of the image in which the averages have started afresh, [0, 1].
+  float renewed = 1;
+};
+
+/// One frame's answer.
+struct VideoBlurMap : BlurMap {
+  VideoChange change;
+};
+
+/// Estimates blur maps of the frames of a video, which are of one size and come in the order of time. Each answer is of
+/// the frame given, without any delay. What edges say of their radii, where depth edges keep radii from spreading, and
+/// the image that guides them are averaged along time, as far as the video stays the same: the camera's movement is
+/// followed, and where the image or its radii change by more than their noise, averages start afresh. So the map of a
+/// first frame, and of one after a cut, equals Estimator's to the last bit; edges and masks in results always do.
+///
+/// Memory: 13 floats for each pixel of the octave in which radii are spread, beside Estimator's. Thread safety, forks
+/// and exceptions as of Estimator; after an exception the next frame counts as a first one. Device "cpu" only.
+class DEFOCUS_FAST_API VideoEstimator : private Estimator {
+ public:
+  /// As Estimator's; throws BackendUnavailable for device "cuda".
+  VideoEstimator(int height, int width, const Options& options = {}, const VideoOptions& video = {});
+
+  /// As Estimator's; throws InvalidArgument for frames with edges of their own. After the first frame nothing is
+  /// allocated but for more edges than before.
+  VideoChange estimate_into(const ImageView& image, const MapView& out, const FrameOptions& frame = {});
+  void estimate(const ImageView& image, VideoBlurMap& result, const FrameOptions& frame = {});
+
+  /// The next frame counts as a first one.
+  void reset();
+
+  using Estimator::device;
+  using Estimator::height;
+  using Estimator::kernels;
+  using Estimator::model;
+  using Estimator::num_threads;
+  using Estimator::precision;
+  using Estimator::radius_bins;
+  using Estimator::width;
+};
+
+}  // namespace defocus_fast

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The estimator of videos; all work is done in the core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from ._arguments import as_array, host_frame, side
+from ._estimator import Sized
+from ._results import BlurMap
+from ._table import document, takes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._core import FrameOptions, StrideOptions, VideoEstimatorOptions
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class VideoBlurMap(BlurMap):
+    """One frame's answer: its map and expected error are of what is averaged along time, all else is of the frame.
+
+    Attributes:
+        cut: most of the image has changed, or the frame is the first: the answer is that of this frame alone.
+        shift: px by which the camera's movement has moved the image down and to the right, in whole pixels of the
+            octave in which radii are spread.
+        renewed: share of the image in which the averages have started afresh, [0, 1].
+    """
+
+    cut: bool
+    shift: tuple[int, int]
+    renewed: float
+
+
+class VideoEstimator(Sized):
+    """Estimates blur maps of the frames of a video, which are of one size and come in the order of time.
+
+    Each answer is of the frame given, without any delay. What edges say of their radii, where depth edges keep radii
+    from spreading, and the image that guides them are averaged along time as far as the video stays the same: the
+    camera's movement is followed, and where the image or its radii change by more than their noise, averages start
+    afresh. The map of a first frame, and of one after a cut, equals :class:`Estimator`'s to the last bit.
+
+    Threads, forks and pickling are as of :class:`Estimator`; so is memory, with 13 more values of 4 bytes for each
+    pixel of the octave in which radii are spread. Device "cpu" only.
+
+    Args:
+        height: of the frames in px, at most 2**30.
+        width: of the frames in px, at most 2**30; at most 2**31 - 1 pixels.
+        {options}
+
+    Raises:
+        TypeError, ValueError: an argument is of another type, or out of range.
+        BackendUnavailable: this machine or build lacks the precision or kernels asked for, or `device` is "cuda".
+        ModelError: the model folder is missing, incomplete or of another format.
+        Error: the system starts fewer threads than `num_threads`.
+        MemoryError: there is not enough memory for frames of this size.
+    """
+
+    __slots__ = ()
+    _core: _core.VideoEstimator
+
+    @takes("VideoEstimator")
+    def __init__(self, height: int, width: int, **options: Unpack[VideoEstimatorOptions]) -> None:
+        try:
+            self._core = _core.VideoEstimator(side("height", height), side("width", width), **options)
+        except MemoryError:
+            raise MemoryError(f"estimator: not enough memory for frames of {width}x{height} px") from None
+
+    @takes("estimate")
+    def estimate(self, image: Any, **options: Unpack[FrameOptions]) -> VideoBlurMap:
+        """Return the blur map of the next frame with everything that was found on the way.
+
+        Args:
+            image: (H, W) or (H, W, 3) uint8, or float32 in [0, 1]; any strides; not copied. Or a :class:`Frame`, as
+                cameras give them. In host memory.
+            {options}
+
+        Raises:
+            TypeError: not an array, not of these dtypes, or not in host memory.
+            ValueError: another shape than the estimator's, or float values that are not in [0, 1].
+        """
+        array, _ = host_frame(image, None, None)
+        return VideoBlurMap(**self._core.estimate(array, **options))
+
+    @takes("estimate_into")
+    def estimate_into(
+        self, image: Any, out: NDArray[np.float32], **options: Unpack[StrideOptions]
+    ) -> NDArray[np.float32]:
+        """Write the blur map of the next frame into `out`, (H, W) float32 in px, and return `out`.
+
+        After the first frame no buffer is made but for more edges, or another type of image, than before. Errors and
+        `edge_stride` as in :meth:`estimate`. `out` may have any strides, but its pixels must not overlap, and must be
+        writeable.
+        """
+        array, _ = host_frame(image, None, None)
+        self._core.estimate_into(array, as_array(out, "out"), **options)
+        return out
+
+    def reset(self) -> None:
+        """Forget what came before: the next frame counts as a first one."""
+        self._core.reset()
+
+
+if VideoEstimator.__doc__:  # not with python -OO
+    VideoEstimator.__doc__ = document(VideoEstimator.__doc__, "VideoEstimator")
