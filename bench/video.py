@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure blur maps of videos, frame by frame and averaged along time, and write the section of ACCURACY.md about them:
-``python bench/video.py [--frames FOLDER]``. The videos are made here, of the pictures in examples/, with known radii;
-`FOLDER` gets each frame beside its maps, to be looked at."""
+"""Measure blur maps of videos, frame by frame and averaged along time, and write the section of ACCURACY.md about it:
+``python bench/video.py [--frames FOLDER]``. The videos are made here, of the pictures in examples/, by known radii."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 HEIGHT, WIDTH = 360, 480
 SETTLED = 10  # frames, after which a static scene is judged
 Array = NDArray[np.float32]
+Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,17 @@ def rendered(scene: Layers, radius: float, behind: float, moved: int = 0) -> tup
     return image, np.where(alpha[..., 0] > 0.5, radius, behind).astype(np.float32)
 
 
-def framed(image: Array, truth: Array, noise: float, rng: np.random.Generator, x: int = 0) -> tuple[Array, Array]:
-    """As the camera sees it that looks at column `x` of twice the size."""
-    seen = image[: 2 * HEIGHT, x : x + 2 * WIDTH].reshape(HEIGHT, 2, WIDTH, 2, 3).mean(axis=(1, 3))
+def framed(
+    image: Array, truth: Array, noise: float, rng: np.random.Generator, y: int = 0, x: int = 0
+) -> tuple[Picture, Array]:
+    """As the camera sees it that looks at (y, x) of twice the size."""
+    rows, columns = slice(y, y + 2 * HEIGHT), slice(x, x + 2 * WIDTH)
+    seen = image[rows, columns].reshape(HEIGHT, 2, WIDTH, 2, 3).mean(axis=(1, 3))
     seen = np.clip(np.rint(seen + rng.normal(0, noise, seen.shape)), 0, 255).astype(np.uint8)
-    return seen, truth[: 2 * HEIGHT : 2, x : x + 2 * WIDTH : 2]
+    return seen, truth[rows, columns][::2, ::2]
 
 
-Video = Iterator[tuple[Array, Array]]
+Video = Iterator[tuple[Picture, Array]]
 
 
 def static(noise: float, subject: str, background: str, radius: float, behind: float, frames: int = 30) -> Video:
@@ -82,21 +85,53 @@ def static(noise: float, subject: str, background: str, radius: float, behind: f
         yield framed(*scene, noise, rng)
 
 
+def compressed(quality: int) -> Video:
+    """Each frame a JPEG file."""
+    for frame, truth in static(2, "otters", "osprey", 1, 4):
+        yield cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR), truth
+
+
+def in_light(noise: float) -> Video:
+    """Noise as of light: its variance grows with brightness."""
+    rng = np.random.default_rng(0)
+    for frame, truth in static(0, "otters", "wren", 1, 4):
+        deviation = noise * np.sqrt(frame / 255 + 0.05)
+        yield np.clip(np.rint(frame + rng.normal(0, 1, frame.shape) * deviation), 0, 255).astype(np.uint8), truth
+
+
 def pan(speed: float, frames: int = 30) -> Video:
     """The camera turns by `speed` px a frame."""
     rng = np.random.default_rng(0)
     step = round(2 * speed)
     scene = rendered(layers("otters", "osprey", (HEIGHT, WIDTH + step * frames / 2), step * frames), 1, 3)
     for t in range(frames):
-        yield framed(*scene, 2, rng, step * t)
+        yield framed(*scene, 2, rng, x=step * t)
+
+
+def hand_held(frames: int = 30) -> Video:
+    """The camera shakes by up to 2 px."""
+    rng = np.random.default_rng(0)
+    scene = rendered(layers("otters", "osprey", (HEIGHT, WIDTH), 8), 1, 3)
+    for _ in range(frames):
+        y, x = rng.integers(0, 9, 2)
+        yield framed(*scene, 2, rng, y, x)
+
+
+def zoom(share: float, frames: int = 30) -> Video:
+    """Everything grows by `share` a frame."""
+    rng = np.random.default_rng(0)
+    scene = rendered(layers("otters", "osprey", (HEIGHT, WIDTH)), 1, 3)
+    for t in range(frames):
+        matrix = cv2.getRotationMatrix2D((WIDTH, HEIGHT), 0, (1 + share) ** t)
+        image, truth = (cv2.warpAffine(each, matrix, (2 * WIDTH, 2 * HEIGHT), flags=cv2.INTER_CUBIC) for each in scene)
+        yield framed(image, truth * (1 + share) ** t, 2, rng)
 
 
 def rack(speed: float) -> Video:
     """Focus goes from the subject to the background, by `speed` px a frame."""
     rng = np.random.default_rng(0)
     scene = layers("otters", "osprey", (HEIGHT, WIDTH))
-    between = np.arange(1 + speed, 4, speed)
-    for near in [1.0] * SETTLED + list(between) + [4.0] * SETTLED:
+    for near in [1.0] * SETTLED + list(np.arange(1 + speed, 4, speed)) + [4.0] * SETTLED:
         yield framed(*rendered(scene, float(near), 5 - float(near)), 2, rng)
 
 
@@ -118,118 +153,130 @@ VIDEOS: dict[str, Callable[[], Video]] = {
     "static, noise of 4": lambda: static(4, "otters", "osprey", 1, 4),
     "static, sharp background, noise of 4": lambda: static(4, "periwinkle", "otters", 5, 0.5),
     "static, faint background, noise of 4": lambda: static(4, "osprey", "wren", 2, 5),
+    "static, noise of 1 in the dark and 5 in the light": lambda: in_light(5),
+    "static, JPEG of quality 80": lambda: compressed(80),
     "pan, 1 px a frame": lambda: pan(1),
     "pan, 1.5 px a frame": lambda: pan(1.5),
     "pan, 2 px a frame": lambda: pan(2),
     "pan, 4 px a frame": lambda: pan(4),
+    "hand-held, up to 2 px": hand_held,
+    "zoom, 0.5 % a frame": lambda: zoom(0.005),
     "rack of focus, 0.1 px a frame": lambda: rack(0.1),
     "rack of focus, 0.3 px a frame": lambda: rack(0.3),
     "rack of focus, 1 px a frame": lambda: rack(1),
-    "subject moving by 1 px a frame": lambda: moving(1, "otters", "osprey", 1, 4),
-    "subject moving by 3 px a frame": lambda: moving(3, "otters", "osprey", 1, 4),
-    "blurred subject moving by 3 px a frame": lambda: moving(3, "periwinkle", "otters", 5, 1),
-    "sharp subject before a faint background, 3 px a frame": lambda: moving(3, "osprey", "wren", 1, 4),
+    "subject moves 1 px a frame": lambda: moving(1, "otters", "osprey", 1, 4),
+    "subject moves 3 px a frame": lambda: moving(3, "otters", "osprey", 1, 4),
+    "blurred subject moves 3 px a frame": lambda: moving(3, "periwinkle", "otters", 5, 1),
+    "subject moves 3 px a frame before a faint background": lambda: moving(3, "osprey", "wren", 1, 4),
     "cut": cut,
 }
 
 
 @dataclass
 class Measured:
-    """Of one video, by frame: maps of single frames, of the video, and what is true."""
+    """Of one video: what is true, and both maps, (frames, H, W)."""
 
-    single: Array
-    video: Array
     truth: Array
-    cuts: list[bool]
-    shifts: list[tuple[int, int]]
-    renewed: list[float]
+    maps: tuple[Array, Array]  # of single frames, and of the video
+    cuts: list[int]
+
+    def flicker(self, speed: float) -> list[float]:
+        """Shares of pixels that change by more than 0.5 px from frame to frame, of which the camera moves `speed` px;
+        where that is no whole number, from a frame to the next but one."""
+        apart = 1 if speed % 1 == 0 else 2
+        step = round(speed * apart)
+        shares = []
+        for maps in self.maps:
+            after, before = maps[SETTLED + apart :, :, : WIDTH - step], maps[SETTLED:-apart, :, step:]
+            shares.append(float((np.abs(after - before) > 0.5).mean()))
+        return shares
+
+    def errors(self, where: NDArray[np.bool_] | None = None) -> list[float]:
+        chosen = slice(None) if where is None else where
+        return [float(np.abs(maps - self.truth)[chosen].mean()) for maps in self.maps]
+
+    def changed(self, name: str) -> NDArray[np.bool_] | None:
+        """Where the video has just changed: pixels that the subject has left within 8 frames, frames of another focus
+        than the one before, the first frame after a cut."""
+        near = self.truth != self.truth[:, :1, :1]  # the corner is background
+        found = np.zeros_like(near)
+        if "subject" in name:
+            for t in range(1, len(near)):
+                found[t] = near[max(t - 8, 0) : t].any(axis=0) & ~near[t]
+        elif "rack" in name:
+            found[SETTLED : 1 - SETTLED] = True
+        elif name == "cut":
+            found[SETTLED] = True
+        return found if found.any() else None
+
+    def follows(self) -> tuple[int, float]:
+        """Of a rack of focus: by how many frames the subject's mean radius comes later than that of single frames, and
+        by how many px it falls at most from frame to frame, while it should rise."""
+        near = self.truth[0] != self.truth[0, 0, 0]
+        theirs, ours = (maps[:, near].mean(axis=1) for maps in self.maps)
+        lag = min(range(8), key=lambda k: float(np.abs(ours[k:] - theirs[: len(theirs) - k]).mean()))
+        return lag, max(0.0, -float(np.diff(ours[SETTLED - 1 : 1 - SETTLED]).min()))
 
 
-def measure(name: str, folder: Path | None, single: defocus_fast.Estimator, **options: int) -> Measured:
-    video = defocus_fast.VideoEstimator(HEIGHT, WIDTH, **options)
-    found: list[tuple[Array, Array, Array]] = []
-    answers = []
-    for t, (frame, truth) in enumerate(VIDEOS[name]()):
-        answer = video.estimate(frame)
-        found.append((single.estimate(frame).map, answer.map, truth))
-        answers.append(answer)
+def measure(video: Iterable[tuple[Picture, Array]], name: str, folder: Path | None) -> Measured:
+    estimators = defocus_fast.Estimator(HEIGHT, WIDTH), defocus_fast.VideoEstimator(HEIGHT, WIDTH)
+    truths, maps, cuts = [], [], []
+    for t, (frame, truth) in enumerate(video):
+        single, answer = (estimator.estimate(frame) for estimator in estimators)
+        truths.append(truth)
+        maps.append((single.map, answer.map))
+        if answer.cut:
+            cuts.append(t)
         if folder:
-            shown = [cv2.applyColorMap(np.uint8(np.clip(25 * m, 0, 255)), cv2.COLORMAP_VIRIDIS) for m in found[-1]]
-            top, bottom = np.hstack([frame[..., ::-1], shown[2]]), np.hstack(shown[:2])
-            cv2.imwrite(str(folder / f"{name.replace(' ', '_').replace(',', '')}_{t:02}.png"), np.vstack([top, bottom]))
-    maps = [np.stack(each) for each in zip(*found, strict=True)]
-    return Measured(*maps, [a.cut for a in answers], [a.shift for a in answers], [a.renewed for a in answers])
+            drawn = [np.uint8(np.clip(25 * each, 0, 255)) for each in (truth, single.map, answer.map)]
+            views = [frame[..., ::-1], *(cv2.applyColorMap(each, cv2.COLORMAP_VIRIDIS) for each in drawn)]
+            file = folder / f"{re.sub('[^a-z0-9.]+', '_', name)}_{t:02}.png"
+            cv2.imwrite(str(file), np.vstack([np.hstack(views[:2]), np.hstack(views[2:])]))
+    of_single, of_video = zip(*maps, strict=True)
+    return Measured(np.stack(truths), (np.stack(of_single), np.stack(of_video)), cuts)
 
 
-def flicker(maps: Array, step: int = 0, apart: int = 1) -> float:
-    """Share of pixels that change by more than 0.5 px, from frames that are `apart`, of which the camera moves `step`
-    px."""
-    width = maps.shape[2] - step
-    after, before = maps[SETTLED + apart :, :, :width], maps[SETTLED:-apart, :, step:]
-    return float((np.abs(after - before) > 0.5).mean())
+def section(folder: Path | None) -> str:
+    rows, racks = [], []
+    for name, video in VIDEOS.items():
+        found = measure(video(), name, folder)
+        speed = re.search(r"pan, ([0-9.]+)", name)
+        steady = name.startswith(("static", "pan"))
+        flicker = [f"{100 * share:.2f}" for share in found.flicker(float(speed[1]) if speed else 0)]
+        where = found.changed(name)
+        changed = ["", ""] if where is None else [f"{error:.3f}" for error in found.errors(where)]
+        cells = [name, *(flicker if steady else ["", ""]), *(f"{error:.3f}" for error in found.errors()), *changed]
+        rows.append("| " + " | ".join(cells) + " |")
+        print(rows[-1], "cuts:", found.cuts, flush=True)
+        if "rack" in name:
+            lag, fall = found.follows()
+            racks.append(f"{lag} frames and falls by at most {fall:.3f} px at {name.split(', ')[1]}")
+    head = "| video | changing %: single | video | MAE px: single | video | where it changes: single | video |"
+    table = "\n".join([head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |", *rows])
+    return f"""## Videos
 
+Written by `bench/video.py`. Videos of {WIDTH}x{HEIGHT} px made of the pictures in `examples/`: a subject before a
+background, both blurred by known radii, with noise of 2 of 255 unless it is said otherwise. "single" is `Estimator`,
+frame by frame; "video" is `VideoEstimator`. "changing" is the share of pixels whose radius changes by more than 0.5 px
+from frame to frame, from frame {SETTLED} on, along the camera's movement. "Where it changes" is the mean error of the
+frames of a rack of focus, of pixels that the subject has left within 8 frames, and of the first frame after a cut.
 
-def lag(found: Measured) -> tuple[float, bool]:
-    """By how many frames the mean radius of the subject comes later than that of single frames, at most; and whether it
-    rises all the time."""
-    near = found.truth[0] == found.truth[0].min()
-    ours, theirs = (maps[:, near].mean(axis=1) for maps in (found.video, found.single))
-    best = min(range(8), key=lambda k: float(np.abs(ours[k:] - theirs[: len(theirs) - k]).sum()))
-    moving = slice(SETTLED, len(ours) - SETTLED + 1)
-    return best, bool(np.all(np.diff(ours[moving]) > -0.02))
+{table}
 
-
-def uncovered(found: Measured, last: int = 8) -> Array:
-    """By frame: where the subject was within the last frames, and is not now."""
-    near = found.truth != found.truth[0, 0, 0]  # the corner is background
-    masks = np.zeros_like(near)
-    for t in range(1, len(near)):
-        masks[t] = near[max(t - last, 0) : t].any(axis=0) & ~near[t]
-    return masks
-
-
-def describe(name: str, found: Measured) -> list[str]:
-    errors = [np.abs(maps - found.truth) for maps in (found.single, found.video)]
-    speed = re.search(r"pan, ([\d.]+)", name)
-    apart = 2 if speed and float(speed[1]) % 1 else 1
-    step = round(float(speed[1]) * apart) if speed else 0
-    flickers = [f"{100 * flicker(maps, step, apart):.2f}" for maps in (found.single, found.video)]
-    if "rack" in name or "cut" in name:
-        flickers = ["", ""]
-    return [name, *flickers, *(f"{error.mean():.3f}" for error in errors)]
+In racks of focus the subject's mean radius comes later than that of single frames by {"; ".join(racks)}.
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=Path)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--average", type=int, default=10)
+    parser.add_argument(
+        "--frames", type=Path, help="folder for each frame beside the truth, single maps and the video's"
+    )
     args = parser.parse_args()
-    single = defocus_fast.Estimator(HEIGHT, WIDTH)
-    for name in VIDEOS:
-        if args.only not in name:
-            continue
-        found = measure(name, args.frames, single, frames=args.average)
-        row = describe(name, found)
-        errors = [np.abs(maps - found.truth) for maps in (found.single, found.video)]
-        extra = ""
-        if "rack" in name:
-            extra = f"lag {lag(found)}"
-        if "moving" in name or "before" in name:
-            masks = uncovered(found)
-            extra = "trailing " + ", ".join(f"{e[masks].mean():.3f}" for e in errors)
-        if name == "cut":
-            extra = (
-                "after " + ", ".join(f"{e[SETTLED].mean():.3f}" for e in errors) + f" cuts {np.flatnonzero(found.cuts)}"
-            )
-        print(
-            " | ".join(row),
-            "|",
-            extra,
-            f"renewed {np.mean(found.renewed[SETTLED:]):.3f}",
-            f"shift {found.shifts[-1]}",
-            flush=True,
-        )
+    file = ROOT / "ACCURACY.md"
+    new = f"<!-- video -->\n{section(args.frames)}<!-- /video -->\n"
+    text, count = re.subn(r"(?s)<!-- video -->.*<!-- /video -->\n", lambda _: new, file.read_text(encoding="utf-8"))
+    file.write_text(text if count else f"{text.rstrip()}\n\n{new}", encoding="utf-8")
 
 
 if __name__ == "__main__":

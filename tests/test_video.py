@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import threading
 
@@ -31,7 +32,7 @@ def blurred(image: Picture, radius: float) -> Picture:
 
 
 def changing(maps: list[NDArray[np.float32]]) -> float:
-    return float(np.mean([(np.abs(after - before) > 0.5).mean() for before, after in zip(maps, maps[1:])]))
+    return float(np.mean([(np.abs(after - before) > 0.5).mean() for before, after in itertools.pairwise(maps)]))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_a_first_frame_is_a_single_frame(height: int, width: int, options: dict[
         got, expected = video.estimate(frame), single.estimate(frame)
         for name in ("map", "expected_error", "pattern_edges", "depth_edges", "edges", "radii"):
             np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
-        assert got.cut and got.renewed == 1 and got.shift == (0, 0)
+        assert (got.cut, got.renewed, got.shift) == (True, 1, (0, 0))
 
 
 def test_a_cut_leaves_nothing() -> None:
@@ -73,7 +74,7 @@ def test_the_same_frame_again_gives_the_same_map() -> None:
     first = video.estimate(image).map
     for _ in range(30):
         answer = video.estimate(image)
-        assert not answer.cut and answer.renewed == 0 and answer.shift == (0, 0)
+        assert (answer.cut, answer.renewed, answer.shift) == (False, 0, (0, 0))
     np.testing.assert_allclose(answer.map, first, rtol=1e-4, atol=1e-4)  # means of equal numbers, rounded
 
 
@@ -146,7 +147,7 @@ def test_more_frames_are_steadier() -> None:
     for most in (1, 4, 30):
         video = VideoEstimator(HEIGHT, WIDTH, frames=most)
         maps = [video.estimate(frame).map for frame in frames]
-        steps.append(np.mean([np.abs(b - a).mean() for a, b in zip(maps[30:], maps[31:])]))
+        steps.append(np.mean([np.abs(b - a).mean() for a, b in itertools.pairwise(maps[30:])]))
     assert steps[0] > 2 * steps[1] > 4 * steps[2]
     np.testing.assert_array_equal(
         VideoEstimator(HEIGHT, WIDTH, frames=1).estimate(frames[0]).map,
