@@ -31,12 +31,14 @@ RADII = np.full((HEIGHT, WIDTH), 2, np.float32)
 def calls(random_cells: str) -> dict[str, Callable[..., Any]]:
     """What takes options, by name, with everything else filled in."""
     estimator = Estimator(HEIGHT, WIDTH, model=random_cells)
+    video = VideoEstimator(HEIGHT, WIDTH, model=random_cells)
     grey = np.zeros((HEIGHT, WIDTH), np.float32)
     return {
         "Estimator": lambda **options: Estimator(HEIGHT, WIDTH, **{"model": random_cells, **options}),
         "VideoEstimator": lambda **options: VideoEstimator(HEIGHT, WIDTH, **{"model": random_cells, **options}),
         "estimate": lambda **options: estimator.estimate(IMAGE, **options),
         "estimate_into": lambda **options: estimator.estimate_into(IMAGE, grey, **options),
+        "estimate_focus": lambda **options: video.estimate_focus(IMAGE, **{"rows": 2, "columns": 3, **options}),
         "detect_edges": lambda **options: defocus_fast.detect_edges(IMAGE, **options),
         "domain_transform_filter": lambda **options: defocus_fast.domain_transform_filter(grey, grey, **options),
         "propagate": lambda **options: defocus_fast.propagate(IMAGE, RADII, EDGES, NONE, **options),
@@ -48,6 +50,7 @@ FUNCTIONS = {
     "VideoEstimator": [VideoEstimator],
     "estimate": [Estimator.estimate, VideoEstimator.estimate],
     "estimate_into": [Estimator.estimate_into, VideoEstimator.estimate_into],
+    "estimate_focus": [VideoEstimator.estimate_focus],
     "detect_edges": [defocus_fast.detect_edges],
     "domain_transform_filter": [defocus_fast.domain_transform_filter],
     "propagate": [defocus_fast.propagate],
@@ -63,6 +66,7 @@ STUBS = {
     "VideoEstimator": "VideoEstimatorOptions",
     "estimate": "FrameOptions",
     "estimate_into": "StrideOptions",
+    "estimate_focus": "FocusOptions",
     "detect_edges": "CannyOptions",
     "domain_transform_filter": "FilterOptions",
     "propagate": "PropagateOptions",
@@ -123,7 +127,7 @@ def test_numbers_beyond_their_range(calls: dict[str, Callable[..., Any]], call: 
         value = int(value) if whole else value
         with pytest.raises(ValueError, match=f"^{option.name}: expected {re.escape(option.expected)}, got "):
             calls[call](**{option.name: value})
-    if option.name not in ("max_edges", "num_threads", "canny_low", "low", "canny_high", "high"):
+    if option.name not in ("max_edges", "num_threads", "canny_low", "low", "canny_high", "high", "rows", "columns"):
         for value in (option.minimum, option.maximum):
             calls[call](**{option.name: int(value) if whole else value})
 

@@ -155,6 +155,38 @@ def test_more_frames_are_steadier() -> None:
     )
 
 
+@pytest.mark.parametrize(("height", "width", "scale"), [(HEIGHT, WIDTH, 2), (63, 120, 1), (2001, 2110, 4)])
+def test_focus_is_that_of_the_map(height: int, width: int, scale: int) -> None:
+    image = texture(height, width)
+    image[:, width // 2 :] = blurred(image, 4)[:, width // 2 :]
+    first, second = VideoEstimator(height, width), VideoEstimator(height, width)
+    out = np.empty((height, width), np.float32)
+    for t in range(2):
+        frame = noisy(image, 2, t)
+        found = first.estimate_focus(frame, rows=3, columns=7, in_focus=1.25, percentile=30)
+        answer = second.estimate(frame)
+        assert (found.scale, found.map.shape) == (scale, (height // scale, width // scale))
+        for reduced, full in ((found.map, answer.map), (found.map_error, answer.expected_error)):
+            # The full map is linear between the centres of the reduced one's pixels.
+            y, x = ((np.arange(n) + 0.5) / scale - 0.5 for n in (height, width))
+            grid = [np.clip(np.broadcast_to(v, (height, width)), 0, None).astype(np.float32) for v in (x, y[:, None])]
+            expected = cv2.remap(reduced, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            # OpenCV interpolates in steps of 1 / 32 px; all of ours are on 1 / 8.
+            np.testing.assert_allclose(full, expected, rtol=0, atol=1e-4)
+        rows, columns = (np.arange(n + 1) * length // n for n, length in ((3, height // scale), (7, width // scale)))
+        for r, c in itertools.product(range(3), range(7)):
+            part = np.s_[rows[r] : rows[r + 1], columns[c] : columns[c + 1]]
+            assert found.region_in_focus[r, c] == np.float32((found.map[part] <= 1.25).mean())
+            assert found.region_radius[r, c] == np.percentile(found.map[part], 30, method="lower")
+            np.testing.assert_allclose(found.region_expected_error[r, c], found.map_error[part].mean(), rtol=1e-5)
+        assert found.in_focus == np.float32((found.map <= 1.25).mean())
+        assert found.radius == np.percentile(found.map, 30, method="lower")
+        np.testing.assert_allclose(found.expected_error, found.map_error.mean(dtype=float), rtol=1e-5)
+    # The map of full size may be asked for in between.
+    np.testing.assert_array_equal(first.estimate_into(frame, out), second.estimate(frame).map)
+    assert found.region_radius[:, :3].max() < found.region_radius[:, 4:].min()
+
+
 def test_what_is_refused() -> None:
     with pytest.raises(BackendUnavailable, match="device: cuda has no estimator of videos"):
         VideoEstimator(HEIGHT, WIDTH, device="cuda")
@@ -165,6 +197,8 @@ def test_what_is_refused() -> None:
         video.estimate(texture(HEIGHT, WIDTH), edges=None)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="expected height x width"):
         video.estimate(texture(HEIGHT, WIDTH + 1))
+    with pytest.raises(ValueError, match="rows and columns: expected at most 101 x 139, the reduced map's .* 102 x 8"):
+        video.estimate_focus(texture(HEIGHT, WIDTH), rows=102)
     with pytest.raises(TypeError, match="pickle"):
         pickle.dumps(video)
     assert repr(video).startswith(f"VideoEstimator({HEIGHT}, {WIDTH}, model='fast', device='cpu'")

@@ -149,6 +149,29 @@ void define_estimator(py::module_& m) {
   define_facts_of(type);
 }
 
+void tell(const VideoChange& change, py::dict& fields) {
+  fields["cut"] = change.cut;
+  fields["shift"] = std::pair(change.shift_y, change.shift_x);
+  fields["renewed"] = change.renewed;
+}
+
+py::dict dict_of(const FocusMap& found) {
+  py::dict fields;
+  fields["scale"] = found.scale;
+  fields["map"] = py::array_t<float>({found.height, found.width}, found.map.data());
+  fields["map_error"] = py::array_t<float>({found.height, found.width}, found.expected_error.data());
+  for (const auto& [name, member] : {std::pair("in_focus", &Focus::in_focus),
+                                     {"radius", &Focus::radius},
+                                     {"expected_error", &Focus::expected_error}}) {
+    py::array_t<float> regions({found.rows, found.columns});
+    for (std::size_t i = 0; i < found.regions.size(); ++i) regions.mutable_data()[i] = found.regions[i].*member;
+    fields[name] = found.frame.*member;
+    fields[(std::string("region_") + name).c_str()] = regions;
+  }
+  tell(found.change, fields);
+  return fields;
+}
+
 void define_video_estimator(py::module_& m) {
   py::class_<VideoEstimator> type(m, "VideoEstimator");
   type.def(py::init([](int height, int width, const py::kwargs& arguments) {
@@ -168,9 +191,7 @@ void define_video_estimator(py::module_& m) {
              }
              const VideoChange change = result.change;
              py::dict arrays = arrays_of(std::make_unique<BlurMap>(std::move(result)));
-             arrays["cut"] = change.cut;
-             arrays["shift"] = std::pair(change.shift_y, change.shift_x);
-             arrays["renewed"] = change.renewed;
+             tell(change, arrays);
              return arrays;
            })
       .def("estimate_into",
@@ -180,6 +201,17 @@ void define_video_estimator(py::module_& m) {
              const FrameOptions frame = read("estimate_into", arguments).frame;
              const GilRelease release;
              self.estimate_into(view, map, frame);
+           })
+      .def("estimate_focus",
+           [](VideoEstimator& self, const py::object& image, const py::kwargs& arguments) {
+             const ImageView view = image_view(image, "image");
+             const Arguments given = read("estimate_focus", arguments);
+             FocusMap found;
+             {
+               const GilRelease release;
+               self.estimate_focus(view, found, given.focus, given.frame);
+             }
+             return dict_of(found);
            })
       .def("reset", [](VideoEstimator& self) {
         const GilRelease release;

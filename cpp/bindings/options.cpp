@@ -105,7 +105,8 @@ void for_parts(std::string_view call, Arguments& of, const auto& part) {
   if (call == "Estimator" || call == "VideoEstimator") part(of.options, option_table<Options>());
   if (call == "VideoEstimator") part(of.video, option_table<VideoOptions>());
   if (call == "estimate") part(of.frame, option_table<FrameOptions>());
-  if (call == "estimate_into") some(of.frame, {"edge_stride"});
+  if (call == "estimate_into" || call == "estimate_focus") some(of.frame, {"edge_stride"});
+  if (call == "estimate_focus") part(of.focus, option_table<FocusOptions>());
   if (call == "detect_edges") part(of.canny, option_table<CannyOptions>()), some(of.options, running);
   if (call == "domain_transform_filter") part(of.filter, option_table<FilterOptions>()), some(of.options, running);
   if (call == "propagate") some(of.options, {"guide", "propagation"}), some(of.options, running);

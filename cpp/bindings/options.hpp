@@ -17,6 +17,7 @@ struct Arguments {
   Options options;
   FrameOptions frame;
   VideoOptions video;
+  FocusOptions focus;
   CannyOptions canny;
   FilterOptions filter;
 };

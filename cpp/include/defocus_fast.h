@@ -50,7 +50,7 @@ const char* defocus_fast_last_error(void);
 
 /* Of estimators and of frames, with their defaults: defocus_fast/options.hpp lists names, ranges and units, and so does
    help(defocus_fast.Estimator) in Python. "edge_stride", "expected_error" and "bin_probabilities" are of frames,
-   "frames" is of videos. */
+   "frames" is of videos; "rows", "columns", "in_focus" and "percentile" are of defocus_fast_video_estimate_focus. */
 typedef struct defocus_fast_options defocus_fast_options;
 
 /* NULL if memory is lacking. */
@@ -203,6 +203,41 @@ defocus_fast_status defocus_fast_video_estimate_into(defocus_fast_video* video, 
 defocus_fast_status defocus_fast_video_estimate(defocus_fast_video* video, const defocus_fast_image* image,
                                                 defocus_fast_result* result, const defocus_fast_options* options,
                                                 defocus_fast_video_change* change);
+
+/* How much of a frame, or of a region of it, is in focus. */
+typedef struct defocus_fast_focus {
+  float in_focus;       /* share of the pixels of radii up to "in_focus", in [0, 1] */
+  float radius;         /* px of the image, "percentile" of the map */
+  float expected_error; /* px of the image, mean */
+} defocus_fast_focus;
+
+/* One frame's answer without a map of full size. The library alone makes it: later versions may have more at its end.
+ */
+typedef struct defocus_fast_focus_map {
+  defocus_fast_focus frame;
+  int rows, columns;
+  const defocus_fast_focus* regions; /* (rows, columns) */
+  int height, width, scale;          /* of the map at reduced size; its pixels stand for scale x scale px */
+  const float* map;                  /* (height, width), px of the image */
+  const float* expected_error;       /* (height, width), px of the image */
+  defocus_fast_video_change change;
+} defocus_fast_focus_map;
+
+/* Memory for such answers, used again by every frame. */
+typedef struct defocus_fast_focus_result defocus_fast_focus_result;
+
+/* NULL if memory is lacking. */
+defocus_fast_focus_result* defocus_fast_focus_result_create(void);
+/* NULL is left alone. */
+void defocus_fast_focus_result_destroy(defocus_fast_focus_result* result);
+/* The last frame's answer; all 0 and NULL before the first and after one that failed. Valid until the result's next
+   frame. */
+const defocus_fast_focus_map* defocus_fast_focus_result_get(const defocus_fast_focus_result* result);
+/* The next frame's focus. INVALID_ARGUMENT also for more rows or columns than the reduced map has pixels. */
+defocus_fast_status defocus_fast_video_estimate_focus(defocus_fast_video* video, const defocus_fast_image* image,
+                                                      defocus_fast_focus_result* result,
+                                                      const defocus_fast_options* options);
+
 /* The next frame counts as a first one. */
 defocus_fast_status defocus_fast_video_reset(defocus_fast_video* video);
 

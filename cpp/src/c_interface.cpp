@@ -25,6 +25,7 @@ struct defocus_fast_options {
   df::Options options;
   df::FrameOptions frame;
   df::VideoOptions video;
+  df::FocusOptions focus;
 };
 struct defocus_fast_estimator : df::Estimator {
   using Estimator::Estimator;
@@ -36,9 +37,16 @@ struct defocus_fast_result {
   df::VideoBlurMap answer;
   defocus_fast_blur_map view{};
 };
+struct defocus_fast_focus_result {
+  df::FocusMap answer;
+  defocus_fast_focus_map view{};
+};
 
 static_assert(DEFOCUS_FAST_STAGES == df::stage_names.size());
 static_assert(DEFOCUS_FAST_UINT8 == int(df::PixelType::uint8) && DEFOCUS_FAST_FLOAT32 == int(df::PixelType::float32));
+static_assert(sizeof(defocus_fast_focus) == sizeof(df::Focus) &&
+              offsetof(defocus_fast_focus, radius) == offsetof(df::Focus, radius) &&
+              offsetof(defocus_fast_focus, expected_error) == offsetof(df::Focus, expected_error));
 static_assert(sizeof(defocus_fast_pixel) == sizeof(df::Pixel) &&
               offsetof(defocus_fast_pixel, x) == offsetof(df::Pixel, x));
 
@@ -76,16 +84,14 @@ T& needed(T* pointer, const char* name) {
 
 void set(defocus_fast_options* options, const char* name, const df::OptionValue& value) {
   const std::string option = &needed(name, "name");
-  auto& [of_estimators, of_frames, of_videos] = needed(options, "options");
-  const auto is_in = [&](const std::vector<df::OptionInfo>& table) {
-    return std::ranges::find(table, option, &df::OptionInfo::name) != table.end();
+  auto& [of_estimators, of_frames, of_videos, of_focus] = needed(options, "options");
+  const auto has_set = [&]<class Group>(Group& group) {
+    const auto table = df::option_table<Group>();
+    if (std::ranges::find(table, option, &df::OptionInfo::name) == table.end()) return false;
+    df::set_option(group, option, value);
+    return true;
   };
-  if (is_in(df::option_table<df::FrameOptions>()))
-    df::set_option(of_frames, option, value);
-  else if (is_in(df::option_table<df::VideoOptions>()))
-    df::set_option(of_videos, option, value);
-  else
-    df::set_option(of_estimators, option, value);
+  if (!has_set(of_frames) && !has_set(of_videos) && !has_set(of_focus)) df::set_option(of_estimators, option, value);
 }
 
 df::ImageView view_of(const defocus_fast_image* given) {
@@ -145,8 +151,8 @@ void answer_into(defocus_fast_result* result, const Estimate& estimate) {
   std::ranges::copy(answer.stage_ms, view.stage_ms);
 }
 
-void tell(const df::VideoChange& change, defocus_fast_video_change* out) {
-  if (out) *out = {change.cut, change.shift_y, change.shift_x, change.renewed};
+defocus_fast_video_change change_of(const df::VideoChange& change) {
+  return {change.cut, change.shift_y, change.shift_x, change.renewed};
 }
 
 df::MapView map_of(const defocus_fast_map* out) {
@@ -252,7 +258,8 @@ defocus_fast_status defocus_fast_video_estimate_into(defocus_fast_video* video, 
                                                      defocus_fast_video_change* change) {
   return attempt([&] {
     const df::MapView map = map_of(out);
-    tell(needed(video, "video").estimate_into(view_of(image), map, frame_of(options)), change);
+    const df::VideoChange found = needed(video, "video").estimate_into(view_of(image), map, frame_of(options));
+    if (change) *change = change_of(found);
   });
 }
 defocus_fast_status defocus_fast_video_estimate(defocus_fast_video* video, const defocus_fast_image* image,
@@ -261,8 +268,37 @@ defocus_fast_status defocus_fast_video_estimate(defocus_fast_video* video, const
   return attempt([&] {
     answer_into(result, [&](df::VideoBlurMap& answer) {
       needed(video, "video").estimate(view_of(image), answer, frame_of(options));
-      tell(answer.change, change);
+      if (change) *change = change_of(answer.change);
     });
+  });
+}
+defocus_fast_focus_result* defocus_fast_focus_result_create() {
+  defocus_fast_focus_result* result = nullptr;
+  attempt([&] { result = new defocus_fast_focus_result; });
+  return result;
+}
+void defocus_fast_focus_result_destroy(defocus_fast_focus_result* result) { delete result; }
+const defocus_fast_focus_map* defocus_fast_focus_result_get(const defocus_fast_focus_result* result) {
+  return &result->view;
+}
+defocus_fast_status defocus_fast_video_estimate_focus(defocus_fast_video* video, const defocus_fast_image* image,
+                                                      defocus_fast_focus_result* result,
+                                                      const defocus_fast_options* options) {
+  return attempt([&] {
+    auto& [answer, view] = needed(result, "result");
+    view = {};
+    needed(video, "video")
+        .estimate_focus(view_of(image), answer, options ? options->focus : df::FocusOptions{}, frame_of(options));
+    view = {{answer.frame.in_focus, answer.frame.radius, answer.frame.expected_error},
+            answer.rows,
+            answer.columns,
+            reinterpret_cast<const defocus_fast_focus*>(data_of(answer.regions)),
+            answer.height,
+            answer.width,
+            answer.scale,
+            data_of(answer.map),
+            data_of(answer.expected_error),
+            change_of(answer.change)};
   });
 }
 defocus_fast_status defocus_fast_video_reset(defocus_fast_video* video) {

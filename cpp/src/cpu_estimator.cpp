@@ -391,22 +391,22 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
     video.change.shift_y *= spread.scale;
     video.change.shift_x *= spread.scale;
   }
-  if (enlarged) {
+  const bool aside = enlarged || !out.data;  // the map is written to memory of its own
+  if (aside) {
     spread_map.resize(barriers.size());
     spread_error.resize(frame.expected_error ? barriers.size() : 0);
   }
-  result.expected_error.resize(frame.expected_error ? result.depth_edges.size() : 0);
+  result.expected_error.resize(frame.expected_error && out.data ? result.depth_edges.size() : 0);
   const auto view = [](std::vector<float>& values, const Octave& of) {
     return MapView{values.data(), of.height, of.width, of.width * std::ptrdiff_t{sizeof(float)}};
   };
-  std::vector<float>& errors = enlarged ? spread_error : result.expected_error;
-  domain_transform.propagate(spread.image.channels, barriers.empty() ? result.depth_edges.data() : barriers.data(),
-                             propagation, factors,
-                             average ? cpu::SeedRow(std::ref(averages)) : cpu::SeedRow(std::ref(seed)),
-                             enlarged ? view(spread_map, spread) : out, frame.expected_error ? errors.data() : nullptr,
-                             model->radius_bins.back() * float(octaves[count - 1].scale));
+  std::vector<float>& errors = aside ? spread_error : result.expected_error;
+  domain_transform.propagate(
+      spread.image.channels, barriers.empty() ? result.depth_edges.data() : barriers.data(), propagation, factors,
+      average ? cpu::SeedRow(std::ref(averages)) : cpu::SeedRow(std::ref(seed)), aside ? view(spread_map, spread) : out,
+      frame.expected_error ? errors.data() : nullptr, model->radius_bins.back() * float(octaves[count - 1].scale));
   const float floor = float(model->error_floor), slope = float(model->error_slope);
-  const int columns_of_errors = enlarged ? spread.width : width;
+  const int columns_of_errors = spread.width;
   workers.for_ranges(int(errors.size()) / columns_of_errors, 32, [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y)
       for (int x = 0; x < columns_of_errors; ++x) {
@@ -415,7 +415,14 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
         if (factors.values) error *= factors.at(learned::error, y, x);
       }
   });
-  if (enlarged) {
+  if (average) {
+    video.height = spread.height;
+    video.width = spread.width;
+    video.scale = spread.scale;
+    video.map = spread_map.data();
+    video.expected_error = errors.data();
+  }
+  if (enlarged && out.data) {
     enlarge(spread_map, out);
     if (frame.expected_error) enlarge(spread_error, view(result.expected_error, octaves[0]));
   }

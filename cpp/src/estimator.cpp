@@ -61,10 +61,22 @@ Estimator::Impl::Impl(int height_, int width_, const Options& options_, const ch
       learns_distances(learns(options, *model, propagation)) {}
 
 void Estimator::Impl::estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) {
+  check_out(out, "out", height, width);
+  checked_run(image, out, result, frame);
+}
+
+void Estimator::Impl::estimate_reduced(const ImageView& image, const FrameOptions& frame) {
+  FrameOptions only_maps = frame;
+  only_maps.expected_error = true;
+  only_maps.bin_probabilities = false;
+  checked_run(image, {}, scratch, only_maps);
+}
+
+void Estimator::Impl::checked_run(const ImageView& image, const MapView& out, BlurMap& result,
+                                  const FrameOptions& frame) {
   cpu::check_layout(image, "image");
   check_size(image, "image", height, width);
   check(frame, height, width);
-  check_out(out, "out", height, width);
   cpu::check_range(image, "image", 0, 1, workers);
   result.height = height;
   result.width = width;

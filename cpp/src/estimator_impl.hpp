@@ -3,7 +3,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "defocus_fast/video.hpp"
@@ -30,7 +29,10 @@ struct Estimator::Impl {
   /// Check the arguments, and run the frame.
   void estimate_into(const ImageView& image, const MapView& out, const FrameOptions& frame);
   void estimate(const ImageView& image, BlurMap& result, const FrameOptions& frame);
+  void estimate_reduced(const ImageView& image, const FrameOptions& frame);
   void estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame);
+  void checked_run(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame);
+  /// Of videos `out` may be null: the map is then not enlarged.
   virtual void run(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) = 0;
   /// Throws BackendUnavailable on the CPU.
   virtual Device& on_device();
@@ -49,6 +51,10 @@ struct Estimator::Impl {
   struct Video {
     bool first = true;  // the next frame is
     VideoChange change;
+    /// What was spread, before it is enlarged.
+    int height = 0, width = 0, scale = 1;
+    const float *map = nullptr, *expected_error = nullptr;  // the latter if wanted
+    std::vector<float> sorted;                              // scratch memory of estimate_focus
   };
   Video video;  // of video estimators only
   Turns turns;

@@ -126,6 +126,7 @@ Span<const Option<GuideOptions>> rows(const GuideOptions&) { return guide_rows; 
 Span<const Option<PropagationOptions>> rows(const PropagationOptions&) { return propagation_rows; }
 Span<const Option<FrameOptions>> rows(const FrameOptions&) { return frame_rows; }
 Span<const Option<VideoOptions>> rows(const VideoOptions&) { return video_rows; }
+Span<const Option<FocusOptions>> rows(const FocusOptions&) { return focus_rows; }
 Span<const Option<Options>> rows(const Options&) { return option_rows; }
 
 /// Calls visit(row, member, prefix of the name, group) for every row.
@@ -216,6 +217,7 @@ OptionValue get_option(const Group& options, const std::string& name) {
 DEFOCUS_FAST_GROUP(Options);
 DEFOCUS_FAST_GROUP(FrameOptions);
 DEFOCUS_FAST_GROUP(VideoOptions);
+DEFOCUS_FAST_GROUP(FocusOptions);
 DEFOCUS_FAST_GROUP(CannyOptions);
 DEFOCUS_FAST_GROUP(GuideOptions);
 DEFOCUS_FAST_GROUP(PropagationOptions);
@@ -284,6 +286,13 @@ void check(int height, int width, const Options& options) {
 }
 
 void check(const VideoOptions& options) { check_rows(options); }
+
+void check(const FocusOptions& options, int height, int width) {
+  check_rows(options);
+  if (options.rows > height || options.columns > width)
+    throw InvalidArgument("rows and columns: expected at most " + size_text(height, width) +
+                          ", the reduced map's height x width, got " + size_text(options.rows, options.columns));
+}
 
 void check(const FrameOptions& frame, int height, int width) {
   if (frame.edges.data) check_size(frame.edges, "edges", height, width);

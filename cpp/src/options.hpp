@@ -18,6 +18,8 @@ void check(const CannyOptions& options, const std::string& prefix = "");
 void check(const FilterOptions& options);
 void check(const GuideOptions& guide, const PropagationOptions& propagation);
 void check(const VideoOptions& options);
+/// Of a reduced map of this size.
+void check(const FocusOptions& options, int height, int width);
 void check(const FrameOptions& frame, int height, int width);
 void check_running(const std::optional<int>& num_threads, const std::string& kernels);
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._frame import Frame
     from ._results import BlurMap, DeviceBlurMap
     from ._stages import detect_edges, domain_transform_filter, propagate
-    from ._video import VideoBlurMap, VideoEstimator
+    from ._video import FocusMap, VideoBlurMap, VideoEstimator
 
     __version__: str
 else:
@@ -59,6 +59,7 @@ __all__ = [
     "DeviceBlurMap",
     "Error",
     "Estimator",
+    "FocusMap",
     "Frame",
     "ModelError",
     "VideoBlurMap",

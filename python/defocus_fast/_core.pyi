@@ -52,6 +52,13 @@ class StrideOptions(TypedDict, total=False):
     edge_stride: int
 
 @type_check_only
+class FocusOptions(StrideOptions, total=False):
+    rows: int
+    columns: int
+    in_focus: float
+    percentile: float
+
+@type_check_only
 class FrameOptions(StrideOptions, total=False):
     expected_error: bool
     bin_probabilities: bool
@@ -145,6 +152,8 @@ class VideoEstimator(_Sized):
     def estimate(self, image: NDArray[Any] | Frame, /, **options: Any) -> dict[str, Any]:
         """Return the fields of BlurMap and of VideoChange."""
     def estimate_into(self, image: NDArray[Any] | Frame, out: NDArray[np.float32], /, **options: Any) -> None: ...
+    def estimate_focus(self, image: NDArray[Any] | Frame, /, **options: Any) -> dict[str, Any]:
+        """Return the fields of _video.FocusMap."""
     def reset(self) -> None: ...
 
 def detect_edges(image: NDArray[Any] | Frame, /, **options: Any) -> NDArray[np.bool_]: ...

@@ -18,7 +18,7 @@ from ._table import document, takes
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._core import FrameOptions, StrideOptions, VideoEstimatorOptions
+    from ._core import FocusOptions, FrameOptions, StrideOptions, VideoEstimatorOptions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,6 +32,37 @@ class VideoBlurMap(BlurMap):
         renewed: share of the image in which the averages have started afresh, [0, 1].
     """
 
+    cut: bool
+    shift: tuple[int, int]
+    renewed: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FocusMap:
+    """How much of a frame is in focus, and its map at reduced size. Radii and errors are in px of the full image.
+
+    Attributes:
+        in_focus: share of the frame's pixels of radii up to the option `in_focus`, [0, 1].
+        radius: the percentile of the map that was asked for, px: the radius of the sharpest part.
+        expected_error: mean of the map's expected error, px.
+        region_in_focus, region_radius, region_expected_error: the same of each region, (rows, columns) float32. The
+            regions cut the reduced map as evenly as its pixels allow.
+        map: (H // scale, W // scale) float32 on the pixels of the octave in which radii are spread, px.
+        map_error: (H // scale, W // scale) float32, expected error of `map`, px.
+        scale: px of the image that a pixel of `map` stands for, along each axis: 2, of large images 4, or 1 where
+            there is one octave only.
+        cut, shift, renewed: as of :class:`VideoBlurMap`.
+    """
+
+    in_focus: float
+    radius: float
+    expected_error: float
+    region_in_focus: NDArray[np.float32]
+    region_radius: NDArray[np.float32]
+    region_expected_error: NDArray[np.float32]
+    map: NDArray[np.float32]
+    map_error: NDArray[np.float32]
+    scale: int
     cut: bool
     shift: tuple[int, int]
     renewed: float
@@ -100,6 +131,22 @@ class VideoEstimator(Sized):
         array, _ = host_frame(image, None, None)
         self._core.estimate_into(array, as_array(out, "out"), **options)
         return out
+
+    @takes("estimate_focus")
+    def estimate_focus(self, image: Any, **options: Unpack[FocusOptions]) -> FocusMap:
+        """Return how much of the next frame is in focus, by regions, and its map at reduced size.
+
+        The map of full size is not made. Images and errors as in :meth:`estimate`.
+
+        Args:
+            image: as in :meth:`estimate`.
+            {options}
+
+        Raises:
+            ValueError: there are more rows or columns of regions than of pixels of the reduced map.
+        """
+        array, _ = host_frame(image, None, None)
+        return FocusMap(**self._core.estimate_focus(array, **options))
 
     def reset(self) -> None:
         """Forget what came before: the next frame counts as a first one."""

@@ -44,6 +44,59 @@ static void check_options(defocus_fast_options* options) {
   FAILS(defocus_fast_options_set_text(NULL, "model", "x"), bad, "options: expected a pointer");
 }
 
+static void check_videos(const char* model, const defocus_fast_image* image) {
+  const defocus_fast_status bad = DEFOCUS_FAST_INVALID_ARGUMENT;
+  defocus_fast_options* options = defocus_fast_options_create();
+  CHECK(defocus_fast_options_set_text(options, "model", model) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_options_set_number(options, "frames", 4) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_options_set_number(options, "rows", 3) == DEFOCUS_FAST_OK);
+  FAILS(defocus_fast_options_set_number(options, "frames", 0), bad, "frames: expected an integer in [1, 1000], got 0");
+  defocus_fast_video* video;
+  CHECK(defocus_fast_video_create(height, width, options, &video) == DEFOCUS_FAST_OK);
+
+  /* The first frame's map is that of a single frame, which is in `map`. */
+  static float first[height][width];
+  const defocus_fast_map out = {first[0], height, width, sizeof first[0]};
+  defocus_fast_video_change change;
+  CHECK(defocus_fast_video_estimate_into(video, image, &out, NULL, &change) == DEFOCUS_FAST_OK);
+  CHECK(change.cut && change.renewed == 1);
+  for (int y = 0; y < height; ++y) CHECK(memcmp(map[y], first[y], sizeof first[y]) == 0);
+  CHECK(defocus_fast_video_estimate_into(video, image, &out, NULL, NULL) == DEFOCUS_FAST_OK);
+
+  defocus_fast_result* result = defocus_fast_result_create();
+  CHECK(defocus_fast_video_estimate(video, image, result, NULL, &change) == DEFOCUS_FAST_OK);
+  CHECK(!change.cut && change.renewed == 0 && change.shift_y == 0 && change.shift_x == 0);
+  CHECK(defocus_fast_result_get(result)->edges > 0);
+  defocus_fast_focus_result* focus = defocus_fast_focus_result_create();
+  const defocus_fast_focus_map* found = defocus_fast_focus_result_get(focus);
+  CHECK(found->map == NULL && found->rows == 0);
+  CHECK(defocus_fast_video_estimate_focus(video, image, focus, options) == DEFOCUS_FAST_OK);
+  CHECK(found->rows == 3 && found->columns == 8 && found->scale == 1 << (found->height < height));
+  CHECK(found->height == height / found->scale && found->width == width / found->scale);
+  for (int i = 0; i < 3 * 8; ++i)
+    CHECK(found->regions[i].radius >= 0 && found->regions[i].in_focus >= 0 && found->regions[i].in_focus <= 1);
+  CHECK(defocus_fast_options_set_number(options, "rows", height + 1) == DEFOCUS_FAST_OK);
+  FAILS(defocus_fast_video_estimate_focus(video, image, focus, options), bad, "rows and columns");
+  CHECK(found->map == NULL);
+
+  static const unsigned char edges[height][width];
+  CHECK(defocus_fast_options_set_edges(options, edges[0], height, width, width) == DEFOCUS_FAST_OK);
+  FAILS(defocus_fast_video_estimate_into(video, image, &out, options, &change), bad, "edges: expected none");
+  CHECK(defocus_fast_video_reset(video) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_video_estimate_into(video, image, &out, NULL, &change) == DEFOCUS_FAST_OK && change.cut);
+  FAILS(defocus_fast_video_reset(NULL), bad, "video: expected a pointer");
+  defocus_fast_focus_result_destroy(focus);
+  defocus_fast_focus_result_destroy(NULL);
+  defocus_fast_result_destroy(result);
+  defocus_fast_video_destroy(video);
+  defocus_fast_video_destroy(NULL);
+  CHECK(defocus_fast_options_set_edges(options, NULL, 0, 0, 0) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_options_set_text(options, "device", "cuda") == DEFOCUS_FAST_OK);
+  FAILS(defocus_fast_video_create(height, width, options, &video), DEFOCUS_FAST_BACKEND_UNAVAILABLE, "videos");
+  CHECK(video == NULL);
+  defocus_fast_options_destroy(options);
+}
+
 static void check_frames(defocus_fast_estimator* estimator, defocus_fast_options* options, const char* map_file) {
   /* Blue comes first in memory; the view starts at red and steps backwards. */
   const defocus_fast_image image = {.data = frame + 2,
@@ -101,6 +154,8 @@ static void check_frames(defocus_fast_estimator* estimator, defocus_fast_options
   CHECK(stages_ms > 0 && strcmp(defocus_fast_stage_name(DEFOCUS_FAST_PROPAGATE), "propagate") == 0);
   CHECK(defocus_fast_stage_name(DEFOCUS_FAST_STAGES) == NULL);
 
+  check_videos(defocus_fast_estimator_model(estimator), &image);
+
   CHECK(defocus_fast_options_set_number(options, "expected_error", 0) == DEFOCUS_FAST_OK);
   static unsigned char edges[height][width];
   edges[5][16] = 1;
@@ -138,7 +193,8 @@ static void check_frames(defocus_fast_estimator* estimator, defocus_fast_options
 
 /* Cameras' frames. Grey ones that stand for the same image give the same map, whatever their format. */
 static void check_formats(defocus_fast_estimator* estimator) {
-  static unsigned char luma[height][width], colours[height / 2][width], blue[height / 2][width / 2], yuyv[height][width][2];
+  static unsigned char luma[height][width], colours[height / 2][width], blue[height / 2][width / 2],
+      yuyv[height][width][2];
   static float expected[height][width];
   for (int y = 0; y < height; ++y)
     for (int x = 0; x < width; ++x) luma[y][x] = yuyv[y][x][0] = frame[y * pitch + 3 * x], yuyv[y][x][1] = 128;

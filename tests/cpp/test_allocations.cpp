@@ -58,6 +58,7 @@ TEST_CASE("a frame allocates nothing after the first of its kind, be there edges
       VideoEstimator video(height, width, options);
       BlurMap result;
       VideoBlurMap video_result;
+      FocusMap focus;
       std::array<std::size_t, 2> edges{};
       const auto frames = [&] {
         for (int i = 0; i < 3; ++i) {
@@ -70,6 +71,7 @@ TEST_CASE("a frame allocates nothing after the first of its kind, be there edges
             for (const ImageView& each : {image, image, moved(image)}) {
               video.estimate_into(each, out);
               video.estimate(each, video_result);
+              video.estimate_focus(each, focus);
             }
           }
         }

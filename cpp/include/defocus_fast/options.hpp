@@ -219,6 +219,24 @@ inline constexpr Option<VideoOptions> video_rows[]{
      "changes that are too small to be noticed."},
 };
 
+/// Of VideoEstimator::estimate_focus.
+struct FocusOptions {
+  int rows = 6;
+  int columns = 8;
+  double in_focus = 1.5;
+  double percentile = 15;
+};
+inline constexpr Accepted regions_range{1, 10000};
+inline constexpr Option<FocusOptions> focus_rows[]{
+    {"rows", &FocusOptions::rows, regions_range, "",
+     "Rows of regions; at most as many as the reduced map has rows of pixels."},
+    {"columns", &FocusOptions::columns, regions_range, "",
+     "Columns of regions; at most as many as the reduced map has columns of pixels."},
+    {"in_focus", &FocusOptions::in_focus, Accepted{0, 1e6}, "px", "Radius up to which a pixel counts as in focus."},
+    {"percentile", &FocusOptions::percentile, Accepted{0, 100}, "%",
+     "Percentile of a region's radii that is told: a low one is the radius of its sharpest part."},
+};
+
 // ---- options by name, for callers of other languages
 
 /// Nothing, or a value; flags are integers.
@@ -240,8 +258,8 @@ struct OptionInfo {
   DEFOCUS_FAST_API std::string expected() const;
 };
 
-/// Of Options (with its groups), FrameOptions, VideoOptions, CannyOptions, GuideOptions, PropagationOptions or
-/// FilterOptions.
+/// Of Options (with its groups), FrameOptions, VideoOptions, FocusOptions, CannyOptions, GuideOptions,
+/// PropagationOptions or FilterOptions.
 template <class Group>
 DEFOCUS_FAST_API std::vector<OptionInfo> option_table();
 

@@ -22,6 +22,25 @@ struct VideoBlurMap : BlurMap {
   VideoChange change;
 };
 
+/// How much of a frame, or of a region of it, is in focus.
+struct Focus {
+  float in_focus = 0;        // share of the pixels of radii up to FocusOptions::in_focus, [0, 1]
+  float radius = 0;          // px of the image, FocusOptions::percentile of the map
+  float expected_error = 0;  // px of the image, mean
+};
+
+/// One frame's answer without a map of full size.
+struct FocusMap {
+  Focus frame;
+  int rows = 0, columns = 0;
+  std::vector<Focus> regions;  // (rows, columns); all of nearly the same size
+  /// The map on the pixels of the octave in which radii are spread, each of which stands for `scale` x `scale` px.
+  int height = 0, width = 0, scale = 1;
+  std::vector<float> map;             // (height, width) px of the image
+  std::vector<float> expected_error;  // (height, width) px of the image
+  VideoChange change;
+};
+
 /// Estimates blur maps of the frames of a video, which are of one size and come in the order of time. Each answer is of
 /// the frame given, without any delay. What edges say of their radii, where depth edges keep radii from spreading, and
 /// the image that guides them are averaged along time, as far as the video stays the same: the camera's movement is
@@ -39,6 +58,11 @@ class DEFOCUS_FAST_API VideoEstimator : private Estimator {
   /// allocated but for more edges than before.
   VideoChange estimate_into(const ImageView& image, const MapView& out, const FrameOptions& frame = {});
   void estimate(const ImageView& image, VideoBlurMap& result, const FrameOptions& frame = {});
+
+  /// The next frame's focus, by regions, and its map at reduced size. Of `frame` only edge_stride counts. Throws as
+  /// estimate_into, and InvalidArgument for more regions than pixels. `result`'s memory is used again.
+  void estimate_focus(const ImageView& image, FocusMap& result, const FocusOptions& focus = {},
+                      const FrameOptions& frame = {});
 
   /// The next frame counts as a first one.
   void reset();
