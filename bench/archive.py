@@ -50,8 +50,7 @@ what that takes. `python bench/archive.py PHOTO...` writes it.
 |---|---:|---:|
 {measured}
 
-A worker reads ahead and makes the scores in threads of its own, so that one is faster than the loop where a core is
-free. The processes of Ray itself run on the same cores.
+A worker reads ahead and makes the scores in threads of its own; the processes of Ray run on the same cores.
 
 Starting is not in it: {starts[1]:.1f} s with one worker, {starts[2]:.1f} s with two. In CPU time
 the loop takes {core:.2f} s a photograph: {parts}.
