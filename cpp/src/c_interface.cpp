@@ -84,14 +84,13 @@ df::ImageView view_of(const defocus_fast_image* given) {
   const defocus_fast_image& image = needed(given, "image");
   if (image.format) {
     if (image.pixel_type || image.channels || image.pixel_stride_bytes || image.channel_stride_bytes)
-      throw df::InvalidArgument(std::string("image: expected pixel_type, channels and strides of 0, as the format is ") +
-                                image.format);
+      throw df::InvalidArgument(
+          std::string("image: expected pixel_type, channels and strides of 0, as the format is ") + image.format);
     const auto& [second, third] = image.more_planes;
-    return df::ImageView::of(df::pixel_format(image.format), image.height, image.width,
-                             {{image.data, image.pitch_bytes},
-                              {second.data, second.pitch_bytes},
-                              {third.data, third.pitch_bytes}},
-                             df::colour(image.range, image.matrix));
+    return df::ImageView::of(
+        df::pixel_format(image.format), image.height, image.width,
+        {{image.data, image.pitch_bytes}, {second.data, second.pitch_bytes}, {third.data, third.pitch_bytes}},
+        df::colour(image.range, image.matrix));
   }
   const auto type = df::PixelType(std::min(unsigned(image.pixel_type), 255u));  // which the core refuses
   if (image.pixel_stride_bytes == 0 && image.channel_stride_bytes == 0)

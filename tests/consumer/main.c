@@ -138,7 +138,8 @@ static void check_frames(defocus_fast_estimator* estimator, defocus_fast_options
 
 /* Cameras' frames. Grey ones that stand for the same image give the same map, whatever their format. */
 static void check_formats(defocus_fast_estimator* estimator) {
-  static unsigned char luma[height][width], colours[height / 2][width], blue[height / 2][width / 2], yuyv[height][width][2];
+  static unsigned char luma[height][width], colours[height / 2][width], blue[height / 2][width / 2],
+      yuyv[height][width][2];
   static float expected[height][width];
   for (int y = 0; y < height; ++y)
     for (int x = 0; x < width; ++x) luma[y][x] = yuyv[y][x][0] = frame[y * pitch + 3 * x], yuyv[y][x][1] = 128;
