@@ -50,8 +50,7 @@ what that takes. `python bench/archive.py PHOTO...` writes it.
 |---|---:|---:|
 {measured}
 
-A worker reads ahead and makes the scores in threads of its own, so that one is faster than the loop where a core is
-free. The processes of Ray itself run on the same cores.
+A worker reads ahead and makes the scores in threads of its own; the processes of Ray run on the same cores.
 
 Starting is not in it: {starts[1]:.1f} s with one worker, {starts[2]:.1f} s with two. In CPU time
 the loop takes {core:.2f} s a photograph: {parts}.
@@ -83,8 +82,8 @@ A million of the soft photographs are {terabytes:.1f} TB, and take {core_hours:,
 `scores-*.parquet` have a row for every photograph: `path`; `blake2b` of its content; `height`, `width`, `edges`,
 `pattern_edges`, `min_px`, `median_px`, `max_px` (as `BlurMap.scores`); `precision` and `device` that "auto" became;
 `error`, null where all is well; `map_file`. With `--save png` the files `maps-*.parquet` hold 16-bit PNG files in the
-column `map`. A file whose name is no UTF-8 has no row, as Parquet's texts are UTF-8; it is told on standard error, as is a folder
-without photographs, and counts as failed.
+column `map`. A file whose name is no UTF-8 has no row, as Parquet's texts are UTF-8; it is told on standard error, as
+is a folder without photographs, and counts as failed.
 
 Rows are written every minute, so a run that is killed loses a minute. With `--resume` a photograph whose path and
 content have scores is left out; one with an error is tried again, and the new row takes the old one's place. One run

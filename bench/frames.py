@@ -85,7 +85,7 @@ def section(scenes: list[Path], models: list[str]) -> str:
     )
     return f"""## Frames as cameras give them, and grey pictures
 
-Written by `bench/frames.py`. {len(scenes)} scenes of the validation images, 8 bits, as a camera would give them: BT.601
+Written by `bench/frames.py`. {len(scenes)} test scenes, 8 bits, as a camera would give them: BT.601
 of limited range, U and V means of the pixels that share them. [What the formats stand for](docs/frames.md) has the
 formulas.
 

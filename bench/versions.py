@@ -71,9 +71,7 @@ def main() -> None:
         times = []
         for process in processes:
             time.sleep(test_speed.PAUSE)
-            assert process.stdin and process.stdout
-            process.stdin.write(line)
-            process.stdin.flush()
+            print(line, file=process.stdin, flush=True)
             times.append(float(process.stdout.readline()))
         return times
 
@@ -81,7 +79,7 @@ def main() -> None:
         for size, options in CASES:
             file = Path(folder) / "frame.npy"
             np.save(file, test_speed.photo(size))
-            line = json.dumps([str(file), options]) + "\n"
+            line = json.dumps([str(file), options])
             trial = sum(play(line)) / 1e3
             rounds = int(np.clip(SECONDS / trial, 5 if trial < SECONDS else 3, MOST_ROUNDS))
             times = np.array([play(line) for _ in range(rounds)])

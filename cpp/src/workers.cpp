@@ -156,6 +156,7 @@ class Workers::Pool {
   }
 
   void work() {
+    pthread_setname_np(pthread_self(), "defocus_fast");
     // Takes the thread's own memory for exceptions, which may not be left when std::bad_alloc is thrown: see
     // check_memory.
     try {

@@ -12,7 +12,8 @@ namespace defocus_fast {
 std::uint32_t forks();
 
 /// The threads of one estimator. Regions of a frame are short, down to a tenth of a millisecond, and follow each other
-/// closely: threads that wait spin for a moment before they sleep. Receives no signals.
+/// closely: threads that wait spin for a moment before they sleep. They receive no signals, are named "defocus_fast",
+/// and inherit the affinity, the scheduling policy and the priority of who makes them.
 class Workers {
  public:
   /// `num_threads` 0 means all cores that this process may run on. Throws Error if threads cannot be started.

@@ -66,6 +66,36 @@ TEST_CASE("workers of all cores are as many as the process may use") {
   }).join();
 }
 
+TEST_CASE("workers have a name, and the affinity, policy and priority of the thread that makes them") {
+  cpu_set_t allowed;
+  REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+  int last = CPU_SETSIZE - 1;
+  while (!CPU_ISSET(last, &allowed)) --last;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(last, &one);
+  std::thread([&] {
+    // SCHED_BATCH is the one policy that needs no privileges and is not the default.
+    const sched_param parameters{};
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+    CHECK(sched_setscheduler(0, SCHED_BATCH, &parameters) == 0);
+    Workers workers(3);
+    std::atomic<int> arrived = 0, good = 0;
+    const std::thread::id caller = std::this_thread::get_id();
+    workers.for_ranges(3, 1, [&](int, int, int) {
+      ++arrived;
+      while (arrived < 3) std::this_thread::yield();
+      if (std::this_thread::get_id() == caller) return;
+      cpu_set_t own;
+      char name[16]{};
+      pthread_getname_np(pthread_self(), name, sizeof name);
+      good += sched_getaffinity(0, sizeof own, &own) == 0 && CPU_EQUAL(&own, &one) != 0 &&
+              sched_getscheduler(0) == SCHED_BATCH && std::string(name) == "defocus_fast";
+    });
+    CHECK(good == 2);
+  }).join();
+}
+
 TEST_CASE("thousands of regions follow each other, on threads that spin and on threads that sleep") {
   Workers workers(3);
   std::atomic<long> sum = 0;
