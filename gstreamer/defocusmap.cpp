@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <cstdlib>
+#include <map>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -54,15 +56,18 @@ struct Settings {
   df::VideoOptions video;
   df::FocusOptions focus;
   df::FrameOptions frame;
-  Output output = Output::map;
-  double white = 8;  // px
 };
 
 struct State {
-  Settings settings;
+  Output output = Output::map;
+  double white = 8;                         // px
+  std::map<guint, df::OptionValue> wanted;  // by property
+  Settings settings;                        // of the estimator
+  GstVideoInfo info{};
   std::unique_ptr<df::VideoEstimator> estimator;
   std::vector<float> map;
   df::FocusMap focus;
+  std::array<std::vector<std::uint8_t>, 2> rows;  // of the first component, as they were before they were painted
   df::Colour colour;
   df::PixelFormat format{};
 };
@@ -72,31 +77,30 @@ struct State {
 /// A property that is a row of a table of options; those that may be nothing are -1 then.
 struct Property {
   df::OptionInfo info;
-  void (*set)(Settings&, const std::string&, const df::OptionValue&);
-  df::OptionValue (*get)(const Settings&, const std::string&);
+  void (*set)(Settings&, const std::string& name, const df::OptionValue&);
 };
 
-template <auto member, class Group>
-void add_rows(std::vector<Property>& properties, Group Settings::*) {
-  for (df::OptionInfo& info : df::option_table<Group>()) {
+constexpr std::array<std::string_view, 3> of_cuda{"device", "evaluation", "max_edges"};  // which makes no videos yet
+
+template <auto member>
+void add_rows(std::vector<Property>& properties) {
+  for (df::OptionInfo& info : df::option_table<std::remove_reference_t<decltype(Settings{}.*member)>>()) {
     if (info.kind == df::OptionKind::object || info.kind == df::OptionKind::flag) continue;
-    properties.push_back({std::move(info),
-                          [](Settings& settings, const std::string& name, const df::OptionValue& value) {
-                            df::set_option(settings.*member, name, value);
-                          },
-                          [](const Settings& settings, const std::string& name) {
-                            return df::get_option(settings.*member, name);
-                          }});
+    if (std::ranges::find(of_cuda, info.name) != of_cuda.end()) continue;
+    properties.push_back(
+        {std::move(info), [](Settings& settings, const std::string& name, const df::OptionValue& value) {
+           df::set_option(settings.*member, name, value);
+         }});
   }
 }
 
 const std::vector<Property>& properties() {
   static const std::vector<Property> all = [] {
     std::vector<Property> made;
-    add_rows<&Settings::options>(made, &Settings::options);
-    add_rows<&Settings::video>(made, &Settings::video);
-    add_rows<&Settings::focus>(made, &Settings::focus);
-    add_rows<&Settings::frame>(made, &Settings::frame);
+    add_rows<&Settings::options>(made);
+    add_rows<&Settings::video>(made);
+    add_rows<&Settings::focus>(made);
+    add_rows<&Settings::frame>(made);
     return made;
   }();
   return all;
@@ -186,42 +190,38 @@ GstFlowReturn attempt(DefocusMap* self, const Work& work) {
 }
 
 void set_property(GObject* object, guint id, const GValue* value, GParamSpec*) {
-  Settings& settings = self_of(object)->state->settings;
-  if (id == prop_output) {
-    settings.output = Output(g_value_get_enum(value));
-  } else if (id == prop_white) {
-    settings.white = g_value_get_double(value);
-  } else {
-    const Property& property = properties()[id - first_option];
-    try {
-      property.set(settings, property.info.name, value_of(property.info, value));
-    } catch (const std::exception& error) {
-      GST_ELEMENT_ERROR(object, LIBRARY, SETTINGS, ("%s", error.what()), (nullptr));
-    }
-  }
+  State& state = *self_of(object)->state;
+  if (id == prop_output)
+    state.output = Output(g_value_get_enum(value));
+  else if (id == prop_white)
+    state.white = g_value_get_double(value);
+  else  // checked with the first frame, as there may be no bus yet to say what is wrong
+    state.wanted[id] = value_of(properties()[id - first_option].info, value);
 }
 
 void get_property(GObject* object, guint id, GValue* value, GParamSpec*) {
-  const Settings& settings = self_of(object)->state->settings;
+  const State& state = *self_of(object)->state;
   if (id == prop_output) {
-    g_value_set_enum(value, int(settings.output));
+    g_value_set_enum(value, int(state.output));
   } else if (id == prop_white) {
-    g_value_set_double(value, settings.white);
+    g_value_set_double(value, state.white);
   } else {
-    const Property& property = properties()[id - first_option];
-    write_value(property.get(settings, property.info.name), value);
+    const auto found = state.wanted.find(id);
+    write_value(found != state.wanted.end() ? found->second : properties()[id - first_option].info.default_value,
+                value);
   }
 }
 
 /// A map has the video's caps in another format.
 GstCaps* transform_caps(GstBaseTransform* base, GstPadDirection direction, GstCaps* caps, GstCaps* filter) {
   GstCaps* result = nullptr;
-  if (self_of(base)->state->settings.output != Output::map) {
+  if (self_of(base)->state->output != Output::map) {
     result = gst_caps_ref(caps);
   } else {
     result = gst_caps_copy(caps);
-    GstCaps* const there = gst_caps_from_string(
-        direction == GST_PAD_SINK ? "video/x-raw, format = { " MAP_FORMATS " }" : "video/x-raw, format = { " READ_FORMATS " }");
+    GstCaps* const there =
+        gst_caps_from_string(direction == GST_PAD_SINK ? "video/x-raw, format = { " MAP_FORMATS " }"
+                                                       : "video/x-raw, format = { " READ_FORMATS " }");
     for (guint i = 0; i < gst_caps_get_size(result); ++i) {
       GstStructure* const structure = gst_caps_get_structure(result, i);
       gst_structure_remove_fields(structure, "colorimetry", "chroma-site", nullptr);
@@ -241,8 +241,8 @@ df::Colour colour_of(const GstVideoInfo& info) {
   df::Colour colour;
   if (!GST_VIDEO_INFO_IS_YUV(&info) && !GST_VIDEO_INFO_IS_GRAY(&info)) return colour;
   if (info.colorimetry.range != GST_VIDEO_COLOR_RANGE_UNKNOWN)
-    colour.range = info.colorimetry.range == GST_VIDEO_COLOR_RANGE_0_255 ? df::ColourRange::full
-                                                                         : df::ColourRange::limited;
+    colour.range =
+        info.colorimetry.range == GST_VIDEO_COLOR_RANGE_0_255 ? df::ColourRange::full : df::ColourRange::limited;
   switch (info.colorimetry.matrix) {
     case GST_VIDEO_COLOR_MATRIX_BT709:
       colour.matrix = df::ColourMatrix::bt709;
@@ -260,23 +260,32 @@ df::Colour colour_of(const GstVideoInfo& info) {
 }
 
 gboolean set_info(GstVideoFilter* filter, GstCaps*, GstVideoInfo* in, GstCaps*, GstVideoInfo*) {
-  DefocusMap* const self = self_of(filter);
-  State& state = *self->state;
-  const Settings& settings = state.settings;
-  const GstFlowReturn flow = attempt(self, [&] {
-    const auto* const found =
-        std::ranges::find(formats, GST_VIDEO_INFO_FORMAT(in), &std::pair<GstVideoFormat, df::PixelFormat>::first);
-    if (settings.output == Output::peaking && GST_VIDEO_INFO_COMP_DEPTH(in, 0) != 8)
-      throw df::InvalidArgument(std::string("output: peaking needs a format of 8 bits, got ") + GST_VIDEO_INFO_NAME(in));
-    state.format = found->second;
-    state.colour = colour_of(*in);
-    const int height = GST_VIDEO_INFO_HEIGHT(in), width = GST_VIDEO_INFO_WIDTH(in);
-    state.estimator.reset();  // before the next one takes memory
-    state.estimator = std::make_unique<df::VideoEstimator>(height, width, settings.options, settings.video);
-    state.map.resize(settings.output == Output::map ? std::size_t(height) * std::size_t(width) : 0);
-  });
-  gst_base_transform_set_in_place(GST_BASE_TRANSFORM(filter), settings.output != Output::map);
-  return flow == GST_FLOW_OK;
+  State& state = *self_of(filter)->state;
+  state.estimator.reset();
+  state.info = *in;
+  gst_base_transform_set_in_place(GST_BASE_TRANSFORM(filter), state.output != Output::map);
+  return TRUE;
+}
+
+/// Makes the estimator with the first frame of its size: an error is that frame's.
+void prepare(State& state) {
+  if (state.estimator) return;
+  const GstVideoInfo& info = state.info;
+  if (state.output == Output::peaking && GST_VIDEO_INFO_COMP_DEPTH(&info, 0) != 8)
+    throw df::InvalidArgument(std::string("output: peaking needs a format of 8 bits, got ") +
+                              GST_VIDEO_INFO_NAME(&info));
+  state.settings = {};
+  for (const auto& [id, value] : state.wanted) {
+    const Property& property = properties()[id - first_option];
+    property.set(state.settings, property.info.name, value);
+  }
+  state.format =
+      std::ranges::find(formats, GST_VIDEO_INFO_FORMAT(&info), &std::pair<GstVideoFormat, df::PixelFormat>::first)
+          ->second;
+  state.colour = colour_of(info);
+  const int height = GST_VIDEO_INFO_HEIGHT(&info), width = GST_VIDEO_INFO_WIDTH(&info);
+  state.map.resize(state.output == Output::map ? std::size_t(height) * std::size_t(width) : 0);
+  state.estimator = std::make_unique<df::VideoEstimator>(height, width, state.settings.options, state.settings.video);
 }
 
 df::ImageView view_of(const State& state, const GstVideoFrame& frame) {
@@ -293,12 +302,13 @@ GstFlowReturn write_map(GstVideoFilter* filter, GstVideoFrame* in, GstVideoFrame
   DefocusMap* const self = self_of(filter);
   State& state = *self->state;
   return attempt(self, [&] {
+    prepare(state);
     const int height = GST_VIDEO_FRAME_HEIGHT(in), width = GST_VIDEO_FRAME_WIDTH(in);
     state.estimator->estimate_into(view_of(state, *in),
                                    {state.map.data(), height, width, width * std::ptrdiff_t{sizeof(float)}},
                                    state.settings.frame);
     const bool bytes = GST_VIDEO_FRAME_FORMAT(out) == GST_VIDEO_FORMAT_GRAY8;
-    const float scale = bytes ? float(255 / state.settings.white) : per_px, most = bytes ? 255.0f : 65535.0f;
+    const float scale = bytes ? float(255 / state.white) : per_px, most = bytes ? 255.0f : 65535.0f;
     for (int y = 0; y < height; ++y) {
       const float* const from = state.map.data() + std::ptrdiff_t{y} * width;
       auto* const to = static_cast<std::uint8_t*>(GST_VIDEO_FRAME_PLANE_DATA(out, 0)) +
@@ -325,7 +335,7 @@ std::uint8_t* at(const GstVideoFrame& frame, int component, int y, int x) {
 }
 
 /// Paints what has contrast and is in focus.
-void paint(const State& state, GstVideoFrame& frame) {
+void paint(State& state, GstVideoFrame& frame) {
   constexpr int contrast = 40;  // of 255, between the neighbours of a pixel
   constexpr std::uint8_t red_of_rgb[]{255, 0, 0}, red_of_yuv[]{81, 90, 240}, white_of_grey[]{255};
   const std::uint8_t* const colour = GST_VIDEO_INFO_IS_RGB(&frame.info)    ? red_of_rgb
@@ -334,7 +344,7 @@ void paint(const State& state, GstVideoFrame& frame) {
   const int components = std::min(3, int(GST_VIDEO_FRAME_N_COMPONENTS(&frame)));
   const int height = GST_VIDEO_FRAME_HEIGHT(&frame), width = GST_VIDEO_FRAME_WIDTH(&frame);
   const df::FocusMap& focus = state.focus;
-  std::vector<std::uint8_t> row(std::size_t(width)), above;
+  auto& [above, row] = state.rows;
   for (int y = 0; y < height; ++y) {
     above.swap(row);
     row.resize(std::size_t(width));
@@ -373,8 +383,9 @@ GstFlowReturn look(GstVideoFilter* filter, GstVideoFrame* frame) {
   DefocusMap* const self = self_of(filter);
   State& state = *self->state;
   return attempt(self, [&] {
+    prepare(state);
     state.estimator->estimate_focus(view_of(state, *frame), state.focus, state.settings.focus, state.settings.frame);
-    if (state.settings.output == Output::peaking) paint(state, *frame);
+    if (state.output == Output::peaking) paint(state, *frame);
     GstBuffer* const buffer = frame->buffer;
     GstStructure* const structure = gst_structure_new_empty("defocusmap");
     const GstClockTime time = GST_BUFFER_PTS(buffer);
@@ -419,7 +430,8 @@ void defocus_map_class_init(DefocusMapClass* of_type) {
       g_param_spec_enum("output", "output", "What comes out.", output_type(), int(Output::map), flags));
   g_object_class_install_property(
       object, prop_white,
-      g_param_spec_double("white", "white", "Radius that is white in maps of format GRAY8. In px.", 0.1, 1e4, 8, flags));
+      g_param_spec_double("white", "white", "Radius that is white in maps of format GRAY8. In px.", 0.1, 1e4, 8,
+                          flags));
   for (guint i = 0; i < properties().size(); ++i)
     g_object_class_install_property(object, first_option + i, describe(properties()[i].info));
 
