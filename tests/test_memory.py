@@ -82,13 +82,16 @@ def test_memory_is_flat_over_many_frames(random_model: str) -> None:
     image, flat = texture(64, 80), np.zeros((64, 80, 3), np.uint8)
     out = np.empty((64, 80), np.float32)
     estimator = defocus_fast.Estimator(64, 80, model=random_model)
+    video = defocus_fast.VideoEstimator(64, 80, model=random_model)
 
     def frames(count: int) -> None:
         for i in range(count):
-            estimator.estimate_into(image if i % 100 == 0 else flat, out)
-            estimator.estimate(flat)
+            for each in (estimator, video):
+                each.estimate_into(image if i % 100 == 0 else flat, out)
+                each.estimate(flat)
+            video.estimate_focus(flat)
 
     frames(1000)
     before = resident()
-    frames(10_000)
+    frames(5000)
     assert resident() - before < 4e6

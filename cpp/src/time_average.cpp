@@ -65,7 +65,7 @@ TimeAverage::TimeAverage(int height, int width, int frames, Workers& workers)
   planes_.resize(kept * pixels);
   now_.resize(3 * pixels);
   shown_.resize(pixels);
-  scratch_.assign(std::size_t(workers.count()), std::vector<float>(3 * std::size_t(width)));
+  scratch_.assign(std::size_t(workers.slots(rows_, 1)), std::vector<float>(3 * std::size_t(width)));
   column_sums_.resize(std::size_t((height + band - 1) / band) * 2 * std::size_t(width));
   along_y_.resize(2 * std::size_t(height));
   along_x_.resize(2 * std::size_t(width));
