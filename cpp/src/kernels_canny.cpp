@@ -115,15 +115,13 @@ void gradient(const T* above, const T* row, const T* below, int n, T* __restrict
 }
 
 /// Bit k is set where lane k is.
-inline int bits_of(const Vectors<double>::mask& lanes) {
+template <class Mask>
+inline int bits_of(const Mask& lanes) {
   using Bytes = std::int8_t __attribute__((vector_size(width)));
   const Bytes bytes = __builtin_convertvector(lanes, Bytes);
   std::uint64_t word = 0;
   __builtin_memcpy(&word, &bytes, sizeof bytes);
   return int((word & 0x0101010101010101) * 0x0102040810204080 >> 56);
-}
-inline int bits_of(const Vectors<float>::mask& lanes) {
-  return bits_of(__builtin_convertvector(lanes, Vectors<double>::mask));
 }
 
 template <class T>

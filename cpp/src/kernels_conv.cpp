@@ -65,7 +65,7 @@ void convolve_tile(const Convolution<float>& layer, int first_block, const std::
 #endif
 
 #ifdef DEFOCUS_FAST_NARROW
-using Bits __attribute__((vector_size(sizeof(Floats)))) = std::uint32_t;
+using Bits = std::uint32_t __attribute__((vector_size(sizeof(Floats))));
 
 // A Group is group<Value> values of a pixel, for every output; Weights are what as many outputs as there are floats in
 // a vector multiply them by.
@@ -217,13 +217,18 @@ void pool(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* at,
 
 #ifndef __AVX512VNNI__
 inline Floats load_floats(const float* in) { return *reinterpret_cast<const Floats*>(in); }
-inline void store_floats(Floats values, float* out) { *reinterpret_cast<Floats*>(out) = values; }
 #ifdef DEFOCUS_FAST_BF16
 inline Floats load_floats(const std::uint16_t* in) {
-  using Halves __attribute__((vector_size(sizeof(Floats) / 2), aligned(2), may_alias)) = std::uint16_t;
-  return Floats(__builtin_convertvector(*reinterpret_cast<const Halves*>(in), Bits) << 16);
+#ifdef __aarch64__
+  return Floats(vshll_n_u16(vld1_u16(in), 16));
+#else
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in));
+  return Floats(__m512i(Bits(_mm512_maskz_cvtepu16_epi32(0xffff, halves)) << 16));
+#endif
 }
 inline void store_floats(Floats values, std::uint16_t* out) { store(values, out); }
+#else
+inline void store_floats(Floats values, float* out) { *reinterpret_cast<Floats*>(out) = values; }
 #endif
 
 // Winograd's transforms for points (see winograd_weights) that keep rounding small.

@@ -40,11 +40,15 @@ def compare(found: Answers, expected: Answers, what: str) -> np.ndarray:
     """Differences of the maps (HEIGHT, WIDTH), px; edges must be equal."""
     np.testing.assert_array_equal(found.edges, expected.edges)
     assert len(found.radii) > 1000
+
+    def most(name: str) -> float:
+        return np.abs(getattr(found, name) - getattr(expected, name)).max()
+
     difference = np.abs(found.map - expected.map)
     print(
-        f"{what}: {len(found.radii)} equal edges; largest differences: radius {np.abs(found.radii - expected.radii).max():.1g} px,"
-        f" depth probability {np.abs(found.depth - expected.depth).max():.1g}, map {difference.max():.1g} px"
-        f" (mean {difference.mean():.1g}), its expected error {np.abs(found.expected_error - expected.expected_error).max():.1g} px"
+        f"{what}: {len(found.radii)} equal edges; largest differences: radius {most('radii'):.1g} px, depth probability"
+        f" {most('depth'):.1g}, map {most('map'):.1g} px (mean {difference.mean():.1g}), its expected error"
+        f" {most('expected_error'):.1g} px"
     )
     return difference
 
