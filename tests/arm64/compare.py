@@ -23,7 +23,8 @@ class Answers:
     """What tests/cpp/answers.cpp writes."""
 
     def __init__(self, command: list[str], build: str, kernels: str, precision: str, cpu: str = "max") -> None:
-        program = [*command, Path(build) / "tests" / "cpp" / "answers", "fast", kernels, precision]
+        model = ROOT / "python" / "defocus_fast" / "models" / "fast"
+        program = [*command, Path(build) / "tests" / "cpp" / "answers", model, kernels, precision]
         environment = {**os.environ, "QEMU_CPU": cpu}
         data = subprocess.run(
             [*program, str(HEIGHT), str(WIDTH)],

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // answers MODEL KERNELS PRECISION HEIGHT WIDTH: of an RGB image at standard input, as numbers at standard output, for
-// tests/arm64/compare.py: how many edges; their octave, y and x; their radii and depth probabilities; the map and its
-// expected error. Integers have 32 bits.
+// tests/arm64/compare.py and bench/instructions.py: how many edges; their octave, y and x; their radii and depth
+// probabilities; the map and its expected error. Integers have 32 bits.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
