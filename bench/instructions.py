@@ -32,7 +32,7 @@ Counts = list[tuple[int, str]]  # instructions, function
 
 
 def run(tool: list[str], build: str, kernels: str, precision: str) -> str:
-    """Return what the tool writes about tests/cpp/answers.cpp ."""
+    """Return what the tool writes about tests/cpp/answers.cpp."""
     model = ROOT / "python" / "defocus_fast" / "models" / "fast"
     program = [ROOT / "build" / build / "tests" / "cpp" / "answers", model, kernels, precision, str(HEIGHT), str(WIDTH)]
     done = subprocess.run(
