@@ -19,7 +19,7 @@ from PIL import Image
 
 from defocus_fast import Frame, VideoEstimator
 
-PLUGIN = os.environ.get("DEFOCUS_FAST_GSTREAMER", "")
+PLUGIN = os.path.abspath(os.environ["DEFOCUS_FAST_GSTREAMER"]) if "DEFOCUS_FAST_GSTREAMER" in os.environ else ""
 pytestmark = pytest.mark.skipif(
     not PLUGIN or not shutil.which("gst-launch-1.0"), reason="no GStreamer element is built"
 )

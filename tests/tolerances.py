@@ -22,6 +22,9 @@ each rounding to 6e-8, and coefficients squared up to 4 times (16 ulp at most)."
 PROPAGATED = 2e-5
 """px, radii up to 6: FILTER relative to the quotient of two filtered planes."""
 
+MAP_ARM64 = 1e-4
+"""px, ARM64's kernels in float32 against x86-64's without fused multiply-adds: their rounding; 1.3e-5 was seen."""
+
 PROBABILITY_DEVICE = 3e-5
 """Of ONNX Runtime, which evaluates the networks of the emulated device and those of whole patches, against the CPU:
 another order of summation in float32. Of `fast`, whose logits reach 20, the CPU path is 1.2e-5 from what float64 gives

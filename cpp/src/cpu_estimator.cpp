@@ -37,7 +37,8 @@ Precision choose(Precision precision, const Kernels& kernels) {
                              std::string(bfloat16 ? "float32, bfloat16, auto" : "float32, auto"));
   if (precision == Precision::bfloat16 && !bfloat16)
     throw BackendUnavailable(
-        "precision: bfloat16 needs a CPU with AVX512-BF16 and the avx512 kernels; accepted here: float32, auto");
+        "precision: bfloat16 needs a CPU with AVX512-BF16 and the avx512 kernels, or an ARM64 one with BF16; accepted "
+        "here: float32, auto");
   return precision == Precision::automatic ? (bfloat16 ? Precision::bfloat16 : Precision::float32) : precision;
 }
 

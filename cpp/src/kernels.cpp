@@ -5,14 +5,27 @@
 #include <cstring>
 #include <string>
 
+#ifdef DEFOCUS_FAST_NEON
+#include <sys/auxv.h>
+#endif
+
 #include "defocus_fast/error.hpp"
 #include "defocus_fast/estimator.hpp"
 
 namespace defocus_fast {
 
+#ifdef DEFOCUS_FAST_NEON
+namespace neon {
+extern const Kernels kernels;
+}
+namespace neonbf16 {
+extern const NetworkKernels<std::uint16_t> networks_bf16;
+}
+#else
 namespace portable {
 extern const Kernels kernels;
 }
+#endif
 #ifdef DEFOCUS_FAST_X86
 namespace avx2 {
 extern const Kernels kernels;
@@ -35,7 +48,8 @@ struct Variant {
   bool (*runs_here)();
 };
 
-// Widest first. The features asked for are those that CMake compiles each variant with.
+// Widest first; the last ones run on every CPU that the library is built for. The features asked for are those that
+// CMake compiles each variant with.
 const std::array variants{
 #ifdef DEFOCUS_FAST_X86
     Variant{&avx512::kernels,
@@ -46,7 +60,11 @@ const std::array variants{
             }},
     Variant{&avx2::kernels, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
 #endif
+#ifdef DEFOCUS_FAST_NEON
+    Variant{&neon::kernels, [] { return true; }},
+#else
     Variant{&portable::kernels, [] { return true; }},
+#endif
 };
 
 }  // namespace
@@ -67,6 +85,10 @@ const Kernels& select_kernels(const char* name) {
 const NetworkKernels<std::uint16_t>* bf16_networks([[maybe_unused]] const Kernels& kernels) {
 #ifdef DEFOCUS_FAST_X86
   if (&kernels == &avx512::kernels && __builtin_cpu_supports("avx512bf16")) return &avx512bf16::networks_bf16;
+#endif
+#ifdef DEFOCUS_FAST_NEON
+  constexpr unsigned long hwcap2_bf16 = 1 << 14;  // older C libraries have no name for it
+  if (getauxval(AT_HWCAP2) & hwcap2_bf16) return &neonbf16::networks_bf16;
 #endif
   return nullptr;
 }

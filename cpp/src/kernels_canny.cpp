@@ -38,8 +38,9 @@ void brightest(const std::uint8_t* pixels, int channels, int n, T* out) {
   (channels == 1 ? brightest_of<1, T> : brightest_of<3, T>)(pixels, n, out);
 }
 
-// What follows is written in vectors: the compiler finds none of it by itself.
-constexpr int width = 8;
+// What follows is written in vectors: the compiler finds none of it by itself. They are no longer than a register of
+// doubles: GCC compares and selects in longer ones element by element.
+constexpr int width = vector_floats / 2;
 template <class T>
 struct Vectors {
   using type __attribute__((vector_size(width * sizeof(T)))) = T;
@@ -59,7 +60,6 @@ inline void store(const typename Vectors<T>::type& values, T* to) {
 }
 
 using Doubles = Vectors<double>::type;
-using Bytes = std::int8_t __attribute__((vector_size(width)));
 /// Weighted sums of a block of pixels; tap(j) is where tap j of the first of them is read.
 template <class Tap>
 inline void weigh(const Tap& tap, const double* weights, int radius, Doubles (&sum)[block / width]) {
@@ -114,10 +114,13 @@ void gradient(const T* above, const T* row, const T* below, int n, T* __restrict
   }
 }
 
-/// Bit k is set where byte k is.
-inline int bits_of(Bytes bytes) {
-  std::uint64_t word;
-  __builtin_memcpy(&word, &bytes, sizeof word);
+/// Bit k is set where lane k is.
+template <class Mask>
+inline int bits_of(const Mask& lanes) {
+  using Bytes = std::int8_t __attribute__((vector_size(width)));
+  const Bytes bytes = __builtin_convertvector(lanes, Bytes);
+  std::uint64_t word = 0;
+  __builtin_memcpy(&word, &bytes, sizeof bytes);
   return int((word & 0x0101010101010101) * 0x0102040810204080 >> 56);
 }
 
@@ -126,13 +129,12 @@ void thin(const T* above, const T* magnitude, const T* below, const T* gy, const
           std::uint8_t* weak, std::uint8_t* strong) {
   using Values = typename Vectors<T>::type;
   using Mask = typename Vectors<T>::mask;
-  using DoubleMask = Vectors<double>::mask;
-  for (int x = 0; x < n; x += width) {
-    const Values m = load(magnitude + x);
-    const Bytes is_low = __builtin_convertvector(m >= T(low), Bytes);
-    Bytes is_peak{}, is_high{};
-    if (std::uint64_t any; __builtin_memcpy(&any, &is_low, width), any != 0) {
-      const Values y = load(gy + x), x_gradient = load(gx + x), zero{};
+  for (int begin = 0; begin < n; begin += 8) {
+    int is_low = 0, is_peak = 0, is_high = 0;
+    for (int v = 0; v < 8; v += width) is_low |= bits_of(load(magnitude + begin + v) >= T(low)) << v;
+    for (int v = 0; is_low != 0 && v < 8; v += width) {
+      const int x = begin + v;
+      const Values m = load(magnitude + x), y = load(gy + x), x_gradient = load(gx + x), zero{};
       const Values ay = y < zero ? -y : y, ax = x_gradient < zero ? -x_gradient : x_gradient;
       // The gradient points into one of eight octants; its two opposite neighbours are interpolated between the
       // axis neighbour and the diagonal one. Same signs: the diagonal runs down-right.
@@ -145,15 +147,17 @@ void thin(const T* above, const T* magnitude, const T* below, const T* gy, const
       const Values axis1 = steep ? (same ? lower : upper) : load(magnitude + x + 1);
       const Values axis2 = steep ? (same ? upper : lower) : load(magnitude + x - 1);
       const Doubles rest = 1.0 - __builtin_convertvector(w, Doubles), most = __builtin_convertvector(m, Doubles);
-      const DoubleMask peak =
-          (__builtin_convertvector(diagonal1 * w, Doubles) + __builtin_convertvector(axis1, Doubles) * rest <= most) &
-          (__builtin_convertvector(diagonal2 * w, Doubles) + __builtin_convertvector(axis2, Doubles) * rest <= most);
-      is_peak = __builtin_convertvector(peak, Bytes) & is_low;
-      is_high = __builtin_convertvector(m >= high, Bytes) & is_peak;
+      is_peak |=
+          bits_of((__builtin_convertvector(diagonal1 * w, Doubles) + __builtin_convertvector(axis1, Doubles) * rest <=
+                   most) &
+                  (__builtin_convertvector(diagonal2 * w, Doubles) + __builtin_convertvector(axis2, Doubles) * rest <=
+                   most))
+          << v;
+      is_high |= bits_of(m >= high) << v;
     }
-    const int inside = n - x < width ? (1 << (n - x)) - 1 : 0xff;
-    weak[x / width] = std::uint8_t(bits_of(is_peak) & inside);
-    strong[x / width] = std::uint8_t(bits_of(is_high) & inside);
+    const int inside = n - begin < 8 ? (1 << (n - begin)) - 1 : 0xff;
+    weak[begin / 8] = std::uint8_t(is_low & is_peak & inside);
+    strong[begin / 8] = std::uint8_t(weak[begin / 8] & is_high);
   }
 }
 

@@ -8,6 +8,12 @@
 #if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
 #define DEFOCUS_FAST_NARROW
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define DEFOCUS_FAST_NARROW
+#include <arm_neon.h>
+#endif
+#if defined(DEFOCUS_FAST_NARROW) && !defined(__AVX512VNNI__)
+#define DEFOCUS_FAST_BF16
 #endif
 
 namespace defocus_fast::DEFOCUS_FAST_VARIANT {
@@ -17,6 +23,8 @@ namespace {
 constexpr int tile_pixels = 6, tile_blocks = 4;  // 24 sums, 4 weights, 1 value: 29 of 32 registers
 #elif defined(__AVX2__)
 constexpr int tile_pixels = 3, tile_blocks = 2;  // 12 sums, 1 weight, 3 values: 16 of 16 registers
+#elif defined(__aarch64__)
+constexpr int tile_pixels = 6, tile_blocks = 1;  // 24 sums, 4 weights, 1 value: 29 of 32 registers
 #else
 constexpr int tile_pixels = 3, tile_blocks = 1;
 #endif
@@ -57,49 +65,84 @@ void convolve_tile(const Convolution<float>& layer, int first_block, const std::
 #endif
 
 #ifdef DEFOCUS_FAST_NARROW
-#ifdef __AVX512BF16__
-using Value = std::uint16_t;
-using Sum = __m512;
-inline Sum start(const Convolution<Value>& layer, int output) {
-  return layer.bias ? _mm512_loadu_ps(layer.bias + output) : _mm512_setzero_ps();
+using Bits = std::uint32_t __attribute__((vector_size(sizeof(Floats))));
+
+// A Group is group<Value> values of a pixel, for every output; Weights are what as many outputs as there are floats in
+// a vector multiply them by.
+#if defined(__AVX512F__)
+using Group = __m512i;
+using Weights = __m512i;
+template <class Value>
+inline Group load_group(const Value* in) {
+  int few;
+  __builtin_memcpy(&few, in, sizeof few);
+  return _mm512_set1_epi32(few);
 }
-inline Sum add_products(Sum sum, __m512i values, __m512i weights) {
+template <class Weight>
+inline Weights load_weights(const Weight* weights) {
+  return _mm512_loadu_si512(weights);
+}
+#endif
+
+#if defined(__AVX512BF16__)
+using Value = std::uint16_t;
+using Sum = Floats;
+inline Sum add_products(Sum sum, Group values, Weights weights) {
   return _mm512_dpbf16_ps(sum, __m512bh(values), __m512bh(weights));
 }
-inline __m512 finish(Sum sum, const Convolution<Value>&, int) { return sum; }
-inline void store(__m512 values, std::uint16_t* out) {
+inline void store(Floats values, std::uint16_t* out) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), __m256i(_mm512_cvtneps_pbh(values)));
 }
+#elif defined(DEFOCUS_FAST_BF16)
+using Value = std::uint16_t;
+using Sum = Floats;
+using Group = bfloat16x4_t;
+using Weights = bfloat16x8_t;
+inline Group load_group(const Value* in) {
+  float pair;
+  __builtin_memcpy(&pair, in, sizeof pair);
+  return vreinterpret_bf16_f32(float32x2_t{pair, 0});
+}
+inline Weights load_weights(const Value* weights) { return vreinterpretq_bf16_u16(vld1q_u16(weights)); }
+inline Sum add_products(Sum sum, Group values, Weights weights) { return vbfdotq_lane_f32(sum, weights, values, 0); }
+inline void store(Floats values, std::uint16_t* out) { vst1_u16(out, vreinterpret_u16_bf16(vcvt_bf16_f32(values))); }
 #else
 using Value = std::uint8_t;
 using Sum = int __attribute__((vector_size(64)));
 inline Sum start(const Convolution<Value>&, int) { return Sum{}; }
-inline Sum add_products(Sum sum, __m512i values, __m512i weights) {
+inline Sum add_products(Sum sum, Group values, Weights weights) {
   return Sum(_mm512_dpbusd_epi32(__m512i(sum), values, weights));
 }
-inline __m512 finish(Sum sum, const Convolution<Value>& layer, int output) {
-  return __builtin_convertvector(sum, __m512) * _mm512_loadu_ps(layer.scales + output);
+inline Floats finish(Sum sum, const Convolution<Value>& layer, int output) {
+  return __builtin_convertvector(sum, Floats) * *reinterpret_cast<const Floats*>(layer.scales + output);
 }
-inline void store(__m512 values, std::uint8_t* out) {
+inline void store(Floats values, std::uint8_t* out) {
   const __m512i integers = _mm512_maskz_cvtps_epi32(0xffff, values);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_maskz_cvtusepi32_epi8(0xffff, integers));
 }
-inline void store(__m512 values, std::uint16_t* out) {  // the nearest bf16, ties to even
-  using Bits = std::uint32_t __attribute__((vector_size(64)));
+inline void store(Floats values, std::uint16_t* out) {  // the nearest bf16, ties to even
   const Bits bits = Bits(values);
   const Bits rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_maskz_cvtepi32_epi16(0xffff, __m512i(rounded)));
 }
 #endif
-inline void store(__m512 values, float* out) { _mm512_storeu_ps(out, values); }
+#ifdef DEFOCUS_FAST_BF16
+inline Sum start(const Convolution<Value>& layer, int output) {
+  return layer.bias ? *reinterpret_cast<const Floats*>(layer.bias + output) : Floats{};
+}
+inline Floats finish(Sum sum, const Convolution<Value>&, int) { return sum; }
+#endif
+inline void store(Floats values, float* out) { *reinterpret_cast<Floats*>(out) = values; }
 
 template <int pixels, int blocks, class Out>
 void convolve_tile(const Convolution<Value>& layer, int first_block, const std::int32_t* at, Out* out) {
-  Sum sum[pixels][blocks];
+  constexpr int vectors = blocks * vectors_per_block;
+  const int first_output = first_block * feature_block;
+  Sum sum[pixels][vectors];
 #pragma GCC unroll 8
   for (int p = 0; p < pixels; ++p)
 #pragma GCC unroll 4
-    for (int b = 0; b < blocks; ++b) sum[p][b] = start(layer, (first_block + b) * feature_block);
+    for (int v = 0; v < vectors; ++v) sum[p][v] = start(layer, first_output + v * vector_floats);
   const std::ptrdiff_t block_size = std::ptrdiff_t(layer.tap_count) * layer.inputs * feature_block;
   const Weight<Value>* weights = layer.weights + first_block * block_size;
   for (int t = 0; t < layer.tap_count; ++t) {
@@ -107,26 +150,26 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
 #pragma GCC unroll 8
     for (int p = 0; p < pixels; ++p) in[p] = layer.taps[t] + at[p] * layer.pitch;
     for (int c = 0; c < layer.inputs; c += group<Value>, weights += group<Value> * feature_block) {
-      __m512i w[blocks];
+      Weights w[vectors];
 #pragma GCC unroll 4
-      for (int b = 0; b < blocks; ++b) w[b] = _mm512_loadu_si512(weights + b * block_size);
+      for (int v = 0; v < vectors; ++v)
+        w[v] = load_weights(weights + v / vectors_per_block * block_size +
+                            v % vectors_per_block * vector_floats * group<Value>);
 #pragma GCC unroll 8
       for (int p = 0; p < pixels; ++p) {
-        int few;
-        __builtin_memcpy(&few, in[p] + c, sizeof few);
-        const __m512i values = _mm512_set1_epi32(few);
+        const Group values = load_group(in[p] + c);
 #pragma GCC unroll 4
-        for (int b = 0; b < blocks; ++b) sum[p][b] = add_products(sum[p][b], values, w[b]);
+        for (int v = 0; v < vectors; ++v) sum[p][v] = add_products(sum[p][v], values, w[v]);
       }
     }
   }
 #pragma GCC unroll 8
   for (int p = 0; p < pixels; ++p)
 #pragma GCC unroll 4
-    for (int b = 0; b < blocks; ++b) {
-      const int output = (first_block + b) * feature_block;
-      __m512 value = finish(sum[p][b], layer, output);
-      if (layer.relu) value = value > 0 ? value : __m512{};  // _mm512_max_ps warns in GCC 12
+    for (int v = 0; v < vectors; ++v) {
+      const int output = first_output + v * vector_floats;
+      Floats value = finish(sum[p][v], layer, output);
+      if (layer.relu) value = value > 0 ? value : Floats{};  // _mm512_max_ps warns in GCC 12
       store(value, out + std::ptrdiff_t(at[p]) * layer.outputs + output);
     }
 }
@@ -148,9 +191,11 @@ void convolve(const Convolution<T>& layer, const std::int32_t* at, int n, Out* o
   }
 }
 
+/// As much of a block as a register holds: GCC compares and selects in longer vectors element by element.
 template <class T>
 struct Block {
-  using type __attribute__((vector_size(feature_block * sizeof(T)), aligned(alignof(T)), may_alias)) = T;
+  static constexpr int size = sizeof(T) * feature_block < sizeof(Floats) ? feature_block : sizeof(Floats) / sizeof(T);
+  using type __attribute__((vector_size(size * sizeof(T)), aligned(alignof(T)), may_alias)) = T;
 };
 
 /// bf16 features after ReLU are not negative, and such numbers are ordered as their bits are.
@@ -158,7 +203,7 @@ template <class T>
 void pool(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* at, int n, T* out) {
   using Values = typename Block<T>::type;
   for (int i = 0; i < n; ++i)
-    for (int k = 0; k < channels; k += feature_block) {
+    for (int k = 0; k < channels; k += Block<T>::size) {
       const T* centre = in + std::ptrdiff_t(at[i]) * channels + k;
       Values most = *reinterpret_cast<const Values*>(centre);
       for (std::ptrdiff_t dy = -1; dy <= 1; ++dy)
@@ -172,14 +217,18 @@ void pool(const T* in, std::ptrdiff_t row, int channels, const std::int32_t* at,
 
 #ifndef __AVX512VNNI__
 inline Floats load_floats(const float* in) { return *reinterpret_cast<const Floats*>(in); }
-inline void store_floats(Floats values, float* out) { *reinterpret_cast<Floats*>(out) = values; }
-#ifdef __AVX512BF16__
+#ifdef DEFOCUS_FAST_BF16
 inline Floats load_floats(const std::uint16_t* in) {
-  using Halves __attribute__((vector_size(32), aligned(2), may_alias)) = std::uint16_t;
-  using Bits = std::uint32_t __attribute__((vector_size(64)));
-  return Floats(__builtin_convertvector(*reinterpret_cast<const Halves*>(in), Bits) << 16);
+#ifdef __aarch64__
+  return Floats(vshll_n_u16(vld1_u16(in), 16));
+#else
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in));
+  return Floats(__m512i(Bits(_mm512_maskz_cvtepu16_epi32(0xffff, halves)) << 16));
+#endif
 }
-inline void store_floats(Floats values, std::uint16_t* out) { store(__m512(values), out); }
+inline void store_floats(Floats values, std::uint16_t* out) { store(values, out); }
+#else
+inline void store_floats(Floats values, float* out) { *reinterpret_cast<Floats*>(out) = values; }
 #endif
 
 // Winograd's transforms for points (see winograd_weights) that keep rounding small.
@@ -302,7 +351,7 @@ void convolve_squares(const WinogradConvolution<T, side>& layer, const std::int3
 
 }  // namespace
 
-#if defined(__AVX512BF16__)
+#if defined(DEFOCUS_FAST_BF16)
 extern constinit const NetworkKernels<std::uint16_t> networks_bf16{
     convolve<std::uint16_t, std::uint16_t>, convolve<std::uint16_t, float>, pool<std::uint16_t>,
     convolve_squares<std::uint16_t, 3>, convolve_squares<std::uint16_t, 4>};

@@ -118,37 +118,52 @@ void recursive_pass(const float* v, int squarings, float* const* f, int signals,
   run(v, squarings, f, stride, n);
 }
 
-using Float8 __attribute__((vector_size(32), aligned(4), may_alias)) = float;
+/// Lines are transposed in squares of so many: as a register holds, but for those that cost more than they save.
+constexpr int square = vector_floats < 8 ? vector_floats : 8;
+using Row __attribute__((vector_size(square * sizeof(float)), aligned(4), may_alias)) = float;
 
-/// Transposes 8 x 8 values: pairs, then pairs of pairs, then halves.
-inline void transpose(Float8 (&r)[8]) {
-  Float8 t[8], u[8];
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-    t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-  }
-  for (int i = 0; i < 8; i += 4)
-    for (int k = 0; k < 2; ++k) {
-      u[i + 2 * k] = __builtin_shufflevector(t[i + k], t[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-      u[i + 2 * k + 1] = __builtin_shufflevector(t[i + k], t[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+/// Transposes a square of values: pairs, then pairs of pairs, then halves.
+template <int side>
+inline void transpose(Row (&r)[side]) {
+  Row t[side];
+  if constexpr (side == 4) {
+    for (int i = 0; i < 4; i += 2) {
+      t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 4, 2, 6);
+      t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 1, 5, 3, 7);
     }
-  for (int i = 0; i < 4; ++i) {
-    r[i] = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-    r[i + 4] = __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    for (int i = 0; i < 2; ++i) {
+      r[i] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 4, 5);
+      r[i + 2] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 6, 7);
+    }
+  } else {
+    Row u[side];
+    for (int i = 0; i < 8; i += 2) {
+      t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+      t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 8; i += 4)
+      for (int k = 0; k < 2; ++k) {
+        u[i + 2 * k] = __builtin_shufflevector(t[i + k], t[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        u[i + 2 * k + 1] = __builtin_shufflevector(t[i + k], t[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+      }
+    for (int i = 0; i < 4; ++i) {
+      r[i] = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+      r[i + 4] = __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
   }
 }
 
 void gather_lines(const float* const* rows, int n, float* out) {
   int i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (int k = 0; k < lanes; k += 8) {
-      Float8 tile[8];
+  for (; i + square <= n; i += square)
+    for (int k = 0; k < lanes; k += square) {
+      Row tile[square];
       if (i % 16 == 0)  // a cache line; so many rows at once are more than the processor foresees
-        for (int j = 0; j < 8; ++j)
+        for (int j = 0; j < square; ++j)
           if (rows[k + j] && i + 64 < n) __builtin_prefetch(rows[k + j] + i + 64, 0, 2);
-      for (int j = 0; j < 8; ++j) tile[j] = rows[k + j] ? *reinterpret_cast<const Float8*>(rows[k + j] + i) : Float8{};
+      for (int j = 0; j < square; ++j) tile[j] = rows[k + j] ? *reinterpret_cast<const Row*>(rows[k + j] + i) : Row{};
       transpose(tile);
-      for (int j = 0; j < 8; ++j) *reinterpret_cast<Float8*>(out + (i + j) * lanes + k) = tile[j];
+      for (int j = 0; j < square; ++j) *reinterpret_cast<Row*>(out + (i + j) * lanes + k) = tile[j];
     }
   for (; i < n; ++i)
     for (int k = 0; k < lanes; ++k) out[i * lanes + k] = rows[k] ? rows[k][i] : 0.0f;
@@ -156,13 +171,13 @@ void gather_lines(const float* const* rows, int n, float* out) {
 
 void scatter_lines(const float* in, int n, float* const* rows) {
   int i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (int k = 0; k < lanes; k += 8) {
-      Float8 tile[8];
-      for (int j = 0; j < 8; ++j) tile[j] = *reinterpret_cast<const Float8*>(in + (i + j) * lanes + k);
+  for (; i + square <= n; i += square)
+    for (int k = 0; k < lanes; k += square) {
+      Row tile[square];
+      for (int j = 0; j < square; ++j) tile[j] = *reinterpret_cast<const Row*>(in + (i + j) * lanes + k);
       transpose(tile);
-      for (int j = 0; j < 8; ++j)
-        if (rows[k + j]) *reinterpret_cast<Float8*>(rows[k + j] + i) = tile[j];
+      for (int j = 0; j < square; ++j)
+        if (rows[k + j]) *reinterpret_cast<Row*>(rows[k + j] + i) = tile[j];
     }
   for (; i < n; ++i)
     for (int k = 0; k < lanes; ++k)

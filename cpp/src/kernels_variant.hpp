@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the files compiled once per instruction set hand to each other. DEFOCUS_FAST_VARIANT is "portable", "avx2" or
-// "avx512", given by CMake.
+// What the files compiled once per instruction set hand to each other. DEFOCUS_FAST_VARIANT is their name,
+// "avx2" for example, given by CMake.
 #pragma once
 
 #include "kernels.hpp"

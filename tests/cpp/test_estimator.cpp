@@ -66,7 +66,7 @@ TEST_CASE("one estimator serves several threads, and moves") {
 }
 
 TEST_CASE("estimators share the weights of a model, and of no other") {
-  const auto& kernels = select_kernels("portable");
+  const auto& kernels = select_kernels("auto");
   const auto of = [&](const std::string& model) {
     return cpu::network_weights(load_model(model), Precision::float32, kernels);
   };

@@ -152,9 +152,9 @@ inline constexpr Option<Options> option_rows[]{
     {"device", &Options::device, one_of(device_names), "",
      "Where frames are computed. auto takes a GPU only if everything that it needs is there."},
     {"precision", &Options::precision, one_of(precision_names), "",
-     "Of the networks. auto is bfloat16 where the CPU has AVX512-BF16, else float32. bfloat16 and int8 are for device "
-     "cpu, float16 for cuda. int8 (CPUs with AVX512-VNNI) computes the layers that all edges share in integers: faster "
-     "than float32, at a cost in accuracy that ACCURACY.md states for the shipped models."},
+     "Of the networks. auto is bfloat16 where the CPU has AVX512-BF16 or ARM64's BF16, else float32. bfloat16 and int8 "
+     "are for device cpu, float16 for cuda. int8 (CPUs with AVX512-VNNI) computes the layers that all edges share in "
+     "integers: faster than float32, at a cost in accuracy that ACCURACY.md states for the shipped models."},
     {"evaluation", &Options::evaluation, one_of(evaluation_names), "",
      "How the networks are evaluated; the probabilities are the same up to rounding. shared: features once per image, "
      "as all edges share them. patch: device cuda only, three crops per edge through the whole networks, as in the "
