@@ -8,6 +8,7 @@ import argparse
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -85,6 +86,15 @@ def static(noise: float, subject: str, background: str, radius: float, behind: f
         yield framed(*scene, noise, rng)
 
 
+def photograph(name: str, frames: int = 30) -> Video:
+    """A part of a picture as it is, whose radii nobody knows, with noise of 4."""
+    rng = np.random.default_rng(0)
+    image = picture(name, HEIGHT, WIDTH)
+    for _ in range(frames):
+        seen = np.clip(np.rint(image + rng.normal(0, 4, image.shape)), 0, 255).astype(np.uint8)
+        yield seen, np.full((HEIGHT, WIDTH), np.nan, np.float32)
+
+
 def compressed(quality: int) -> Video:
     """Each frame a JPEG file."""
     for frame, truth in static(2, "otters", "osprey", 1, 4):
@@ -154,6 +164,7 @@ VIDEOS: dict[str, Callable[[], Video]] = {
     "static, sharp background, noise of 4": lambda: static(4, "periwinkle", "otters", 5, 0.5),
     "static, faint background, noise of 4": lambda: static(4, "osprey", "wren", 2, 5),
     "static, noise of 1 in the dark and 5 in the light": lambda: in_light(5),
+    **{f"static, {name}.jpg, noise of 4": partial(photograph, name) for name in ("osprey", "otters", "periwinkle")},
     "static, JPEG of quality 80": lambda: compressed(80),
     "pan, 1 px a frame": lambda: pan(1),
     "pan, 1.5 px a frame": lambda: pan(1.5),
@@ -245,7 +256,12 @@ def section(folder: Path | None) -> str:
         flicker = [f"{100 * share:.2f}" for share in found.flicker(float(speed[1]) if speed else 0)]
         where = found.changed(name)
         changed = ["", ""] if where is None else [f"{error:.3f}" for error in found.errors(where)]
-        cells = [name, *(flicker if steady else ["", ""]), *(f"{error:.3f}" for error in found.errors()), *changed]
+        cells = [
+            name,
+            *(flicker if steady else ["", ""]),
+            *("" if np.isnan(error) else f"{error:.3f}" for error in found.errors()),
+            *changed,
+        ]
         rows.append("| " + " | ".join(cells) + " |")
         print(rows[-1], "cuts:", found.cuts, flush=True)
         if "rack" in name:
@@ -256,7 +272,8 @@ def section(folder: Path | None) -> str:
     return f"""## Videos
 
 Written by `bench/video.py`. Videos of {WIDTH}x{HEIGHT} px made of the pictures in `examples/`: a subject before a
-background, both blurred by known radii, with noise of 2 of 255 unless it is said otherwise. "single" is `Estimator`,
+background, both blurred by known radii, with noise of 2 of 255 unless it is said otherwise; or parts of these pictures
+as they are, whose radii nobody knows. "single" is `Estimator`,
 frame by frame; "video" is `VideoEstimator`. "changing" is the share of pixels whose radius changes by more than 0.5 px
 from frame to frame, from frame {SETTLED} on, along the camera's movement. "Where it changes" is the mean error of the
 frames of a rack of focus, of pixels that the subject has left within 8 frames, and of the first frame after a cut.

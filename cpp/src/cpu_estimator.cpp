@@ -417,9 +417,6 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
       }
   });
   if (average) {
-    video.height = spread.height;
-    video.width = spread.width;
-    video.scale = spread.scale;
     video.map = spread_map.data();
     video.expected_error = errors.data();
   }

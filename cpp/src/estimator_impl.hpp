@@ -52,7 +52,6 @@ struct Estimator::Impl {
     bool first = true;  // the next frame is
     VideoChange change;
     /// What was spread, before it is enlarged.
-    int height = 0, width = 0, scale = 1;
     const float *map = nullptr, *expected_error = nullptr;  // the latter if wanted
     std::vector<float> sorted;                              // scratch memory of estimate_focus
   };

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "image.hpp"
 
@@ -70,7 +71,8 @@ TimeAverage::TimeAverage(int height, int width, int frames, Workers& workers)
   along_y_.resize(2 * std::size_t(height));
   along_x_.resize(2 * std::size_t(width));
   costs_.resize(2 * most_shift + 1);
-  for (auto* values : {&changes_, &noises_, &textures_, &evidence_, &innovation_, &pooled_, &renewal_, &sorted_})
+  for (auto* values :
+       {&changes_, &noises_, &textures_, &evidence_, &innovation_, &pooled_, &pooled_before_, &renewal_, &sorted_})
     values->resize(std::size_t(rows_) * std::size_t(columns_));
 }
 
@@ -90,6 +92,7 @@ void TimeAverage::advance(const ImageView& frame) {
     std::fill(shown_.begin(), shown_.end(), std::uint8_t{0});
     std::fill(renewal_.begin(), renewal_.end(), 1.0f);
     image_noise_ = radius_noise_ = 0;
+    std::fill(pooled_.begin(), pooled_.end(), 0.0f);
   } else {
     find_shift();
     compare_images();
@@ -336,7 +339,9 @@ void TimeAverage::compare_cells_of_radii(int cell_row) {
   }
 }
 
-/// Finds where the radii have changed: focus goes elsewhere, though the image may hardly tell.
+/// Finds where the radii have changed: focus goes elsewhere, though the image may hardly tell. In a part of the image
+/// that counts only if the frame before said the same, as what noise does to neighbouring edges is much the same; in
+/// most of it at once.
 void TimeAverage::compare_radii() {
   constexpr int pooled_reach = 2, filled_reach = 4;                           // cells
   constexpr float none = 3, all = 6;                                          // times the noise of pooled innovations
@@ -360,23 +365,25 @@ void TimeAverage::compare_radii() {
     return weights > 0 ? sum / weights : otherwise;
   };
   for_cells([&](int r, int c, std::size_t i) {
-    pooled_[i] = std::abs(mean_around(innovation_, r, c, pooled_reach, 0));
-    if (evidence_[i] == 0) pooled_[i] = -1;
+    // In the cell of the frame before, which the camera may have moved since; windows are larger than that.
+    pooled_before_[i] = std::exchange(pooled_[i], mean_around(innovation_, r, c, pooled_reach, 0));
+    changes_[i] = evidence_[i] > 0 ? std::abs(pooled_[i]) : -1;
   });
-  const float found = quantile(pooled_, 0.5);
+  const float found = quantile(changes_, 0.5);
   if (found < 0) return;
   const float most = radius_noise_ > 0 ? most_growth * radius_noise_ : most_at_first;
   radius_noise_ = std::max(std::min(found, most), least);
-  double sum = 0, weights = 0;
+  double at_once = 0, twice = 0, weights = 0;
   for (std::size_t i = 0; i < pooled_.size(); ++i) {
-    pooled_[i] = ramp(pooled_[i] / radius_noise_, none, all);
-    sum += double(evidence_[i] * pooled_[i]);
+    const float size = std::abs(pooled_[i]), before = std::abs(pooled_before_[i]);
+    changes_[i] = pooled_[i] * pooled_before_[i] > 0 ? ramp(std::min(size, before) / radius_noise_, none, all) : 0;
+    at_once += double(evidence_[i] * ramp(size / radius_noise_, none, all));
+    twice += double(evidence_[i] * changes_[i]);
     weights += double(evidence_[i]);
   }
-  // Where nothing is seen, what is seen around counts; if most of what is seen has changed, all has.
-  const float everywhere = float(sum / weights), at_least = ramp(everywhere, of_some, of_most);
+  const float everywhere = ramp(float(at_once / weights), of_some, of_most), otherwise = float(twice / weights);
   for_cells([&](int r, int c, std::size_t i) {
-    renewal_[i] = std::max({renewal_[i], at_least, mean_around(pooled_, r, c, filled_reach, everywhere)});
+    renewal_[i] = std::max({renewal_[i], everywhere, mean_around(changes_, r, c, filled_reach, otherwise)});
   });
 }
 

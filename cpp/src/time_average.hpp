@@ -67,7 +67,7 @@ class TimeAverage {
   std::vector<std::vector<float>> scratch_;  // three rows per slot
   std::vector<double> column_sums_, along_y_, along_x_, costs_;  // see find_shift()
   // By cell; less than 0 where nothing is known.
-  std::vector<float> changes_, noises_, textures_, evidence_, innovation_, pooled_, renewal_, sorted_;
+  std::vector<float> changes_, noises_, textures_, evidence_, innovation_, pooled_, pooled_before_, renewal_, sorted_;
 };
 
 }  // namespace defocus_fast::cpu

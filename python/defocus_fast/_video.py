@@ -71,13 +71,13 @@ class FocusMap:
 class VideoEstimator(Sized):
     """Estimates blur maps of the frames of a video, which are of one size and come in the order of time.
 
-    Each answer is of the frame given, without any delay. What edges say of their radii, where depth edges keep radii
-    from spreading, and the image that guides them are averaged along time as far as the video stays the same: the
-    camera's movement is followed, and where the image or its radii change by more than their noise, averages start
-    afresh. The map of a first frame, and of one after a cut, equals :class:`Estimator`'s to the last bit.
+    Each answer is of the frame given, without any delay. What edges say of their radii, and where depth edges keep
+    radii from spreading, is averaged along time as far as the video stays the same: the camera's movement is followed,
+    and where the image or its radii change by more than noise, averages start afresh. The map of a first frame, and of
+    one after a cut, equals :class:`Estimator`'s to the last bit.
 
-    Threads, forks and pickling are as of :class:`Estimator`; so is memory, with 13 more values of 4 bytes for each
-    pixel of the octave in which radii are spread. Device "cpu" only.
+    Threads, forks and pickling are as of :class:`Estimator`; so is memory, with 49 bytes more for each pixel of the
+    octave in which radii are spread. Device "cpu" only.
 
     Args:
         height: of the frames in px, at most 2**30.

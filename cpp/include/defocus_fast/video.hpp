@@ -42,13 +42,13 @@ struct FocusMap {
 };
 
 /// Estimates blur maps of the frames of a video, which are of one size and come in the order of time. Each answer is of
-/// the frame given, without any delay. What edges say of their radii, where depth edges keep radii from spreading, and
-/// the image that guides them are averaged along time, as far as the video stays the same: the camera's movement is
-/// followed, and where the image or its radii change by more than their noise, averages start afresh. So the map of a
-/// first frame, and of one after a cut, equals Estimator's to the last bit; edges and masks in results always do.
+/// the frame given, without any delay. What edges say of their radii, and where depth edges keep radii from spreading,
+/// is averaged along time as far as the video stays the same: the camera's movement is followed, and where the image or
+/// its radii change by more than noise, averages start afresh. So the map of a first frame, and of one after a cut,
+/// equals Estimator's to the last bit; edges and masks in results always do.
 ///
-/// Memory: 13 floats for each pixel of the octave in which radii are spread, beside Estimator's. Thread safety, forks
-/// and exceptions as of Estimator; after an exception the next frame counts as a first one. Device "cpu" only.
+/// Memory: 49 bytes for each pixel of the octave in which radii are spread, beside Estimator's. Thread safety, forks
+/// and exceptions as of Estimator; after an exception the next frame may count as a first one. Device "cpu" only.
 class DEFOCUS_FAST_API VideoEstimator : private Estimator {
  public:
   /// As Estimator's; throws BackendUnavailable for device "cuda".
