@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-ARCHITECTURES = {"75", "80", "86", "89", "90", "100", "120"}
+ARCHITECTURES = set(sys.argv[4:]) or {"75", "80", "86", "89", "90", "100", "120"}
 EXACT = ["answers.cu", "canny.cu", "octaves.cu"]
 LEAST_COVERAGE = 0.97
 
