@@ -93,7 +93,7 @@ def bursts(kind: str, photos: list[Array], limit: int | None, seed: int = 0) -> 
             point = in_focus = None
             if subject is None:
                 taken = blurred(
-                    light ** np.float32(camera.gamma), np.full(light.shape[:2], radius), camera.gaussian_share
+                    light ** np.float32(camera.gamma), np.full(light.shape[:2], radius), camera.aperture
                 )
                 image = photograph(taken[top : top + seen[0], left : left + seen[1]], camera, rng)
             else:

@@ -25,7 +25,7 @@ from PIL import Image, TiffImagePlugin
 import defocus_fast
 from defocus_fast import _metadata, _xmp, cli, culling
 from defocus_fast.culling import Region
-from training.synthesis import disk_kernel
+from training.synthesis import kernel_of
 
 Cull = Callable[..., Result]
 Exif = dict[int, Any]
@@ -35,7 +35,7 @@ ORIENTATION, MODEL = 0x0112, 0x0110
 
 
 def blurred(picture: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
-    result = cv2.filter2D(picture.astype(np.float32), -1, disk_kernel(radius), borderType=cv2.BORDER_REFLECT)
+    result = cv2.filter2D(picture.astype(np.float32), -1, kernel_of(radius), borderType=cv2.BORDER_REFLECT)
     return np.rint(result).astype(np.uint8)
 
 

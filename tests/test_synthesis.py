@@ -17,7 +17,7 @@ from images import texture
 from PIL import Image
 
 from training import fetch, scenes, synthesis
-from training.synthesis import AMBIGUOUS, DEPTH, PATTERN, Camera, Images, Layer
+from training.synthesis import AMBIGUOUS, DEPTH, PATTERN, Aperture, Camera, Images, Layer
 
 MARGIN = synthesis.MARGIN
 
@@ -33,9 +33,9 @@ def images() -> Images:
 
 
 @pytest.mark.parametrize("radius", [0.3, 0.5, 0.75, 1.0, 2.37, 6.0, 6.5])
-def test_disk_kernel_is_area_exact(radius: float) -> None:
+def test_the_kernel_of_the_disk_is_area_exact(radius: float) -> None:
     """Against 200 x 200 points in every pixel; the strips of the kernel are exact to about 1 / 64^1.5 of a pixel."""
-    kernel = synthesis.disk_kernel(radius)
+    kernel = synthesis.kernel_of(radius)
     half = len(kernel) // 2
     points = (np.arange(len(kernel) * 200) + 0.5) / 200 - half - 0.5
     inside = points[:, None] ** 2 + points**2 <= radius**2
@@ -48,11 +48,32 @@ def test_disk_kernel_is_area_exact(radius: float) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_softer_apertures_blur_as_much(share: float) -> None:
     """Disk and Gaussian have the same variance; a pixel adds 1 / 12, which the sampled Gaussian lacks."""
-    kernel = synthesis.disk_kernel(4.0, share)
+    kernel = synthesis.kernel_of(4.0, Aperture(share))
     at = np.arange(len(kernel)) - len(kernel) // 2
     variance = (kernel.sum(0) * at**2).sum()
     # The Gaussian is cut at 3 sigma, which takes 3 % of its variance.
     assert variance == pytest.approx(4.0**2 / 4 + (1 - share) / 12, rel=0.01 + 0.03 * share)
+
+
+@pytest.mark.parametrize(
+    "aperture",
+    [
+        Aperture(blades=5, angle=0.3),
+        Aperture(eclipse=0.8, angle=1.0),
+        Aperture(obstruction=0.5),
+        Aperture(aberration=1.5),
+        Aperture(aberration=-1.5, blades=8),
+    ],
+)
+@pytest.mark.parametrize("radius", [2.5, 9.0])
+def test_other_apertures_have_the_second_moment_of_the_disk(aperture: Aperture, radius: float) -> None:
+    """Tolerance: the shape ends between points that are up to 1 / 6 px apart."""
+    kernel = synthesis.kernel_of(radius, aperture)
+    at = np.arange(len(kernel)) - len(kernel) // 2
+    moment = ((kernel.sum(0) + kernel.sum(1)) * at**2).sum() / 2
+    assert moment == pytest.approx(radius**2 / 4 + 1 / 12, rel=0.03)
+    assert kernel.sum() == pytest.approx(1, abs=1e-6)
+    assert not np.array_equal(kernel, synthesis.kernel_of(radius))
 
 
 def test_blur_of_a_varying_map_is_exact_where_the_map_is_constant() -> None:
@@ -66,7 +87,7 @@ def test_blur_of_a_varying_map_is_exact_where_the_map_is_constant() -> None:
     delta = np.zeros((21, 21, 1), np.float32)
     delta[10, 10] = 1
     spread = synthesis.blur(delta, np.full((21, 21), 2.0, np.float32)).squeeze()
-    np.testing.assert_allclose(spread[8:13, 8:13], synthesis.disk_kernel(2.0), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(spread[8:13, 8:13], synthesis.kernel_of(2.0), rtol=0, atol=1e-7)
 
 
 def test_an_occluding_edge_is_the_disks_step_response() -> None:
@@ -175,7 +196,7 @@ def test_random_scenes(images: Images) -> None:
 
 def test_shards(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthesis, "SCENES_PER_SHARD", 2)
-    synthesis._write_shards(range(2), images, tmp_path, 96, 1, 0.0)
+    synthesis._write_shards(range(2), images, tmp_path, 96, 1, "validation")
     shard = np.load(tmp_path / "0001.npy")
     assert shard.dtype == np.uint8
     assert shard.shape == (2, 96, 96, 5)
@@ -187,7 +208,7 @@ def test_shards(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         shard[1, ..., 3] / synthesis.RADIUS_SCALE, scene.edge_radius, rtol=0, atol=0.5 / synthesis.RADIUS_SCALE
     )
     np.save(tmp_path / "0000.npy", shard)
-    synthesis._write_shards(range(2), images, tmp_path, 96, 1, 0.0)
+    synthesis._write_shards(range(2), images, tmp_path, 96, 1, "validation")
     np.testing.assert_array_equal(np.load(tmp_path / "0000.npy"), shard)  # what is there is kept
 
 

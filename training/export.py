@@ -48,7 +48,8 @@ def export(args: argparse.Namespace) -> None:
     """Write the model folder, if its graphs say what the network says."""
     state = read_checkpoint(args.checkpoint, torch.device("cpu"))
     arguments = state["arguments"]
-    model = MODELS[arguments["model"]](arguments["width"])
+    depth = {"depth": arguments["depth"]} if arguments["depth"] else {}
+    model = MODELS[arguments["model"]](arguments["width"], **depth)
     model.load_state_dict(state["ema"])
     sharpen(model, SHARPENING)
     model.eval()

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from training import existing, positive, run
-from training.synthesis import RECOLOURED_SHARE, Images, Scene, load_images, random_scene, wide_radius
+from training.synthesis import CAMERAS, RECOLOURED_SHARE, Images, Scene, load_images, random_scene, wide_radius
 
 FORMS = ("layered", "layered", "slanted", "layered_slanted")
 SEED = {"test": 20_220_000, "validation": 20_220_001, "train": 20_220_002}
@@ -42,6 +42,7 @@ def fixed_scenes(images: Images, count: int, size: int, split: str, wide: bool =
                 clean_share=float(number % 2 == 0),
                 gradual_share=float("slanted" in form),
                 recoloured_share=RECOLOURED_SHARE[split],
+                draw_camera=CAMERAS[split],
                 **(WIDE if wide else {}),
             )
             # Layers outside the image make no layered scene.

@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -218,31 +218,73 @@ def _random_mask(images: Images, size: int, rng: np.random.Generator, thickness:
 # ---------------------------------------------------------------- blur
 
 
-@lru_cache(maxsize=4096)
-def disk_kernel(radius: float, gaussian_share: float = 0.0) -> Array:
-    """Return the kernel of a disk of `radius` px, each entry the disk's exact share of that pixel; sums to 1.
+@dataclass(frozen=True)
+class Aperture:
+    """The shape of the blur. The defaults are the disk."""
 
-    `gaussian_share` mixes in a Gaussian of the same variance (sigma = radius / 2), a softer aperture.
-    """
-    kernel = disk_areas(radius)
-    if gaussian_share > 0:
+    gaussian_share: float = 0.0  # between the shape (0) and the Gaussian of its variance (1)
+    blades: int = 0  # sides of a regular polygon; 0: round
+    angle: float = 0.0  # by which the shape is turned
+    eclipse: float = 0.0  # radii between the centres of two disks outside of which it is dark: a cat's eye
+    obstruction: float = 0.0  # share of the radius that is dark in the middle: a ring
+    aberration: float = 0.0  # brightness of the rim over the mean's, less that of the centre, in [-2, 2]
+
+
+def _light(aperture: Aperture, x: Array, y: Array) -> Array:
+    """Return the brightness of a shape, without its Gaussian share, at points (n,) x (n,); its radius is 1."""
+    x, y = x[None, :], y[:, None]
+    distance = np.hypot(x, y)
+    light = 1 + aperture.aberration * (distance**2 - 0.5)
+    light[(distance > 1) | (distance < aperture.obstruction)] = 0
+    if aperture.blades:
+        sector = 2 * math.pi / aperture.blades
+        from_middle = (np.arctan2(y, x) - aperture.angle) % sector - sector / 2
+        light[distance * np.cos(from_middle) > math.cos(sector / 2)] = 0
+    if aperture.eclipse:
+        aside = aperture.eclipse / 2 * np.array([math.cos(aperture.angle), math.sin(aperture.angle)])
+        light[np.hypot(x + aside[0], y + aside[1]) > 1] = 0
+        light[np.hypot(x - aside[0], y - aside[1]) > 1] = 0
+    return light
+
+
+def shape_kernel(radius: float, aperture: Aperture) -> Array:
+    """Return the kernel of a shape whose second moment, the mean over all directions, is that of the disk of `radius`
+    px."""
+    points = (np.arange(100) + 0.5) / 50 - 1
+    light = _light(aperture, points, points)
+    moment = (light * (points**2 + points[:, None] ** 2)).sum() / light.sum() / 2
+    size = radius / 2 / math.sqrt(moment)  # px, of the shape's radius
+    half, per_pixel = math.ceil(size - 0.5), 16 if radius < 4 else 6
+    points = ((np.arange((2 * half + 1) * per_pixel) + 0.5) / per_pixel - half - 0.5) / size
+    return _light(aperture, points, points).reshape(2 * half + 1, per_pixel, -1, per_pixel).mean((1, 3))
+
+
+@lru_cache(maxsize=4096)
+def kernel_of(radius: float, aperture: Aperture = Aperture()) -> Array:
+    """Return the kernel of a blur of `radius` px; sums to 1. That of the disk is exact, each entry the disk's share of
+    that pixel."""
+    is_disk = replace(aperture, gaussian_share=0.0) == Aperture()
+    kernel = disk_areas(radius) if is_disk else shape_kernel(radius, aperture)
+    if aperture.gaussian_share > 0:
         half = len(kernel) // 2
         half_gauss = max(half, math.ceil(1.5 * radius))
         kernel = np.pad(kernel, half_gauss - half)
         profile = np.exp(-0.5 * (np.arange(-half_gauss, half_gauss + 1) / max(radius / 2, 1e-3)) ** 2)
         gauss = np.outer(profile, profile)
-        kernel = (1 - gaussian_share) * kernel / kernel.sum() + gaussian_share * gauss / gauss.sum()
+        share = aperture.gaussian_share
+        kernel = (1 - share) * kernel / kernel.sum() + share * gauss / gauss.sum()
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def blur(image: Array, radius: Array, gaussian_share: float = 0.0) -> Array:
-    """Blur (H, W, C) with the disk of the radius map (H, W): gathering, exact where the map is locally constant.
+def blur(image: Array, radius: Array, aperture: Aperture = Aperture()) -> Array:
+    """Blur (H, W, C) with the disk, or another shape, of the radius map (H, W): gathering, exact where the map is
+    locally constant.
 
     A varying map is rendered from radii 0.25 px apart, above 8 px by 3 %, linearly mixed.
     """
     low, high = float(radius.min()), float(radius.max())
     if high - low < 0.02:
-        kernel = disk_kernel(round(0.5 * (low + high), 3), gaussian_share)
+        kernel = kernel_of(round(0.5 * (low + high), 3), aperture)
         return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT)
     steps = np.arange(math.floor(low * 4), math.ceil(high * 4) + 1) / 4
     if high > 8:
@@ -251,7 +293,7 @@ def blur(image: Array, radius: Array, gaussian_share: float = 0.0) -> Array:
     for number, step in enumerate(steps):
         weight = np.interp(radius, steps, np.eye(len(steps))[number]).astype(np.float32)
         if weight.any():
-            kernel = disk_kernel(float(step), gaussian_share)
+            kernel = kernel_of(float(step), aperture)
             result += weight[..., None] * cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT)
     return result
 
@@ -279,13 +321,14 @@ class Camera:
     """What the camera does to the scene, besides the disk blur. The defaults do nothing."""
 
     gamma: float = 1.0  # blur and compositing happen in light = value ** gamma
-    gaussian_share: float = 0.0  # aperture between disk (0) and Gaussian (1)
+    aperture: Aperture = Aperture()
     vignetting: float = 0.0  # loss of light in the corners
     gain: float = 1.0
     contrast: float = 1.0
     shot_noise: float = 0.0  # standard deviation at white
     read_noise: float = 0.0
     bayer: bool = False  # colour mosaic, interpolated again
+    denoising: float = 0.0  # standard deviation of what a bilateral filter smooths
     sharpening: float = 0.0  # amount of an unsharp mask of sigma 1 px
     jpeg_quality: int = 0  # 0: not compressed
     chroma_subsampling: bool = False
@@ -302,7 +345,7 @@ def random_camera(rng: np.random.Generator, clean_share: float) -> Camera:
 
     return Camera(
         gamma=maybe(0.45, 1.6, 2.4, 1.0),
-        gaussian_share=maybe(0.25, 0.1, 0.6, 0.0),
+        aperture=Aperture(maybe(0.25, 0.1, 0.6, 0.0)),
         vignetting=maybe(0.2, 0.1, 0.5, 0.0),
         gain=maybe(0.4, 0.6, 1.3, 1.0),
         contrast=maybe(0.4, 0.7, 1.4, 1.0),
@@ -313,6 +356,31 @@ def random_camera(rng: np.random.Generator, clean_share: float) -> Camera:
         jpeg_quality=int(maybe(0.5, 70, 99, 0)),
         chroma_subsampling=bool(rng.random() < 0.5),
     )
+
+
+def training_camera(rng: np.random.Generator, clean_share: float) -> Camera:
+    """Return a camera as ``random_camera``'s, sometimes with an aperture that is no disk and with more effects."""
+    camera = random_camera(rng, clean_share)
+    if rng.random() < 0.35:
+        shape = {
+            "blades": int(rng.integers(5, 10)),
+            "eclipse": float(rng.uniform(0.1, 0.9)),
+            "obstruction": float(rng.uniform(0.2, 0.5)),
+            "aberration": float(rng.uniform(-1.5, 1.5)),
+        }
+        chosen = rng.choice(list(shape), rng.integers(1, 3), replace=False)
+        aperture = replace(
+            camera.aperture,
+            angle=float(rng.uniform(0, 2 * math.pi)),
+            **{str(name): shape[str(name)] for name in chosen},
+        )
+        camera = replace(camera, aperture=aperture)
+    if camera.jpeg_quality and rng.random() < 0.4:
+        camera = replace(camera, jpeg_quality=int(rng.integers(50, 80)))
+    if camera.shot_noise + camera.read_noise > 0 and rng.random() < 0.3:
+        noise = camera.shot_noise + camera.read_noise
+        camera = replace(camera, denoising=float(noise * rng.uniform(1, 4)), sharpening=float(rng.uniform(0, 0.6)))
+    return camera
 
 
 def photograph(light: Array, camera: Camera, rng: np.random.Generator) -> Array:
@@ -331,6 +399,8 @@ def photograph(light: Array, camera: Camera, rng: np.random.Generator) -> Array:
         mosaic = value[..., 1].copy()
         mosaic[::2, ::2], mosaic[1::2, 1::2] = value[::2, ::2, 0], value[1::2, 1::2, 2]
         image = cv2.cvtColor(mosaic, cv2.COLOR_BayerRGGB2RGB_EA).astype(np.float32) / 255
+    if camera.denoising:
+        image = cv2.bilateralFilter(image, 5, camera.denoising, 1.5)
     if camera.sharpening:
         image = image + camera.sharpening * (image - cv2.GaussianBlur(image, (0, 0), 1.0))
     pixels = np.uint8(np.rint(np.clip(image, 0, 1) * 255))
@@ -406,12 +476,12 @@ def render(layers: list[Layer], camera: Camera, rng: np.random.Generator, margin
     """Blur and composite `layers` (far to near), take the image and label its edges. Cuts `margin` off each side."""
     gamma = np.float32(camera.gamma)
     background = layers[0]
-    light = blur(background.texture**gamma, background.radius, camera.gaussian_share)
+    light = blur(background.texture**gamma, background.radius, camera.aperture)
     radius = background.radius
     nearest = np.zeros(radius.shape, np.uint8)
     for number, layer in enumerate(layers[1:], 1):
         premultiplied = np.dstack([layer.texture**gamma * layer.mask[..., None], layer.mask])
-        blurred = blur(premultiplied, layer.radius, camera.gaussian_share)
+        blurred = blur(premultiplied, layer.radius, camera.aperture)
         light = light * (1 - blurred[..., 3:]) + blurred[..., :3]
         inside = layer.mask > 0.5
         radius = np.where(inside, layer.radius, radius)
@@ -450,6 +520,7 @@ def random_scene(
     gradual_share: float | None = None,
     recoloured_share: float = 0.0,
     draw_radius: Callable[[np.random.Generator], float] = narrow_radius,
+    draw_camera: Callable[[np.random.Generator, float], Camera] = random_camera,
     untextured_share: float = 0.0,
     margin: int = MARGIN,
 ) -> Scene:
@@ -489,17 +560,19 @@ def random_scene(
         mask, colour = _random_mask(images, full, rng, thickness=max(2.0, 1.5 * radius))
         texture = colour if colour is not None else _texture(images, full, rng)
         layers.append(layer(texture, mask, radius_map(radius, 0.15)))
-    return render(layers, random_camera(rng, clean_share), rng, margin)
+    return render(layers, draw_camera(rng, clean_share), rng, margin)
 
 
 # ---------------------------------------------------------------- shards
 
 SCENES_PER_SHARD = 250
+# Of what scenes have that is not in the paper, validation and test scenes have nothing: so they stay as they were.
 RECOLOURED_SHARE = {"train": 0.4, "validation": 0.0, "test": 0.0}
+CAMERAS = {"train": training_camera, "validation": random_camera, "test": random_camera}
 RADIUS_SCALE = 20  # shards hold the edge radius in 1/20 px
 
 
-def _write_shards(numbers: range, images: Images, folder: Path, size: int, seed: int, recoloured_share: float) -> None:
+def _write_shards(numbers: range, images: Images, folder: Path, size: int, seed: int, split: str) -> None:
     """Write shards, each uint8 (scenes, size, size, 5) = R, G, B, edge radius * RADIUS_SCALE, kind."""
     for number in numbers:
         path = folder / f"{number:04d}.npy"
@@ -510,7 +583,14 @@ def _write_shards(numbers: range, images: Images, folder: Path, size: int, seed:
         for i in range(SCENES_PER_SHARD):
             rng = np.random.default_rng([seed, number, i])
             draw_radius = training_radius if i % 2 else narrow_radius
-            scene = random_scene(images, size, rng, recoloured_share=recoloured_share, draw_radius=draw_radius)
+            scene = random_scene(
+                images,
+                size,
+                rng,
+                recoloured_share=RECOLOURED_SHARE[split],
+                draw_radius=draw_radius,
+                draw_camera=CAMERAS[split],
+            )
             shard[i, ..., :3], shard[i, ..., 4] = scene.image, scene.kind
             shard[i, ..., 3] = np.rint(scene.edge_radius * RADIUS_SCALE)
         part = path.with_suffix(".part")
@@ -531,7 +611,7 @@ def write(args: argparse.Namespace) -> None:
     jobs = [
         fork.Process(
             target=_write_shards,
-            args=(range(job, args.shards, args.jobs), images, folder, args.size, seed, RECOLOURED_SHARE[args.split]),
+            args=(range(job, args.shards, args.jobs), images, folder, args.size, seed, args.split),
             daemon=True,
         )
         for job in range(args.jobs)
