@@ -92,9 +92,7 @@ def bursts(kind: str, photos: list[Array], limit: int | None, seed: int = 0) -> 
             top, left = least + down, least + right
             point = in_focus = None
             if subject is None:
-                taken = blurred(
-                    light ** np.float32(camera.gamma), np.full(light.shape[:2], radius), camera.aperture
-                )
+                taken = blurred(light ** np.float32(camera.gamma), np.full(light.shape[:2], radius), camera.aperture)
                 image = photograph(taken[top : top + seen[0], left : left + seen[1]], camera, rng)
             else:
                 missed = kind.endswith("missed")
