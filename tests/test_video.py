@@ -118,6 +118,48 @@ def test_what_moves_starts_afresh() -> None:
     assert np.abs(errors[4:]).max() < 0.3
 
 
+def test_a_budget_that_is_enough_changes_nothing() -> None:
+    image = blurred(texture(HEIGHT + 40, WIDTH + 40), 2)
+    ours, plain = VideoEstimator(HEIGHT, WIDTH, budget_ms=1e6), VideoEstimator(HEIGHT, WIDTH)
+    ours.warm_up()
+    for t in range(5):
+        frame = noisy(image[3 * t :][:HEIGHT, t:][:, :WIDTH], 3, t)
+        got, expected = ours.estimate(frame), plain.estimate(frame)
+        assert got.read == 1
+        np.testing.assert_array_equal(got.map, expected.map)
+        np.testing.assert_array_equal(got.edges, expected.edges)
+
+
+def test_without_time_for_all_regions_are_read_in_turn() -> None:
+    """There are 4 x 5 regions, of which there is time for one a frame. Then the map is what it would be anyway, but for
+    edges at the regions' borders that no neighbour drops. After a cut nothing is left of what was before."""
+    image, other = blurred(texture(HEIGHT, WIDTH), 1.2), blurred(texture(HEIGHT, WIDTH, 5), 5)
+    video, single = VideoEstimator(HEIGHT, WIDTH, budget_ms=0.1), Estimator(HEIGHT, WIDTH, device="cpu")
+    video.warm_up()
+    first = single.estimate(image)
+    errors = []
+    for t in range(25):
+        answer = video.estimate(image)
+        assert answer.read == pytest.approx(1 / 20)
+        assert answer.cut == (t == 0)
+        assert len(np.unique(answer.edges // 64, axis=0)) == 1
+        errors.append(np.abs(answer.map - first.map).mean())
+    assert max(errors[19:]) < 0.03 < 1 < errors[0]
+    after, clean = video.estimate(other), single.estimate(other)
+    assert after.cut
+    assert np.abs(after.map - clean.map).mean() < 0.2 * np.abs(first.map - clean.map).mean()
+
+
+def test_warming_up_leaves_nothing() -> None:
+    image = noisy(blurred(texture(HEIGHT, WIDTH), 2), 3, 0)
+    video = VideoEstimator(HEIGHT, WIDTH)
+    video.estimate(image)
+    video.warm_up()
+    answer = video.estimate(image)
+    assert answer.cut
+    np.testing.assert_array_equal(answer.map, Estimator(HEIGHT, WIDTH, device="cpu").estimate(image).map)
+
+
 def test_any_number_of_threads_gives_the_same() -> None:
     image = blurred(texture(HEIGHT + 40, WIDTH + 40), 2)
     videos = [VideoEstimator(HEIGHT, WIDTH, num_threads=threads) for threads in (1, 2, 5)]

@@ -153,6 +153,7 @@ void tell(const VideoChange& change, py::dict& fields) {
   fields["cut"] = change.cut;
   fields["shift"] = std::pair(change.shift_y, change.shift_x);
   fields["renewed"] = change.renewed;
+  fields["read"] = change.read;
 }
 
 py::dict dict_of(const FocusMap& found) {
@@ -212,6 +213,11 @@ void define_video_estimator(py::module_& m) {
                self.estimate_focus(view, found, given.focus, given.frame);
              }
              return dict_of(found);
+           })
+      .def("warm_up",
+           [](VideoEstimator& self) {
+             const GilRelease release;
+             self.warm_up();
            })
       .def("reset", [](VideoEstimator& self) {
         const GilRelease release;

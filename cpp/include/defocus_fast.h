@@ -50,7 +50,7 @@ const char* defocus_fast_last_error(void);
 
 /* Of estimators and of frames, with their defaults: defocus_fast/options.hpp lists names, ranges and units, and so does
    help(defocus_fast.Estimator) in Python. "edge_stride", "expected_error" and "bin_probabilities" are of frames,
-   "frames" is of videos; "rows", "columns", "in_focus" and "percentile" are of defocus_fast_video_estimate_focus. */
+   "frames" and "budget_ms" are of videos; "rows", "columns", "in_focus" and "percentile" are of defocus_fast_video_estimate_focus. */
 typedef struct defocus_fast_options defocus_fast_options;
 
 /* NULL if memory is lacking. */
@@ -188,9 +188,10 @@ typedef struct defocus_fast_video_change {
   int cut;              /* 1: most of the image has changed, or this is the first frame; else 0 */
   int shift_y, shift_x; /* px by which the camera's movement has moved the image down and to the right */
   float renewed;        /* share of the image whose averages have started afresh, in [0, 1] */
+  float read;           /* share of the image that "budget_ms" left time to read, in [0, 1] */
 } defocus_fast_video_change;
 
-/* As defocus_fast_estimator_create; "frames" is an option of videos. BACKEND_UNAVAILABLE for device "cuda". */
+/* As defocus_fast_estimator_create; "frames" and "budget_ms" are options of videos. BACKEND_UNAVAILABLE for device "cuda". */
 defocus_fast_status defocus_fast_video_create(int height, int width, const defocus_fast_options* options,
                                               defocus_fast_video** video);
 /* No frame may be under way. NULL is left alone. */
@@ -238,6 +239,9 @@ defocus_fast_status defocus_fast_video_estimate_focus(defocus_fast_video* video,
                                                       defocus_fast_focus_result* result,
                                                       const defocus_fast_options* options);
 
+/* Reads images of its own, until no later frame allocates memory and it is known what frames take, so that "budget_ms"
+   holds from the first one on, which the next frame is. */
+defocus_fast_status defocus_fast_video_warm_up(defocus_fast_video* video);
 /* The next frame counts as a first one. */
 defocus_fast_status defocus_fast_video_reset(defocus_fast_video* video);
 

@@ -152,7 +152,7 @@ void answer_into(defocus_fast_result* result, const Estimate& estimate) {
 }
 
 defocus_fast_video_change change_of(const df::VideoChange& change) {
-  return {change.cut, change.shift_y, change.shift_x, change.renewed};
+  return {change.cut, change.shift_y, change.shift_x, change.renewed, change.read};
 }
 
 df::MapView map_of(const defocus_fast_map* out) {
@@ -300,6 +300,9 @@ defocus_fast_status defocus_fast_video_estimate_focus(defocus_fast_video* video,
             data_of(answer.expected_error),
             change_of(answer.change)};
   });
+}
+defocus_fast_status defocus_fast_video_warm_up(defocus_fast_video* video) {
+  return attempt([&] { needed(video, "video").warm_up(); });
 }
 defocus_fast_status defocus_fast_video_reset(defocus_fast_video* video) {
   return attempt([&] { needed(video, "video").reset(); });

@@ -43,11 +43,6 @@ class Cells : public TileNetworks {
   }
 
   void extract_features(const ImageView& image, int y0, int x0, const std::vector<Pixel>& edges) override {
-    net_.workers.for_ranges(net_.rows, 8, [&](int begin, int end, int) {
-      for (int row = begin; row < end; ++row)
-        extract_cells(image, y0 + (row - margin_) * cell, x0 - margin_ * cell, net_.pitch, net_.image_channels,
-                      net_.image.data() + std::ptrdiff_t(row) * net_.pitch * net_.image_channels);
-    });
     list_questions(edges);
     net_.mark(questions_, at_questions_);
     net_.widen(at_questions_, 1, 0, 0, at_.back());
@@ -55,6 +50,14 @@ class Cells : public TileNetworks {
       net_.list_squares(at_[i], 1);
       net_.widen(at_[i], 1, 1, 0, at_[i - 1]);
     }
+    // Of the image the rows that the stem reads.
+    const std::vector<std::int32_t>& stem = at_.front().pixels;
+    const int first = stem.front() / net_.pitch - 1, last = stem.back() / net_.pitch + 1;
+    net_.workers.for_ranges(last - first + 1, 8, [&](int begin, int end, int) {
+      for (int row = first + begin; row < first + end; ++row)
+        extract_cells(image, y0 + (row - margin_) * cell, x0 - margin_ * cell, net_.pitch, net_.image_channels,
+                      net_.image.data() + std::ptrdiff_t(row) * net_.pitch * net_.image_channels);
+    });
     for (std::size_t i = 0; i + 1 < layers_.size(); ++i) net_.convolve(layers_[i], at_[i], planes_[i % 2]);
     net_.convolve(layers_.back(), at_.back(), features_);
   }

@@ -14,17 +14,21 @@ namespace defocus_fast {
 
 namespace {
 
+using cpu::FrameBudget;
+using Clock = std::chrono::steady_clock;
+double milliseconds(Clock::duration duration) { return std::chrono::duration<double, std::milli>(duration).count(); }
+
 /// Adds the time until its end to one stage.
 class StageTimer {
  public:
   StageTimer(BlurMap& result, Stage stage) : ms_(result.stage_ms[std::size_t(stage)]) {}
-  ~StageTimer() { ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_).count(); }
+  ~StageTimer() { ms_ += milliseconds(Clock::now() - start_); }
   StageTimer(const StageTimer&) = delete;
   StageTimer& operator=(const StageTimer&) = delete;
 
  private:
   double& ms_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Clock::time_point start_ = Clock::now();
 };
 
 Precision choose(Precision precision, const Kernels& kernels) {
@@ -88,6 +92,7 @@ struct Estimator::Cpu : Impl {
     if (video_options) {
       const Octave& spread = octaves[std::size_t(propagation.octave)];
       average.emplace(spread.height, spread.width, video_options->frames, workers);
+      if (video_options->budget_ms) budget.emplace(*video_options->budget_ms, height, width);
     }
     if (learns_distances) {
       const Octave& spread = octaves[std::size_t(propagation.octave)];
@@ -108,23 +113,40 @@ struct Estimator::Cpu : Impl {
   void run(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) override {
     // Given edges are those of the image; what the edge detector would find in its reductions are others.
     const std::size_t count = frame.edges.data ? 1 : octaves.size();
+    const Clock::time_point start = Clock::now();
+    std::optional<double> began_to_ask;  // ms since then
     octaves[0].image = image;
     for (std::size_t i = 1; i < std::max(count, std::size_t(propagation.octave) + 1); ++i)
       reduce(octaves[i - 1].image, octaves[i], result);
+    if (average) compare_with_average(result);
+    for (std::size_t i = 0; i < count; ++i) {
+      BlurMap& found = i == 0 ? result : octaves[i].found;
+      if (i > 0) found.stage_ms.fill(0);
+      detect_edges(octaves[i], found, frame);
+    }
     for (std::size_t step = 0; step < count; ++step) {
       const std::size_t i = std::size_t(octave_of_step(int(step), int(count)));
       Octave& octave = octaves[i];
       BlurMap& found = i == 0 ? result : octave.found;
-      if (i > 0) found.stage_ms.fill(0);
-      detect_edges(octave, found, frame);
       if (i > 0) octave.said.assign(found.pattern_edges.size(), 0);
-      if (step > 0) drop_edges(octaves[std::size_t(told_by(int(i), int(count)))], octave, found);
+      if (budget && int(i) < FrameBudget::octaves) {
+        if (!began_to_ask) began_to_ask = choose_regions(result, count, start);
+        leave_out_regions(octave, found);
+      }
+      if (step > 0 && !all_are_edges) drop_edges(octaves[std::size_t(told_by(int(i), int(count)))], octave, found);
       list_edges(octave, found);
       ask_networks(octave, found, frame);
       if (i > 0) note_answers(octave, found);
     }
+    const double had_asked = milliseconds(Clock::now() - start);
     propagate(out, result, frame, count);
+    if (budget) {
+      count_asked(result, count);
+      budget->learn(*began_to_ask, had_asked, milliseconds(Clock::now() - start));
+    }
   }
+
+  void warm_up() override;
 
   void ask_networks(const Octave& octave, BlurMap& found, const FrameOptions& frame) {
     for (int y = 0; y < octave.height; y += tile.height)
@@ -138,7 +160,11 @@ struct Estimator::Cpu : Impl {
   }
 
   void reduce(const ImageView& image, Octave& octave, BlurMap& result);
+  void compare_with_average(BlurMap& result);
   void detect_edges(Octave& octave, BlurMap& found, const FrameOptions& frame);
+  double choose_regions(BlurMap& result, std::size_t count, Clock::time_point start);
+  void leave_out_regions(const Octave& octave, BlurMap& found);
+  void count_asked(const BlurMap& result, std::size_t count);
   void list_edges(Octave& octave, BlurMap& found);
   void drop_edges(const Octave& neighbour, Octave& octave, BlurMap& found);
   void note_answers(Octave& octave, const BlurMap& found);
@@ -152,6 +178,17 @@ struct Estimator::Cpu : Impl {
   void mark_barriers(const BlurMap& result, std::size_t count);
   void enlarge(const std::vector<float>& values, const MapView& out);
 
+  /// Calls use(begin, end) for what the rows of the masks of edges have in a region of the budget.
+  template <class Use>
+  static void for_rows_of_region(const Octave& octave, BlurMap& found, int row, int column, const Use& use) {
+    const int side = 1 << (FrameBudget::region_octave - octave.number);
+    const int left = std::min(column * side, octave.width), right = std::min(left + side, octave.width);
+    for (int y = row * side; y < std::min((row + 1) * side, octave.height); ++y) {
+      std::uint8_t* const line = found.pattern_edges.data() + octave.index({y, 0});
+      use(line + left, line + right);
+    }
+  }
+
   /// Calls use(edge, its question) for the selected edges, by several threads at once.
   template <class Use>
   void for_selected(const Use& use) {
@@ -162,6 +199,7 @@ struct Estimator::Cpu : Impl {
     });
   }
 
+  bool all_are_edges = false;  // see warm_up()
   cpu::TileSize tile{};
   std::deque<Octave> octaves;  // from fine to coarse
   std::shared_ptr<const cpu::NetworkWeights> weights;
@@ -180,6 +218,7 @@ struct Estimator::Cpu : Impl {
   std::vector<float> depth_probability, bin_probabilities;
   std::vector<Reading> readings;
   std::optional<cpu::TimeAverage> average;  // of videos
+  std::optional<FrameBudget> budget;        // of videos that have one
   // In the octave in which radii are spread, unless it is the first of single images.
   std::vector<std::uint8_t> barriers;
   std::vector<float> spread_map, spread_error;
@@ -212,10 +251,67 @@ void Estimator::Cpu::detect_edges(Octave& octave, BlurMap& found, const FrameOpt
   else
     for (int y = 0; y < height; ++y)
       for (int x = 0; x < width; ++x) mask[octave.index({y, x})] = *frame.edges.at(y, x) != 0;
+  if (all_are_edges) std::fill(mask.begin(), mask.end(), std::uint8_t{1});
   if (const int stride = frame.edge_stride; stride > 1 && octave.number == 0)
     for (int y = 0; y < height; ++y)
       for (int x = 0; x < width; ++x)
         if (y % stride != 0 || x % stride != 0) mask[octave.index({y, x})] = 0;
+}
+
+void Estimator::Cpu::compare_with_average(BlurMap& result) {
+  StageTimer timer(result, Stage::propagate);
+  if (std::exchange(video.first, false)) average->reset();
+  average->advance(octaves[std::size_t(propagation.octave)].image);
+}
+
+/// Of the finest octaves only regions are read for which there is time. Returns when that was known, in ms since the
+/// frame's start.
+double Estimator::Cpu::choose_regions(BlurMap& result, std::size_t count, Clock::time_point start) {
+  StageTimer timer(result, Stage::detect_edges);
+  const Octave& spread = octaves[std::size_t(propagation.octave)];
+  const auto part = [&](int i, int length) {
+    const int side = 1 << (FrameBudget::region_octave - spread.number);
+    return Range{std::min(i * side, length), std::min((i + 1) * side, length)};
+  };
+  workers.for_ranges(budget->rows(), 1, [&](int row, int, int) {
+    for (int column = 0; column < budget->columns(); ++column) {
+      FrameBudget::Region& region = budget->region(row, column);
+      region.changed = average->changed(part(row, spread.height), part(column, spread.width));
+      region.found = region.asked = 0;
+      for (std::size_t o = 0; o < std::min(count, std::size_t(FrameBudget::octaves)); ++o)
+        for_rows_of_region(octaves[o], o == 0 ? result : octaves[o].found, row, column,
+                           [&](std::uint8_t* begin, std::uint8_t* end) {
+                             region.found += int(std::count(begin, end, std::uint8_t{1}));
+                           });
+    }
+  });
+  const double now = milliseconds(Clock::now() - start);
+  budget->choose(now);
+  for (int row = 0; row < budget->rows(); ++row)
+    for (int column = 0; column < budget->columns(); ++column)
+      if (!budget->region(row, column).is_read)
+        average->leave_out(part(row, spread.height), part(column, spread.width));
+  return now;
+}
+
+void Estimator::Cpu::leave_out_regions(const Octave& octave, BlurMap& found) {
+  StageTimer timer(found, Stage::detect_edges);
+  workers.for_ranges(budget->rows(), 1, [&](int row, int, int) {
+    for (int column = 0; column < budget->columns(); ++column)
+      if (!budget->region(row, column).is_read)
+        for_rows_of_region(octave, found, row, column,
+                           [](std::uint8_t* begin, std::uint8_t* end) { std::fill(begin, end, std::uint8_t{0}); });
+  });
+}
+
+void Estimator::Cpu::count_asked(const BlurMap& result, std::size_t count) {
+  for (std::size_t o = 0; o < std::min(count, std::size_t(FrameBudget::octaves)); ++o) {
+    const int side = FrameBudget::region_octave - int(o);
+    // Of the first octave the result has all octaves' edges by now.
+    const std::vector<Pixel>& position = o == 0 ? result.edges.position : octaves[o].found.edges.position;
+    for (std::size_t i = 0; i < octaves[o].row_start.back(); ++i)
+      ++budget->region(position[i].y >> side, position[i].x >> side).asked;
+  }
 }
 
 /// An octave is not asked about edges that would count nothing, as its neighbour says that was read before.
@@ -339,7 +435,6 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
   const Octave& spread = octaves[std::size_t(propagation.octave)];
   const bool enlarged = propagation.octave > 0;
   if (enlarged || average) mark_barriers(result, count);
-  if (average && std::exchange(video.first, false)) average->reset();
   domain_transform.make_guide(spread.image, propagation);
   learned::Factors factors;
   if (learns_distances && frame.edges.data == nullptr) {
@@ -386,11 +481,11 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
   };
   const auto averages = [&](int y, const cpu::SeedRows& rows) { average->put(y, rows); };
   if (average) {
-    average->advance(spread.image);
     average->add(std::ref(seed), barriers.data());
     video.change = average->change();
     video.change.shift_y *= spread.scale;
     video.change.shift_x *= spread.scale;
+    if (budget) video.change.read = budget->read();
   }
   const bool aside = enlarged || !out.data;  // the map is written to memory of its own
   if (aside) {
@@ -537,6 +632,36 @@ void Estimator::Cpu::merge(const Octave& octave, BlurMap& result) {
   }
   all.bin_probabilities.insert(all.bin_probabilities.end(), edges.bin_probabilities.begin(),
                                edges.bin_probabilities.end());
+}
+
+void Estimator::Cpu::warm_up() {
+  const std::ptrdiff_t pixels = std::ptrdiff_t{height} * width;
+  std::vector<float> map(static_cast<std::size_t>(pixels));
+  const MapView out{map.data(), height, width, width * std::ptrdiff_t{sizeof(float)}};
+  const Octave& spread = octaves[std::size_t(propagation.octave)];
+  video.sorted.reserve(std::size_t(spread.height) * std::size_t(spread.width));
+  {
+    // No image needs more memory than one whose reductions are of float, and whose pixels are all edges.
+    const std::vector<float> image(map.size() * 3);
+    const ImageView view = ImageView::interleaved(image.data(), PixelType::float32, height, width, 3,
+                                                  width * 3 * std::ptrdiff_t{sizeof(float)});
+    const struct AllEdges {
+      bool& flag;
+      explicit AllEdges(bool& flag_) : flag(flag_) { flag = true; }
+      ~AllEdges() { flag = false; }
+    } all_edges(all_are_edges);
+    estimate_into(view, out, {});
+    estimate_reduced(view, {});
+  }
+  // What a frame takes: of noise, which has many edges. Each takes less than one of a photograph.
+  std::vector<std::uint8_t> image(map.size() * 3);
+  std::uint32_t state = 1;
+  for (std::uint8_t& value : image) value = std::uint8_t((state = state * 1664525 + 1013904223) >> 24);
+  const ImageView view =
+      ImageView::interleaved(image.data(), PixelType::uint8, height, width, 3, width * std::ptrdiff_t{3});
+  if (budget) budget->forget();
+  for (int i = 0; i < 2; ++i) estimate_into(view, out, {});
+  if (budget) budget->doubt();
 }
 
 std::unique_ptr<Estimator::Impl> Estimator::Impl::on_cpu(int height, int width, const Options& options,

@@ -34,6 +34,8 @@ struct Estimator::Impl {
   void checked_run(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame);
   /// Of videos `out` may be null: the map is then not enlarged.
   virtual void run(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) = 0;
+  /// Of videos: until there is memory for any frame, and it is known what frames take.
+  virtual void warm_up() {}
   /// Throws BackendUnavailable on the CPU.
   virtual Device& on_device();
 

@@ -5,6 +5,7 @@
 
 #include "canny.hpp"             // detect_edges: Canny's detector
 #include "domain_transform.hpp"  // propagate: the recursive domain transform, and the propagation built on it
+#include "frame_budget.hpp"      // of videos: which regions are read
 #include "tile_networks.hpp"     // extract_features, classify_edges, estimate_radii: the networks on one tile
 #include "time_average.hpp"      // propagate, of videos: what is spread, averaged along time
 

@@ -18,6 +18,7 @@ namespace {
 constexpr int cell_octave = 2, cell = 1 << cell_octave;
 constexpr int band = 32;  // rows that a thread takes at a time; sums are the same for any number of threads
 constexpr int most_shift = 32;
+constexpr float least_age = 0.5f;                                   // of averages that still hold
 constexpr float least_noise = 0.3f / 255, most_noise = 6.0f / 255;  // standard deviation of a value of the image
 
 /// From 0 at `none` to 1 at `all`.
@@ -66,6 +67,7 @@ TimeAverage::TimeAverage(int height, int width, int frames, Workers& workers)
   planes_.resize(kept * pixels);
   now_.resize(3 * pixels);
   shown_.resize(pixels);
+  left_out_.resize(std::size_t(rows_) * std::size_t(columns_));
   scratch_.assign(std::size_t(workers.slots(rows_, 1)), std::vector<float>(3 * std::size_t(width)));
   column_sums_.resize(std::size_t((height + band - 1) / band) * 2 * std::size_t(width));
   along_y_.resize(2 * std::size_t(height));
@@ -81,6 +83,7 @@ void TimeAverage::advance(const ImageView& frame) {
   known_ = false;  // until the frame is done
   channels_ = frame.channels;
   change_ = {first_};
+  is_whole_ = true;
   workers_.for_ranges(height_, band, [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y) {
       float* const to[]{now(0, y), now(1, y), now(2, y)};
@@ -331,6 +334,7 @@ void TimeAverage::compare_cells_of_radii(int cell_row) {
       }
     const std::size_t i = std::size_t(cell_row * columns_ + column);
     evidence_[i] = innovation_[i] = 0;
+    if (!is_whole_ && left_out_[i]) continue;
     if (!is_reached(current.weight) || !is_reached(mean.weight)) continue;
     const float before = mean.radius / mean.weight, variance = mean.square / mean.weight - before * before;
     const float deviation = std::sqrt(std::max(variance, 0.0f)) + least_deviation + relative_deviation * before;
@@ -364,27 +368,79 @@ void TimeAverage::compare_radii() {
       }
     return weights > 0 ? sum / weights : otherwise;
   };
+  const auto is_left_out = [&](std::size_t i) { return !is_whole_ && left_out_[i]; };
   for_cells([&](int r, int c, std::size_t i) {
+    changes_[i] = -1;
+    if (is_left_out(i)) return;
     // In the cell of the frame before, which the camera may have moved since; windows are larger than that.
     pooled_before_[i] = std::exchange(pooled_[i], mean_around(innovation_, r, c, pooled_reach, 0));
-    changes_[i] = evidence_[i] > 0 ? std::abs(pooled_[i]) : -1;
+    if (evidence_[i] > 0) changes_[i] = std::abs(pooled_[i]);
   });
   const float found = quantile(changes_, 0.5);
   if (found < 0) return;
   const float most = radius_noise_ > 0 ? most_growth * radius_noise_ : most_at_first;
   radius_noise_ = std::max(std::min(found, most), least);
   double at_once = 0, twice = 0, weights = 0;
+  std::size_t read = 0;
   for (std::size_t i = 0; i < pooled_.size(); ++i) {
     const float size = std::abs(pooled_[i]), before = std::abs(pooled_before_[i]);
     changes_[i] = pooled_[i] * pooled_before_[i] > 0 ? ramp(std::min(size, before) / radius_noise_, none, all) : 0;
     at_once += double(evidence_[i] * ramp(size / radius_noise_, none, all));
     twice += double(evidence_[i] * changes_[i]);
     weights += double(evidence_[i]);
+    read += std::size_t(!is_left_out(i));
   }
+  // What is left out has not changed, as far as anybody knows.
+  weights *= double(pooled_.size()) / double(read);
   const float everywhere = ramp(float(at_once / weights), of_some, of_most), otherwise = float(twice / weights);
   for_cells([&](int r, int c, std::size_t i) {
+    if (is_left_out(i)) return;
     renewal_[i] = std::max({renewal_[i], everywhere, mean_around(changes_, r, c, filled_reach, otherwise)});
   });
+}
+
+float TimeAverage::changed(Range rows, Range columns) const {
+  float sum = 0;
+  int count = 0;
+  for (int y = rows.begin + cell / 2; y < rows.end; y += cell)
+    for (int x = columns.begin + cell / 2; x < columns.end; x += cell, ++count)
+      sum += row(age, y)[x] < least_age ? 1 : renewal_[std::size_t(y / cell * columns_ + x / cell)];
+  return count > 0 ? sum / float(count) : 1;
+}
+
+void TimeAverage::leave_out(Range rows, Range columns) {
+  if (std::exchange(is_whole_, false)) std::fill(left_out_.begin(), left_out_.end(), std::uint8_t{0});
+  for (int r = rows.begin / cell; r < (rows.end + cell - 1) / cell; ++r)
+    for (int c = columns.begin / cell; c < (columns.end + cell - 1) / cell; ++c)
+      left_out_[std::size_t(r * columns_ + c)] = 1;
+}
+
+/// A row's new ages, and the weights of the frame in its averages.
+void TimeAverage::renew(int y, float* gain) {
+  interpolate_renewal(y, gain);
+  float* const ages = row(age, y);
+  const auto grow = [&](int begin, int end) {
+    for (int x = begin; x < end; ++x) {
+      ages[x] = std::min(1 + ages[x] * (1 - gain[x]), frames_);
+      gain[x] = 1 / ages[x];
+    }
+  };
+  if (is_whole_) {
+    grow(0, width_);
+    return;
+  }
+  for (int column = 0; column < columns_; ++column) {
+    const int begin = column * cell, end = std::min(begin + cell, width_);
+    if (!left_out_[std::size_t(y / cell * columns_ + column)]) {
+      grow(begin, end);
+      continue;
+    }
+    for (int x = begin; x < end; ++x) {
+      ages[x] *= 1 - gain[x];
+      gain[x] = ages[x] < least_age ? 1.0f : 0.0f;
+      if (ages[x] < least_age) ages[x] = 0;
+    }
+  }
 }
 
 void TimeAverage::add(const SeedRow& seed, std::uint8_t* barriers) {
@@ -400,12 +456,7 @@ void TimeAverage::add(const SeedRow& seed, std::uint8_t* barriers) {
   workers_.for_ranges(height_, band, [&](int begin, int end, int slot) {
     float* const gain = scratch_[std::size_t(slot)].data();
     for (int y = begin; y < end; ++y) {
-      interpolate_renewal(y, gain);
-      float* const ages = row(age, y);
-      for (int x = 0; x < width_; ++x) {
-        ages[x] = std::min(1 + ages[x] * (1 - gain[x]), frames_);
-        gain[x] = 1 / ages[x];
-      }
+      renew(y, gain);
       for (int s = 0; s < 3; ++s) {
         float* const mean = row(weight + s, y);
         const float* const value = now(s, y);

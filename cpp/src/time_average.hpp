@@ -24,6 +24,11 @@ class TimeAverage {
   /// First in a frame: moves what is known to where it is in this frame, finds where the image has changed, and
   /// averages it.
   void advance(const ImageView& image);
+  /// Then, in any part of the image: the share of it of which the averages say nothing, or nothing that still holds.
+  float changed(Range rows, Range columns) const;
+  /// And in parts that are whole cells, or end where the image does: not all of their edges are asked about in this
+  /// frame, so what is known stays as it is. Where nothing is, the frame's seeds stand in its place.
+  void leave_out(Range rows, Range columns);
   /// Then averages the seeds, and `barriers` (height, width), which become those that have been seen often enough.
   void add(const SeedRow& seed, std::uint8_t* barriers);
   /// The averages of the seeds of a row.
@@ -47,6 +52,7 @@ class TimeAverage {
   void compare_cells_of_image(int cell_row, int slot, bool textures);
   void measure_image_noise(bool anew);
   void compare_radii();
+  void renew(int y, float* gain);
   void compare_cells_of_radii(int cell_row);
   float quantile(const std::vector<float>& of_cells, double share);
   /// How much of its age each pixel of a row loses, from what the cells around it say.
@@ -64,6 +70,8 @@ class TimeAverage {
   std::vector<float> planes_;                // (kept, height, width)
   std::vector<float> now_;                   // (3, height, width): the frame's image, then its seeds
   std::vector<std::uint8_t> shown_;          // barriers
+  std::vector<std::uint8_t> left_out_;       // by cell
+  bool is_whole_ = true;                     // no cell is left out
   std::vector<std::vector<float>> scratch_;  // three rows per slot
   std::vector<double> column_sums_, along_y_, along_x_, costs_;  // see find_shift()
   // By cell; less than 0 where nothing is known.

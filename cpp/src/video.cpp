@@ -95,6 +95,13 @@ void VideoEstimator::estimate_focus(const ImageView& image, FocusMap& result, co
                   float(errors / count)};
 }
 
+void VideoEstimator::warm_up() {
+  const std::lock_guard turn(impl().turns);
+  impl().video.first = true;
+  impl().warm_up();
+  impl().video.first = true;
+}
+
 void VideoEstimator::reset() {
   const std::lock_guard turn(impl().turns);
   impl().video.first = true;

@@ -46,6 +46,7 @@ class EstimatorOptions(PropagateOptions, total=False):
 @type_check_only
 class VideoEstimatorOptions(EstimatorOptions, total=False):
     frames: int
+    budget_ms: float | None
 
 @type_check_only
 class StrideOptions(TypedDict, total=False):
@@ -154,6 +155,7 @@ class VideoEstimator(_Sized):
     def estimate_into(self, image: NDArray[Any] | Frame, out: NDArray[np.float32], /, **options: Any) -> None: ...
     def estimate_focus(self, image: NDArray[Any] | Frame, /, **options: Any) -> dict[str, Any]:
         """Return the fields of _video.FocusMap."""
+    def warm_up(self) -> None: ...
     def reset(self) -> None: ...
 
 def detect_edges(image: NDArray[Any] | Frame, /, **options: Any) -> NDArray[np.bool_]: ...

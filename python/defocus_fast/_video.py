@@ -30,11 +30,13 @@ class VideoBlurMap(BlurMap):
         shift: px by which the camera's movement has moved the image down and to the right, in whole pixels of the
             octave in which radii are spread.
         renewed: share of the image in which the averages have started afresh, [0, 1].
+        read: share of the image that was read, [0, 1]; less than 1 where `budget_ms` left no time for more.
     """
 
     cut: bool
     shift: tuple[int, int]
     renewed: float
+    read: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,7 +53,7 @@ class FocusMap:
         map_error: (H // scale, W // scale) float32, expected error of `map`, px.
         scale: px of the image that a pixel of `map` stands for, along each axis: 2, of large images 4, or 1 where
             there is one octave only.
-        cut, shift, renewed: as of :class:`VideoBlurMap`.
+        cut, shift, renewed, read: as of :class:`VideoBlurMap`.
     """
 
     in_focus: float
@@ -66,6 +68,7 @@ class FocusMap:
     cut: bool
     shift: tuple[int, int]
     renewed: float
+    read: float
 
 
 class VideoEstimator(Sized):
@@ -75,6 +78,10 @@ class VideoEstimator(Sized):
     radii from spreading, is averaged along time as far as the video stays the same: the camera's movement is followed,
     and where the image or its radii change by more than noise, averages start afresh. The map of a first frame, and of
     one after a cut, equals :class:`Estimator`'s to the last bit.
+
+    With `budget_ms` a frame is read in part where there is no time for all of it: regions that have changed and regions
+    that have waited longest. Elsewhere what is known stays as it is; where that no longer holds, coarse octaves, which
+    are always read, stand in until the region's turn comes. Edges and masks of a frame are then those that were read.
 
     Threads, forks and pickling are as of :class:`Estimator`; so is memory, with 49 bytes more for each pixel of the
     octave in which radii are spread. Device "cpu" only.
@@ -147,6 +154,14 @@ class VideoEstimator(Sized):
         """
         array, _ = host_frame(image, None, None)
         return FocusMap(**self._core.estimate_focus(array, **options))
+
+    def warm_up(self) -> None:
+        """Read images of its own, until there is memory for any frame and it is known what frames take.
+
+        From then on :meth:`estimate_into` makes no buffers, and `budget_ms` holds from the first frame on, which the
+        next one is. Takes as long as some frames in which every pixel is an edge.
+        """
+        self._core.warm_up()
 
     def reset(self) -> None:
         """Forget what came before: the next frame counts as a first one."""

@@ -85,4 +85,41 @@ TEST_CASE("a frame allocates nothing after the first of its kind, be there edges
       CHECK(edges[1] > 1000);
     }
 }
+
+TEST_CASE("after warm_up no frame of a video allocates anything, whatever it shows") {
+  using namespace defocus_fast;
+  constexpr int height = 250, width = 230;
+  std::vector<std::uint8_t> flat(std::size_t{height} * width * 3, 100), stripes(flat.size()), noise(flat.size());
+  std::vector<float> map(std::size_t{height} * width), values(flat.size());
+  std::uint32_t state = 1;
+  for (std::size_t i = 0; i < flat.size(); ++i) {
+    stripes[i] = i / 3 % width / 3 % 2 ? 200 : 30;
+    noise[i] = std::uint8_t((state = state * 1664525 + 1013904223) >> 24);
+    values[i] = float(noise[i]) / 255;
+  }
+  const MapView out{map.data(), height, width, width * 4};
+  for (const bool has_budget : {false, true}) {
+    Options options;
+    options.model = TEST_MODEL "/../fast";
+    options.num_threads = 2;
+    VideoOptions of_video;
+    if (has_budget) of_video.budget_ms = 0.1;
+    VideoEstimator video(height, width, options, of_video);
+    FocusMap focus;
+    video.warm_up();
+    video.estimate_focus(ImageView::interleaved(flat.data(), PixelType::uint8, height, width, 3, width * 3), focus);
+    const long before = allocations;
+    for (const std::vector<std::uint8_t>* const pixels : {&flat, &noise, &stripes, &flat}) {
+      const ImageView image = ImageView::interleaved(pixels->data(), PixelType::uint8, height, width, 3, width * 3);
+      video.estimate_into(image, out);
+      video.estimate_focus(image, focus);
+      video.estimate_into(ImageView::of(PixelFormat::nv12, height, width,
+                                        {{pixels->data(), width}, {pixels->data() + height * width, width}, {}}),
+                          out);
+    }
+    const ImageView image = ImageView::interleaved(values.data(), PixelType::float32, height, width, 3, width * 12);
+    video.estimate_into(image, out);
+    CHECK(allocations == before);
+  }
+}
 #endif

@@ -212,11 +212,17 @@ inline constexpr Option<FrameOptions> frame_rows[]{
 /// Of a VideoEstimator, beside Options.
 struct VideoOptions {
   int frames = 10;
+  std::optional<double> budget_ms = {};
 };
 inline constexpr Option<VideoOptions> video_rows[]{
     {"frames", &VideoOptions::frames, Accepted{1, 1000}, "",
      "How many frames are averaged, at most, where nothing changes: more make the map steadier, and slower to follow "
      "changes that are too small to be noticed."},
+    {"budget_ms", &VideoOptions::budget_ms, Accepted{0.1, 1e6}, "ms",
+     "What a frame may take: of a frame that would take longer, only as much is read as there is time for, what has "
+     "changed and what has waited longest first. It cannot be less than the edge detector and the filters take, nor "
+     "heed what else the machine does.",
+     "no budget"},
 };
 
 /// Of VideoEstimator::estimate_focus.

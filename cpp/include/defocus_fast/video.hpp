@@ -15,6 +15,8 @@ struct VideoChange {
   int shift_y = 0, shift_x = 0;
   /// Share of the image in which the averages have started afresh, [0, 1].
   float renewed = 1;
+  /// Share of the image that was read, [0, 1]; less than 1 where VideoOptions::budget_ms left no time for more.
+  float read = 1;
 };
 
 /// One frame's answer.
@@ -47,6 +49,11 @@ struct FocusMap {
 /// its radii change by more than noise, averages start afresh. So the map of a first frame, and of one after a cut,
 /// equals Estimator's to the last bit; edges and masks in results always do.
 ///
+/// With VideoOptions::budget_ms a frame is read in part where there is no time for all of it: regions that have changed
+/// and regions that have waited longest. Elsewhere what is known stays as it is; where that no longer holds, coarse
+/// octaves, which are always read, stand in until the region's turn comes. Edges and masks in results are then those
+/// that were read.
+///
 /// Memory: 49 bytes for each pixel of the octave in which radii are spread, beside Estimator's. Thread safety, forks
 /// and exceptions as of Estimator; after an exception the next frame may count as a first one. Device "cpu" only.
 class DEFOCUS_FAST_API VideoEstimator : private Estimator {
@@ -63,6 +70,11 @@ class DEFOCUS_FAST_API VideoEstimator : private Estimator {
   /// estimate_into, and InvalidArgument for more regions than pixels. `result`'s memory is used again.
   void estimate_focus(const ImageView& image, FocusMap& result, const FocusOptions& focus = {},
                       const FrameOptions& frame = {});
+
+  /// Reads images of its own, until there is memory for any frame and it is known what frames take. From then on
+  /// estimate_into and estimate_focus allocate nothing, and budget_ms holds from the first frame on. The next frame
+  /// counts as a first one. Takes as long as some frames in which every pixel is an edge.
+  void warm_up();
 
   /// The next frame counts as a first one.
   void reset();

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "frame_budget.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace defocus_fast::cpu {
+
+namespace {
+
+constexpr double spare = 0.04;      // of the budget, for what no frame before has told
+constexpr int of_any_frame = 2000;  // edges whose time a frame takes without any
+constexpr float of_change = 8;      // frames that a region waits less where all of it has changed
+
+/// Follows what frames take from above: most take no longer. One that was held up by others counts little.
+void follow(double& estimate, double ms) {
+  constexpr double most_growth = 1.5, forgotten = 1.0 / 32;
+  if (estimate <= 0 || ms > estimate)
+    estimate = estimate > 0 ? std::min(ms, most_growth * estimate) : ms;
+  else
+    estimate += forgotten * (ms - estimate);
+}
+
+}  // namespace
+
+FrameBudget::FrameBudget(double ms, int height, int width)
+    : ms_(ms),
+      rows_(((height - 1) >> region_octave) + 1),
+      columns_(((width - 1) >> region_octave) + 1),
+      regions_(std::size_t(rows_) * std::size_t(columns_)),
+      order_(regions_.size()) {}
+
+void FrameBudget::choose(double now) {
+  const double left = (1 - spare) * ms_ - now - rest_;
+  const double edges = per_edge_ > 0 ? left / per_edge_ - of_any_frame : 1e18;
+  std::iota(order_.begin(), order_.end(), 0);
+  const auto urgency = [&](std::int32_t i) {
+    const Region& region = regions_[std::size_t(i)];
+    return float(region.waited) * (1 + of_change * region.changed);
+  };
+  std::sort(order_.begin(), order_.end(), [&](std::int32_t a, std::int32_t b) {
+    const float of_a = urgency(a), of_b = urgency(b);
+    return of_a != of_b ? of_a > of_b : a < b;  // neighbours together: their patches overlap
+  });
+  double sum = 0;
+  for (const std::int32_t i : order_) {
+    Region& region = regions_[std::size_t(i)];
+    const double more = double(region.share) * region.found;
+    // The most urgent one is read in any case, else it might never be.
+    region.is_read = sum == 0 || sum + more <= edges;
+    if (region.is_read) sum += more;
+  }
+}
+
+void FrameBudget::learn(double began_to_ask, double had_asked, double end) {
+  double asked = of_any_frame;
+  for (Region& region : regions_) {
+    region.waited = region.is_read ? 1 : region.waited + 1;
+    if (!region.is_read) continue;
+    asked += region.asked;
+    region.share = region.found > 0 ? float(region.asked) / float(region.found) : 1;
+  }
+  follow(per_edge_, (had_asked - began_to_ask) / asked);
+  follow(rest_, end - had_asked);
+}
+
+float FrameBudget::read() const {
+  const auto count = std::count_if(regions_.begin(), regions_.end(), [](const Region& each) { return each.is_read; });
+  return float(count) / float(regions_.size());
+}
+
+}  // namespace defocus_fast::cpu
