@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write BENCHMARK.md, its plots and the README's table from the results of ``bench/run`` and bench/gpu.py: ``python
-bench/report.py [RESULTS.json] [--into FOLDER]``.
+"""Write BENCHMARK.md, its plots and the README's table from the results of ``bench/run``, bench/budget.py and
+bench/gpu.py: ``python bench/report.py [RESULTS.json] [--into FOLDER]``.
 """
 
 from __future__ import annotations
@@ -152,6 +152,30 @@ frame takes long.
 {table(head, rows, left=3)}"""
 
 
+def budget(measured: Results) -> str:
+    """What bench/budget.py measured."""
+    rows = []
+    for case in measured["cases"]:
+        ms = case["ms"]
+        rows.append([f"{case['width']}x{case['height']}", case["model"]])
+        rows[-1] += [f"{case['budget_ms']:g} ms" if case["budget_ms"] else "none", f"{case['frames']:,}"]
+        rows[-1] += [number(ms[name]) for name in ("median", "p99")]
+        rows[-1] += [number(ms["p99.9"]) if case["frames"] >= 1000 else "-", number(ms["max"])]
+        rows[-1] += [f"{ms['p99'] / ms['median']:.2f}", "" if case["over"] is None else str(case["over"])]
+        rows[-1] += [f"{100 * case['read']:.0f} %", f"{case['peak_mb'][-1] - case['peak_mb'][0]:.1f}"]
+    head = ["frames", "model", "budget", "number", "median", "p99", "p99.9", "max", "p99 / median", "late"]
+    head += ["read", "MB more in the end"]
+    return f"""## Videos with a budget
+
+Written from `bench/budget.json`, the results of `python bench/budget.py`: {machine(measured)}
+A camera held by hand looks at the pictures of `examples/`, mirrored out to size, with noise of 3 of 255; every 500
+frames it looks at another one. Times of `VideoEstimator.estimate_into` in ms, after `warm_up()`; "late" is how many
+frames took longer than the budget, "read" the mean share of the image that was read in a frame, and the last column how
+much the process's largest memory grew between the first frame and the last.
+
+{table(head, rows, left=3)}"""
+
+
 def not_run(results: Results) -> str:
     names: dict[str, list[str]] = {}
     for name, reason in results["skipped"].items():
@@ -281,6 +305,7 @@ median times, shares the medians of the rounds' shares.
 ## Scaling
 
 {drawn}
+{budget(json.loads((ROOT / "bench" / "budget.json").read_text()))}
 {gpu(json.loads((ROOT / "bench" / "gpu.json").read_text()))}
 {roofline.markdown()}
 ## Not run

@@ -200,8 +200,14 @@ void define_video_estimator(py::module_& m) {
              const ImageView view = image_view(image, "image");
              const MapView map = map_view(out, "out");
              const FrameOptions frame = read("estimate_into", arguments).frame;
-             const GilRelease release;
-             self.estimate_into(view, map, frame);
+             VideoChange change;
+             {
+               const GilRelease release;
+               change = self.estimate_into(view, map, frame);
+             }
+             py::dict fields;
+             tell(change, fields);
+             return fields;
            })
       .def("estimate_focus",
            [](VideoEstimator& self, const py::object& image, const py::kwargs& arguments) {

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._frame import Frame
     from ._results import BlurMap, DeviceBlurMap
     from ._stages import detect_edges, domain_transform_filter, propagate
-    from ._video import FocusMap, VideoBlurMap, VideoEstimator
+    from ._video import FocusMap, VideoBlurMap, VideoChange, VideoEstimator
 
     __version__: str
 else:
@@ -63,6 +63,7 @@ __all__ = [
     "Frame",
     "ModelError",
     "VideoBlurMap",
+    "VideoChange",
     "VideoEstimator",
     "available_kernels",
     "build_config",

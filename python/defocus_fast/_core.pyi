@@ -152,7 +152,8 @@ class VideoEstimator(_Sized):
     def __init__(self, height: int, width: int, /, **options: Any) -> None: ...
     def estimate(self, image: NDArray[Any] | Frame, /, **options: Any) -> dict[str, Any]:
         """Return the fields of BlurMap and of VideoChange."""
-    def estimate_into(self, image: NDArray[Any] | Frame, out: NDArray[np.float32], /, **options: Any) -> None: ...
+    def estimate_into(self, image: NDArray[Any] | Frame, out: NDArray[np.float32], /, **options: Any) -> dict[str, Any]:
+        """Return the fields of _video.VideoChange."""
     def estimate_focus(self, image: NDArray[Any] | Frame, /, **options: Any) -> dict[str, Any]:
         """Return the fields of _video.FocusMap."""
     def warm_up(self) -> None: ...

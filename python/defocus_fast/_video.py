@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ._core import FocusOptions, FrameOptions, StrideOptions, VideoEstimatorOptions
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class VideoBlurMap(BlurMap):
-    """One frame's answer: its map and expected error are of what is averaged along time, all else is of the frame.
+@dataclass(frozen=True, eq=False)
+class VideoChange:
+    """How a frame of a video differs from those before it.
 
     Attributes:
         cut: most of the image has changed, or the frame is the first: the answer is that of this frame alone.
@@ -40,7 +40,15 @@ class VideoBlurMap(BlurMap):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FocusMap:
+class VideoBlurMap(BlurMap, VideoChange):
+    """One frame's answer: its map and expected error are of what is averaged along time, all else is of the frame.
+
+    Attributes are those of :class:`BlurMap` and of :class:`VideoChange`.
+    """
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FocusMap(VideoChange):
     """How much of a frame is in focus, and its map at reduced size. Radii and errors are in px of the full image.
 
     Attributes:
@@ -53,7 +61,7 @@ class FocusMap:
         map_error: (H // scale, W // scale) float32, expected error of `map`, px.
         scale: px of the image that a pixel of `map` stands for, along each axis: 2, of large images 4, or 1 where
             there is one octave only.
-        cut, shift, renewed, read: as of :class:`VideoBlurMap`.
+        cut, shift, renewed, read: as of :class:`VideoChange`.
     """
 
     in_focus: float
@@ -65,10 +73,6 @@ class FocusMap:
     map: NDArray[np.float32]
     map_error: NDArray[np.float32]
     scale: int
-    cut: bool
-    shift: tuple[int, int]
-    renewed: float
-    read: float
 
 
 class VideoEstimator(Sized):
@@ -126,18 +130,15 @@ class VideoEstimator(Sized):
         return VideoBlurMap(**self._core.estimate(array, **options))
 
     @takes("estimate_into")
-    def estimate_into(
-        self, image: Any, out: NDArray[np.float32], **options: Unpack[StrideOptions]
-    ) -> NDArray[np.float32]:
-        """Write the blur map of the next frame into `out`, (H, W) float32 in px, and return `out`.
+    def estimate_into(self, image: Any, out: NDArray[np.float32], **options: Unpack[StrideOptions]) -> VideoChange:
+        """Write the blur map of the next frame into `out`, (H, W) float32 in px, and return how the frame differs.
 
         After the first frame no buffer is made but for more edges, or another type of image, than before. Errors and
         `edge_stride` as in :meth:`estimate`. `out` may have any strides, but its pixels must not overlap, and must be
         writeable.
         """
         array, _ = host_frame(image, None, None)
-        self._core.estimate_into(array, as_array(out, "out"), **options)
-        return out
+        return VideoChange(**self._core.estimate_into(array, as_array(out, "out"), **options))
 
     @takes("estimate_focus")
     def estimate_focus(self, image: Any, **options: Unpack[FocusOptions]) -> FocusMap:
