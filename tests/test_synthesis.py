@@ -62,6 +62,7 @@ def test_softer_apertures_blur_as_much(share: float) -> None:
         Aperture(eclipse=0.8, angle=1.0),
         Aperture(obstruction=0.5),
         Aperture(aberration=1.5),
+        Aperture(softness=4.5),
         Aperture(aberration=-1.5, blades=8),
     ],
 )

@@ -92,7 +92,7 @@ def load_images(folder: Path, split: str, extra: Path | None = None, longest: in
     return Images(photos, cutouts)
 
 
-def _photo_texture(images: Images, size: int, rng: np.random.Generator) -> Array:
+def photo_texture(images: Images, size: int, rng: np.random.Generator) -> Array:
     """Return a sharp (size, size, 3) texture: a photograph reduced by about 2 (less only where it is too small)."""
     photo = images.photos[rng.integers(len(images.photos))]
     scale = min(rng.uniform(1.5, 2.5), min(photo.shape[:2]) / size)
@@ -114,14 +114,14 @@ def _photo_texture(images: Images, size: int, rng: np.random.Generator) -> Array
 
 def _texture(images: Images, size: int, rng: np.random.Generator) -> Array:
     """Return a sharp texture, often with objects pasted into it: outlines that are no depth edges."""
-    texture = _photo_texture(images, size, rng)
+    texture = photo_texture(images, size, rng)
     if rng.random() < 0.45:
         for _ in range(rng.integers(1, 4)):
             mask, own_colour = _random_mask(images, size, rng, thickness=rng.uniform(1.5, 8))
             if own_colour is None:
                 flat = rng.random() < 0.3
                 own_colour = (
-                    np.full((size, size, 3), rng.random(3), np.float32) if flat else _photo_texture(images, size, rng)
+                    np.full((size, size, 3), rng.random(3), np.float32) if flat else photo_texture(images, size, rng)
                 )
             texture += mask[..., None] * (own_colour - texture)
     return texture
@@ -228,13 +228,14 @@ class Aperture:
     eclipse: float = 0.0  # radii between the centres of two disks outside of which it is dark: a cat's eye
     obstruction: float = 0.0  # share of the radius that is dark in the middle: a ring
     aberration: float = 0.0  # brightness of the rim over the mean's, less that of the centre, in [-2, 2]
+    softness: float = 0.0  # k of the factor exp(-k (distance / radius)^2): at 4.5 a Gaussian cut at three deviations
 
 
 def _light(aperture: Aperture, x: Array, y: Array) -> Array:
     """Return the brightness of a shape, without its Gaussian share, at points (n,) x (n,); its radius is 1."""
     x, y = x[None, :], y[:, None]
     distance = np.hypot(x, y)
-    light = 1 + aperture.aberration * (distance**2 - 0.5)
+    light = (1 + aperture.aberration * (distance**2 - 0.5)) * np.exp(-aperture.softness * distance**2)
     light[(distance > 1) | (distance < aperture.obstruction)] = 0
     if aperture.blades:
         sector = 2 * math.pi / aperture.blades
@@ -361,12 +362,13 @@ def random_camera(rng: np.random.Generator, clean_share: float) -> Camera:
 def training_camera(rng: np.random.Generator, clean_share: float) -> Camera:
     """Return a camera as ``random_camera``'s, sometimes with an aperture that is no disk and with more effects."""
     camera = random_camera(rng, clean_share)
-    if rng.random() < 0.35:
+    if rng.random() < 0.45:
         shape = {
             "blades": int(rng.integers(5, 10)),
             "eclipse": float(rng.uniform(0.1, 0.9)),
             "obstruction": float(rng.uniform(0.2, 0.5)),
             "aberration": float(rng.uniform(-1.5, 1.5)),
+            "softness": float(rng.uniform(0, 4.5)),
         }
         chosen = rng.choice(list(shape), rng.integers(1, 3), replace=False)
         aperture = replace(
