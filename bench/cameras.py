@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure how large blur is read that is no disk, or that a camera has treated, and write the section of ACCURACY.md
 about it: ``python bench/cameras.py IMAGES``, a folder written by training.fetch. Sharp photographs, reduced, are
-blurred again by known radii. ``--split validation`` prints the table of other photographs, to choose by, and writes nothing."""
+blurred again by known radii. ``--split validation`` prints the table of other photographs, to choose by, and writes
+nothing."""
 
 from __future__ import annotations
 
