@@ -77,14 +77,14 @@ __global__ void describe_pixels(const __grid_constant__ ImageView image, const s
                       (image.channels == 1 ? 3.0f : 1.0f) / pixels * down, inputs);
 }
 
-/// 3 x 3 taps and ReLU; zeros around the regions. Weights: (taps, inputs, outputs), biases behind them.
-__global__ void convolve(const float* in, int inputs, int dilation, const float* weights, int rows, int columns,
-                         float* out) {
+/// 3 x 3 taps and ReLU; zeros around the regions. Weights: (taps, inputs, outputs).
+__global__ void convolve(const float* in, int inputs, int dilation, const float* weights, const float* bias, int rows,
+                         int columns, float* out) {
   const std::int64_t thread = thread_index();
   if (thread >= std::int64_t{rows} * columns * learned::width) return;
   const int output = int(thread % learned::width), region = int(thread / learned::width);
   const int row = region / columns, column = region % columns;
-  float sum = weights[9 * inputs * learned::width + output];
+  float sum = bias[output];
   for (int tap = 0; tap < 9; ++tap) {
     const int y = row + (tap / 3 - 1) * dilation, x = column + (tap % 3 - 1) * dilation;
     if (y < 0 || y >= rows || x < 0 || x >= columns) continue;
@@ -93,6 +93,34 @@ __global__ void convolve(const float* in, int inputs, int dilation, const float*
     for (int c = 0; c < inputs; ++c) sum += read[c] * of_tap[c * learned::width];
   }
   out[thread] = fmaxf(sum, 0.0f);
+}
+
+/// One thread per piece and value of its regions.
+__global__ void summarize(const float* in, int regions, int pieces, learned::Summary* out) {
+  const std::int64_t thread = thread_index();
+  if (thread >= std::int64_t{pieces} * learned::width) return;
+  const int begin = int(thread / learned::width) * learned::piece;
+  learned::Summary piece{};
+  for (int region = begin; region < clipped(begin + learned::piece, regions); ++region) {
+    const float value = in[std::ptrdiff_t(region) * learned::width + thread % learned::width];
+    piece.add({value, value});
+  }
+  out[thread] = piece;
+}
+
+/// One block of learned::width threads: the biases of an image.
+__global__ void add_context(const learned::Summary* pieces, int count, int regions, const float* weights,
+                            const float* bias, float* image_bias) {
+  __shared__ float context[learned::context];
+  const unsigned own = threadIdx.x;
+  learned::Summary image{};
+  for (int i = 0; i < count; ++i) image.add(pieces[std::ptrdiff_t(i) * learned::width + own]);
+  context[own] = image.sum / float(regions);
+  context[learned::width + own] = image.most;
+  __syncthreads();
+  float sum = bias[own];
+  for (int c = 0; c < learned::context; ++c) sum += context[c] * weights[c * learned::width + own];
+  image_bias[own] = sum;
 }
 
 /// The last layer, of 1 x 1, and what its outputs stand for: planes.
@@ -122,9 +150,14 @@ LearnedDistances::LearnedDistances(const Model& model, int height, int width, Ar
         for (std::size_t o = 0; o < outputs; ++o) weights_.push_back(weight.values[(o * inputs + c) * taps + tap]);
     weights_.insert(weights_.end(), bias.begin(), bias.end());
   }
+  layers_.push_back(weights_.size());
+  const auto context = model.weight("propagation.context.weight").values;
+  weights_.insert(weights_.end(), context.begin(), context.end());
   const std::size_t regions = std::size_t(rows_) * std::size_t(columns_);
   arena.reserve(on_device_, weights_.size());
   for (float*& plane : planes_) arena.reserve(plane, regions * learned::width);
+  arena.reserve(pieces_, blocks_for(std::int64_t(regions), learned::piece) * learned::width);
+  arena.reserve(image_bias_, learned::width);
   arena.reserve(factors_, regions * learned::outputs);
 }
 
@@ -142,12 +175,24 @@ learned::Factors LearnedDistances::factors(const Octaves& octaves, int spread, c
     launch(describe_pixels<decltype(value)>, blocks_for(regions), block_size, stream, image, barriers,
            Guide{{guide[0], guide[1], guide[2]}}, rows_, columns_, planes_[0]);
   });
+  constexpr std::size_t last = learned::dilations.size();
   std::size_t from = 0;
-  for (std::size_t i = 0; i < learned::dilations.size(); ++i, from = 1 - from)
-    launch(convolve, blocks_for(regions * learned::width), block_size, stream, planes_[from],
-           i == 0 ? learned::inputs : learned::width, learned::dilations[i], on_device_ + layers_[i], rows_, columns_,
-           planes_[1 - from]);
-  launch(answer, blocks_for(regions * learned::outputs), block_size, stream, planes_[from], on_device_ + layers_.back(),
+  for (std::size_t i = 0; i < last; ++i, from = 1 - from) {
+    const int inputs = i == 0 ? learned::inputs : learned::width;
+    const float* const weights = on_device_ + layers_[i];
+    const float* bias = weights + 9 * inputs * learned::width;
+    if (i == learned::context_layer) {
+      const int pieces = int(blocks_for(regions, learned::piece));
+      launch(summarize, blocks_for(std::int64_t{pieces} * learned::width), block_size, stream, planes_[from],
+             int(regions), pieces, pieces_);
+      launch(add_context, 1, learned::width, stream, pieces_, pieces, int(regions), on_device_ + layers_[last + 1],
+             bias, image_bias_);
+      bias = image_bias_;
+    }
+    launch(convolve, blocks_for(regions * learned::width), block_size, stream, planes_[from], inputs,
+           learned::dilations[i], weights, bias, rows_, columns_, planes_[1 - from]);
+  }
+  launch(answer, blocks_for(regions * learned::outputs), block_size, stream, planes_[from], on_device_ + layers_[last],
          int(regions), factors_);
   return {factors_, rows_, columns_};
 }

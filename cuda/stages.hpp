@@ -214,9 +214,11 @@ class LearnedDistances {
  private:
   const int rows_, columns_;         // regions
   std::vector<float> weights_;       // of all layers
-  std::vector<std::size_t> layers_;  // where each begins
+  std::vector<std::size_t> layers_;  // where each begins, and behind them the context's matrix
   float* on_device_ = nullptr;
-  std::array<float*, 2> planes_{};  // (regions, learned::width): what layers read and write in turn
+  std::array<float*, 2> planes_{};      // (regions, learned::width): what layers read and write in turn
+  learned::Summary* pieces_ = nullptr;  // (pieces, learned::width)
+  float* image_bias_ = nullptr;         // (learned::width), of learned::context_layer
   float* factors_ = nullptr;
 };
 

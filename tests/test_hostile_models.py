@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import defocus_fast
+from defocus_fast import model_io
 
 
 def refused(folder: Path, message: str) -> None:
@@ -108,6 +109,56 @@ def test_mutated_text(cells: Path, line: str, wrong: str, message: str) -> None:
     assert line in text
     (cells / "model.txt").write_text(text.replace(line, wrong), encoding="utf-8")
     refused(cells, "model.txt: " + message)
+
+
+@pytest.fixture
+def learned(cells: Path) -> Path:
+    """With a network for the distances."""
+    rng = np.random.default_rng(0)
+    shapes = model_io.propagation_shapes()
+    weights = {name: (0.1 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+    model_io.add_propagation(cells, weights)
+    defocus_fast.Estimator(200, 200, model=cells, device="cpu", distances="learned")
+    return cells
+
+
+@pytest.mark.parametrize(
+    ("tensor", "wrong", "message"),
+    [
+        ("context.weight", "", 'tensor "propagation.context.weight": expected shape 64 x 32, got none'),
+        ("context.weight", "context.weight: 0 32 64", "expected shape 64 x 32, got 32 x 64"),
+        ("context.weight", "context.weight: 0 64 32 1 1", "expected shape 64 x 32, got 64 x 32 x 1 x 1"),
+        ("context.weight", "context.bias: 0 32", 'tensor "propagation.context.weight": expected shape 64 x 32, got no'),
+        ("6.bias", "7.bias: 0 11", 'tensor "propagation.6.bias": expected shape 11, got none'),
+        ("0.weight", "", 'tensor "propagation.0.bias": expected none of this name, got one'),
+    ],
+)
+def test_mutated_networks_of_distances(learned: Path, tensor: str, wrong: str, message: str) -> None:
+    """The first is what such a network was before it had a context."""
+    lines = (learned / "model.txt").read_text(encoding="utf-8").splitlines()
+    changed = [
+        wrong and f"tensor propagation.{wrong}" if line.startswith(f"tensor propagation.{tensor}:") else line
+        for line in lines
+    ]
+    assert changed != lines
+    (learned / "model.txt").write_text("".join(f"{line}\n" for line in changed if line), encoding="utf-8")
+    refused(learned, "model.txt: .*" + message)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "expected finite weights, got others in propagation.context.weight"),
+        (1e36, "expected weights with which no answer can exceed"),
+    ],
+)
+def test_contexts_that_overflow(learned: Path, value: float, message: str) -> None:
+    lines = (learned / "model.txt").read_text(encoding="utf-8").splitlines()
+    (line,) = (each for each in lines if each.startswith("tensor propagation.context.weight: "))
+    values = np.fromfile(learned / "weights.bin", "<f4")
+    values[int(line.split()[2]) // 4] = value
+    values.tofile(learned / "weights.bin")
+    refused(learned, "weights.bin: " + message)
 
 
 def test_a_hidden_layer_of_absurd_width(tip22: Path) -> None:

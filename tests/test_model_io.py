@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from defocus_fast.model_io import RADIUS_BINS, expected_shapes, read_weights, write_model
+from defocus_fast.model_io import (
+    RADIUS_BINS,
+    add_propagation,
+    expected_shapes,
+    propagation_shapes,
+    read_weights,
+    write_model,
+)
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -63,6 +70,28 @@ def test_weights_come_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read[name], array, err_msg=name)
     with pytest.raises(FileNotFoundError, match="absent"):
         read_weights(tmp_path / "absent")
+
+
+def test_a_network_of_distances_is_added_or_replaced(tmp_path: Path) -> None:
+    before = weights()
+    write_model(tmp_path, before, name="test", trained="at random")
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        added = {key: rng.normal(0, 0.1, shape).astype(np.float32) for key, shape in propagation_shapes().items()}
+        add_propagation(tmp_path, added)
+        read = read_weights(tmp_path)
+        assert read.keys() == before.keys() | added.keys()
+        for name, array in {**before, **added}.items():
+            np.testing.assert_array_equal(read[name], array, err_msg=name)
+    for name, wrong, message in (
+        ("propagation.context.weight", None, "expected tensors of the shapes"),
+        ("propagation.context.weight", np.zeros((32, 64), np.float32), "expected tensors of the shapes"),
+        ("propagation.context.bias", np.zeros(32, np.float32), "expected tensors of the shapes"),
+        ("propagation.0.bias", np.full(32, np.inf, np.float32), "expected finite values"),
+    ):
+        changed = {key: value for key, value in {**added, name: wrong}.items() if value is not None}
+        with pytest.raises(ValueError, match=message):
+            add_propagation(tmp_path, changed)
 
 
 def test_metadata(tmp_path: Path) -> None:

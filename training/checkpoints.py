@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from training.networks import SHARPENING, Fast, Tip22, read_model, sharpen
 from training.optimizer import Optimizer
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def load_weights(model: Tip22 | Fast, folder: Path) -> None:
@@ -40,24 +42,24 @@ def load_weights(model: Tip22 | Fast, folder: Path) -> None:
 
 
 def read_checkpoint(file: Path, device: torch.device) -> dict[str, Any]:
-    """Return what ``train`` saved."""
+    """Return what a run saved."""
     try:
         state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
         state["arguments"]
     except OSError:
         raise
     except Exception:  # PyTorch raises many kinds of errors on files that are not what they should be
-        raise ValueError(f"{file}: expected a checkpoint of training.train, got another file") from None
+        raise ValueError(f"{file}: expected a checkpoint of training, got another file") from None
     return state
 
 
 @dataclass
-class Run:
+class Run(Generic[Network]):
     """The networks of a run, and how far it is."""
 
-    model: Tip22 | Fast
-    average: Tip22 | Fast  # exponential moving average of the weights, which is what is validated and exported
-    optimizer: Optimizer
+    model: Network
+    average: Network  # exponential moving average of the weights, which is what is validated and exported
+    optimizer: Optimizer | torch.optim.Optimizer
     arguments: dict[str, Any]  # those that a resumed run shares with its beginning
     step: int = 0
     elapsed_s: float = 0.0
@@ -67,7 +69,7 @@ class Run:
         state = {
             "model": self.model.state_dict(),
             "ema": self.average.state_dict(),
-            "optimizers": self.optimizer.state(),
+            "optimizers": self.optimizer.state_dict(),
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "arguments": self.arguments,
@@ -76,17 +78,19 @@ class Run:
         torch.save(state, part)
         os.replace(part, file)
 
-    def resume(self, file: Path, device: torch.device) -> None:
+    def resume(self, file: Path, device: torch.device, steps: int) -> None:
         """Go on from a checkpoint.
 
         Raises:
-            ValueError: it is none, or was begun with other arguments.
+            ValueError: it is none, was begun with other arguments, or is at `steps`.
         """
         state = read_checkpoint(file, device)
         for name, value in state["arguments"].items():
-            if self.arguments[name] != value:
-                raise ValueError(f"--resume: {file} was begun with {name} {value}, got {self.arguments[name]}")
+            if (given := self.arguments.get(name)) != value:
+                raise ValueError(f"--resume: {file} was begun with {name} {value}, got {given}")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["ema"])
-        self.optimizer.resume(state["optimizers"])
+        self.optimizer.load_state_dict(state["optimizers"])
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        if self.step >= steps:
+            raise ValueError(f"--steps: expected more than the {self.step} of {file}, got {steps}")

@@ -42,12 +42,12 @@ class Optimizer:
                 group["lr"] = rate * share
             optimizer.step()
 
-    def state(self) -> list[dict[str, Any]]:
-        """Return what ``resume`` takes."""
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return what ``load_state_dict`` takes."""
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
-    def resume(self, state: list[dict[str, Any]]) -> None:
-        """Go on from what ``state`` returned."""
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        """Go on from what ``state_dict`` returned."""
         for optimizer, saved in zip(self.optimizers, state, strict=True):
             optimizer.load_state_dict(saved)
 

@@ -2,15 +2,16 @@
 """The network that tells the domain transform where radii may spread, and the filter itself with its gradient.
 
 The network reads regions of 8 x 8 px of the octave in which radii are spread: what stands in them of edges, of contrast
-and of the guide. For each region it gives logarithms of factors (see GAIN and the others), between whose centres is
-interpolated; the filter is that of the estimator. So it cannot invent radii, only say which ones count where, and how
-far.
+and of the guide; and its context, which is what the whole image is like. For each region it gives logarithms of factors
+(see GAIN and the others), between whose centres is interpolated; the filter is that of the estimator. So it cannot
+invent radii, only say which ones count where, and how far.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ GAIN, ACROSS, DOWN, BARRIER, WEIGHT, ERROR = 0, 1, 2, 3, 5, 10
 """Factors of the guide's differences; distances in px that are added along rows and along columns; factors of psi at
 barriers of the first group and of coarser ones, of the weights of five kinds of edges (pattern edges of the first
 group, the second and coarser ones; depth edges of the first and of coarser ones) and of the expected error."""
+CONTEXT = 3  # the convolution to whose outputs what the image is like is added
 LIMIT = 8.0  # of the logarithms
 CERTAIN = 0.15
 LEAST_WEIGHT = 1e-18
@@ -255,17 +257,23 @@ class Propagation(nn.Module):
             for i, d in enumerate(DILATIONS)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(WIDTH, momentum=0.05) for _ in DILATIONS)
+        self.context = nn.Linear(2 * WIDTH, WIDTH, bias=False)
         self.out = nn.Conv2d(WIDTH, OUTPUTS, 1)
+        nn.init.zeros_(self.context.weight)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         scale, offset = torch.ones(OUTPUTS), torch.zeros(OUTPUTS)
         scale[[ACROSS, DOWN]], offset[[ACROSS, DOWN]] = 4.0, -2.0
-        self.register_buffer("scale", scale[:, None, None])
-        self.register_buffer("offset", offset[:, None, None])
+        self.register_buffer("scale", scale[:, None, None], persistent=False)
+        self.register_buffer("offset", offset[:, None, None], persistent=False)
 
     def trunk(self, x: torch.Tensor) -> torch.Tensor:
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = functional.relu(norm(conv(x)))
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            before, x = x, conv(x)
+            if i == CONTEXT:
+                image = torch.cat([before.mean((2, 3)), before.amax((2, 3))], 1)
+                x = x + self.context(image)[..., None, None]
+            x = functional.relu(norm(x))
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -278,10 +286,26 @@ class Propagation(nn.Module):
             factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             tensors[f"propagation.{i}.weight"] = conv.weight * factor[:, None, None, None]
             tensors[f"propagation.{i}.bias"] = norm.bias - norm.running_mean * factor
+            if i == CONTEXT:
+                tensors["propagation.context.weight"] = (self.context.weight * factor[:, None]).T
         last = len(DILATIONS)
         tensors[f"propagation.{last}.weight"] = self.out.weight * self.scale[..., None]
         tensors[f"propagation.{last}.bias"] = self.out.bias * self.scale[:, 0, 0] + self.offset[:, 0, 0]
         return {name: value.detach().numpy().astype(np.float32) for name, value in tensors.items()}
+
+    def save(self, file: Path) -> None:
+        """Keep what `load` reads, as NumPy's .npz. Half of the precision is enough for a training to begin with."""
+        values = {name: value.half().numpy() for name, value in self.state_dict().items() if value.dim()}
+        np.savez_compressed(file, **values)
+
+    def load(self, file: Path) -> None:
+        try:
+            with np.load(file) as values:
+                self.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()})
+        except OSError:
+            raise
+        except Exception:  # NumPy, zipfile and PyTorch raise many kinds of errors on files that are something else
+            raise ValueError(f"{file}: expected an .npz file of training.train_propagation, got another file") from None
 
 
 def enlarged(regions: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -24,7 +24,7 @@ from training import existing, fraction, natural, plain_name, positive, run
 from training.batches import Sampler, Steps, batches_from, held_out
 from training.checkpoints import Run, load_weights
 from training.losses import losses, scores
-from training.networks import MODELS
+from training.networks import MODELS, Fast, Tip22
 from training.optimizer import Optimizer, learning_rate, revive
 
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere float32 is faster
@@ -81,7 +81,7 @@ def append(log: Path, row: dict[str, Any]) -> None:
     print(*(f"{key}={value}" for key, value in row.items()), flush=True)
 
 
-def begin(args: argparse.Namespace, device: torch.device) -> Run:
+def begin(args: argparse.Namespace, device: torch.device) -> Run[Tip22 | Fast]:
     """Return a run at its first step. `args` gets the model's values of what was not given."""
     if args.depth and args.model != "fast":
         raise ValueError(f"--depth: only fast has one, got {args.model}")
@@ -116,9 +116,7 @@ def train(args: argparse.Namespace) -> None:
     validation = held_out(model, args.shards, device)
     checkpoint, log = (args.out / f"{args.name or args.model}.{kind}" for kind in ("pt", "csv"))
     if args.resume:
-        state.resume(checkpoint, device)
-        if state.step >= args.steps:
-            raise ValueError(f"--steps: expected more than the {state.step} of {checkpoint}, got {args.steps}")
+        state.resume(checkpoint, device, args.steps)
     else:
         if checkpoint.exists():
             raise ValueError(f"{checkpoint} exists: --resume goes on from it, another --name keeps it")

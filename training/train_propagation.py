@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train the network of training/propagation.py on what a model finds in scenes, and write it into the model folder.
 
-The schedule counts steps. The weights that are kept are an exponential moving average; they are written if the mean
-error on the validation scenes, in octaves, is smaller than that of the paper's filter in every folder.
+Every batch mixes the scenes of all folders: normalisation over scenes of one folder would hide from the network what
+kind of scenes it sees. The schedule counts steps; a run may be stopped (Ctrl-C and SIGTERM save a checkpoint) and
+resumed. The weights that are kept are an exponential moving average. They are written into the model folder if, beside
+the paper's filter, the mean error in octaves grows by at most 2 % in every folder of validation scenes, and shrinks in
+those of wide ones, which have radii beyond twice the largest that the model reads in one octave.
 """
 
 from __future__ import annotations
@@ -10,23 +13,29 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from defocus_fast import Estimator, _images, evaluation
 from defocus_fast.model_io import add_propagation
-from training import existing, natural, positive, run
+from training import existing, natural, plain_name, positive, run
+from training.checkpoints import Run
+from training.optimizer import learning_rate
 from training.propagation import ERROR, REGION, Propagation, Sample, deviation, enlarged, propagate, sample
+from training.train import LONGEST_STEP_S, Stop, append
 
 PIXELS = 300_000  # of a batch, where radii are spread
-LEARNING_RATE, WEIGHT_DECAY, EMA_DECAY = 3e-3, 0.03, 0.997
-OF_PX = 0.1  # weight of the error in px beside that in octaves
-OF_CHANGE = 0.003  # weight of the mean square of what is changed of the paper's filter
+LEARNING_RATE, WARM_UP, WEIGHT_DECAY, EMA_DECAY = 3e-3, 30, 0.03, 0.997
+OF_ERRORS = 0.2  # weight of the errors in px and in octaves, both divided by the paper's filter's in that folder
+OF_CHANGE = 0.001  # weight of the mean square of what is changed of the paper's filter
 ERROR_STEPS = 300  # of the factor of the expected error
 NEGLIGIBLE = 0.02  # px, of errors
+MOST_GROWTH = 1.02  # of the error in octaves on scenes that are not wide
 
 
 def metadata(model: Path) -> dict[str, str]:
@@ -74,8 +83,9 @@ def turned(s: Sample, rng: np.random.Generator) -> Sample:
 
 
 def errors(maps: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mean errors in px and in octaves."""
-    return (maps - truth).abs().mean(), (torch.log2(maps + 0.5) - torch.log2(truth + 0.5)).abs().mean()
+    """Return the mean errors of each map in px and in octaves."""
+    octaves = torch.log2(maps + 0.5) - torch.log2(truth + 0.5)
+    return (maps - truth).abs().mean((1, 2)), octaves.abs().mean((1, 2))
 
 
 def inputs_of(batch: list[Sample]) -> torch.Tensor:
@@ -98,7 +108,7 @@ def validate(network: Propagation | None, scenes: list[Sample]) -> np.ndarray:
     return np.mean(found, 0)
 
 
-def learn_expected_error(network: Propagation, values: dict[str, str], batch_of: Callable[[], list[Sample]]) -> None:
+def learn_expected_error(network: Propagation, values: dict[str, str], batch_of: Callable[[int], list[Sample]]) -> None:
     """Fit the factor of the expected error, and nothing else: the mean error is the scale at which errors of a Laplace
     distribution are most probable."""
     floor, slope = float(values["error_floor"]), float(values["error_slope"])
@@ -109,7 +119,7 @@ def learn_expected_error(network: Propagation, values: dict[str, str], batch_of:
     optimizer = torch.optim.AdamW(of_factor.parameters(), lr=1e-2)
     for step in range(ERROR_STEPS):
         optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / ERROR_STEPS)
-        batch = batch_of()
+        batch = batch_of(step)
         with torch.no_grad():
             features = network.trunk(inputs_of(batch))
             maps, weight, squares, _ = propagate(network.out(features) * network.scale + network.offset, batch, True)
@@ -123,73 +133,123 @@ def learn_expected_error(network: Propagation, values: dict[str, str], batch_of:
         network.out.weight[ERROR], network.out.bias[ERROR] = of_factor.weight[0], of_factor.bias[0]
 
 
+def accept(folder: Path, scenes: list[Sample], largest: float, before: float, after: float) -> None:
+    """Raise ValueError if the errors in octaves on validation scenes, without and with the network, say that the model
+    is better without. `largest`: that the model reads in one octave, px."""
+    wide = max(s.truth.max() for s in scenes) > 2 * largest
+    if not after < before * (1 if wide else MOST_GROWTH):
+        raise ValueError(
+            f"{folder}: the error is {after:.4f} octaves, {before:.4f} without the network: it was not written"
+        )
+
+
 def train(args: argparse.Namespace) -> None:
+    """Train until ``args.steps``; checkpoint, log and validate every ``args.every`` steps, and write the network.
+
+    Raises:
+        ValueError: the scenes are not fit; a checkpoint is there that is not to be resumed, or was begun with other
+            arguments, or is at ``args.steps``; the network is not to be written.
+        SystemExit: stopped before ``args.steps``.
+    """
     torch.manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
-    folders = [samples(args.model, folder) for folder in args.scenes]
-    if any(side % REGION for scenes in folders for side in scenes[0].truth.shape):
-        raise ValueError(f"expected scenes of whole regions, with sides that {2 * REGION} divides")
-    validation = [samples(args.model, folder) for folder in args.validation]
-    plain = [validate(None, scenes) for scenes in validation]
-    print("domain transform:", *(f"{px:.4f} px {octaves:.4f} octaves" for px, octaves in plain), flush=True)
-
+    checkpoint, log, weights = (args.out / f"{args.name}.{kind}" for kind in ("pt", "csv", "npz"))
     network = Propagation()
-    average = copy.deepcopy(network)
-    decayed = [parameter for parameter in network.parameters() if parameter.dim() > 1]
-    others = [parameter for parameter in network.parameters() if parameter.dim() < 2]
-    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    if args.init:
+        network.load(args.init)
+    groups = [
+        {"params": [each for each in network.parameters() if each.dim() > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [each for each in network.parameters() if each.dim() < 2], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.99))
+    fixed = {"model": str(args.model), "init": str(args.init), "seed": args.seed}
+    fixed["scenes"] = " ".join(map(str, args.scenes))
+    state = Run(network, copy.deepcopy(network), optimizer, fixed)
+    if args.resume:
+        state.resume(checkpoint, torch.device("cpu"), args.steps)
+    elif checkpoint.exists():
+        raise ValueError(f"{checkpoint} exists: --resume goes on from it, another --name keeps it")
+    average = state.average
 
-    def batch_of() -> list[Sample]:
-        scenes = folders[rng.integers(len(folders))]  # each as often
-        count = max(1, PIXELS // scenes[0].truth.size)
-        return [turned(scenes[i], rng) for i in rng.integers(len(scenes), size=count)]
+    values = metadata(args.model)
+    folders = [samples(args.model, folder) for folder in args.scenes]
+    shape, *others = {s.truth.shape for scenes in folders for s in scenes}
+    if others or any(side % REGION for side in shape):
+        raise ValueError(f"expected scenes of one size, with sides that {2 * REGION} divides")
+    validation = [samples(args.model, folder) for folder in args.validation]
+    plain, paper = (np.stack([validate(None, scenes) for scenes in each]) for each in (folders, validation))
+    print("domain transform:", *(f"{px:.4f} px {octaves:.4f} octaves" for px, octaves in paper), flush=True)
+    plain_of = torch.from_numpy(plain.astype(np.float32))
 
-    def show(step: int) -> list[np.ndarray]:
-        found = [validate(average, scenes) for scenes in validation]
-        text = " ".join(f"{px:.4f} px {octaves:.4f} octaves" for px, octaves in found)
-        print(f"step {step}: training {np.mean(losses[-200:], 0).round(4).tolist()} validation {text}", flush=True)
+    def batch_of(step: int) -> tuple[list[Sample], np.ndarray]:
+        """Return scenes of all folders, each as often, and the numbers of their folders; the same in a resumed run."""
+        rng = np.random.default_rng([args.seed, step])
+        of = rng.integers(len(folders), size=max(2, PIXELS // math.prod(shape)))
+        return [turned(folders[n][rng.integers(len(folders[n]))], rng) for n in of], of
+
+    def show(rate: float) -> np.ndarray:
+        found = np.stack([validate(average, scenes) for scenes in validation])
+        row: dict[str, Any] = {"step": state.step, "elapsed_s": round(state.elapsed_s), "lr": f"{rate:.2e}"}
+        row["loss"] = float(np.mean(lost))
+        for folder, (px, octaves) in zip(args.validation, found, strict=True):
+            row |= {f"{folder} px": float(px), f"{folder} octaves": float(octaves)}
+        lost.clear()
+        append(log, row)
         return found
 
-    losses: list[list[float]] = []
-    for step in range(args.steps):
-        rate = LEARNING_RATE * min(1, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * step / args.steps))
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not args.resume:
+        log.unlink(missing_ok=True)
+    stop = Stop()
+    lost: list[float] = []
+    while state.step < args.steps and not stop.asked:
+        start = time.monotonic()
+        rate = learning_rate(state.step, args.steps, WARM_UP, LEARNING_RATE)
         for group in optimizer.param_groups:
             group["lr"] = rate
         network.train()
-        batch = batch_of()
+        batch, of = batch_of(state.step)
         logarithms = network(inputs_of(batch))
         (maps,) = propagate(logarithms, batch)
-        px, octaves = errors(maps, truth_of(batch))
+        relative = torch.stack(errors(maps, truth_of(batch)), 1) / plain_of[of]
+        loss = OF_ERRORS * relative.sum(1).mean() + OF_CHANGE * (logarithms - network.offset).square().mean()
         optimizer.zero_grad()
-        (octaves + OF_PX * px + OF_CHANGE * (logarithms - network.offset).square().mean()).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        losses.append([px.item(), octaves.item()])
-        decay = min(EMA_DECAY, (step + 1) / (step + 20))
+        lost.append(loss.item())
+        decay = min(EMA_DECAY, (state.step + 1) / (state.step + 20))
         with torch.no_grad():
             for ours, theirs in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
                 ours.lerp_(theirs, 1 - decay) if ours.is_floating_point() else ours.copy_(theirs)
-        if args.every and (step + 1) % args.every == 0:
-            show(step + 1)
-    found = show(args.steps)
-    learn_expected_error(average, metadata(args.model), batch_of)
-    if args.save:
-        torch.save(average.state_dict(), args.save)
-    if any(learned[1] >= paper[1] for learned, paper in zip(found, plain, strict=True)):
-        raise ValueError("the learned distances are no better than none: nothing was written")
+        state.step += 1
+        state.elapsed_s += min(time.monotonic() - start, LONGEST_STEP_S)
+        if state.step % args.every == 0 or state.step == args.steps or stop.asked:
+            found = show(rate)
+            state.save(checkpoint)
+    if state.step < args.steps:
+        raise SystemExit(f"stopped at step {state.step} of {args.steps}; --resume with the same arguments goes on")
+    learn_expected_error(average, values, lambda step: batch_of(args.steps + step)[0])
+    average.save(weights)
+    largest = float(values["radius_bins"].split()[-1])
+    for folder, scenes, (_, before), (_, after) in zip(args.validation, validation, paper, found, strict=True):
+        accept(folder, scenes, largest, before, after)
     add_propagation(args.model, average.weights())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=existing, help="model folder, which gets the network")
-    parser.add_argument("scenes", type=existing, nargs="+", help="folders of training.scenes --split train")
+    parser.add_argument("scenes", type=existing, nargs="+", help="of training.scenes --split train, all of one size")
     parser.add_argument("--validation", type=existing, nargs="+", required=True, help="of --split validation")
-    parser.add_argument("--steps", type=positive, default=4000)
-    parser.add_argument("--every", type=natural, default=500, help="steps between validations; 0: at the end only")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints")
+    parser.add_argument(
+        "--name", type=plain_name, default="distances", help="of OUT/<name>.pt, the log .csv and the network .npz"
+    )
+    parser.add_argument("--init", type=existing, help=".npz of a network to start from, with a schedule of its own")
+    parser.add_argument("--steps", type=positive, default=3000)
+    parser.add_argument("--every", type=positive, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--seed", type=natural, default=0)
-    parser.add_argument("--save", type=Path, help="keeps the network as a PyTorch file, too")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     run(parser, train)
 
 

@@ -253,6 +253,22 @@ inline constexpr int of_group = 4, bands = 3, edge_inputs = of_group * groups, i
 /// Its layers: 3 x 3 convolutions with these dilations and ReLU, and one of 1 x 1.
 inline constexpr int width = 32;
 inline constexpr std::array<int, 6> dilations{1, 2, 4, 8, 4, 2};
+/// To the biases of this layer a matrix adds what the image is like: its context, which is the mean over all regions of
+/// each value of the layer before, and then the maximum of each.
+inline constexpr int context_layer = 3, context = 2 * width;
+/// Sums over regions are made in pieces of so many regions, and added in the order of the pieces: they do not depend on
+/// the number of threads.
+inline constexpr int piece = 96;
+/// Of one of the layer's values, none of which is negative.
+struct Summary {
+  float sum, most;
+
+  DEFOCUS_FAST_HOST_DEVICE void add(const Summary& other) {
+    sum += other.sum;
+    most = other.most > most ? other.most : most;
+  }
+};
+
 /// Barriers of the first group and of coarser ones, as bits of a pixel.
 enum : std::uint8_t { is_fine_barrier = 1, is_coarse_barrier = 2 };
 DEFOCUS_FAST_HOST_DEVICE inline std::uint8_t barrier_bit(int group) {

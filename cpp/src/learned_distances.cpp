@@ -24,11 +24,14 @@ DistanceWeights::DistanceWeights(const Model& model) {
                       {bias.begin(), bias.end()}});
     layers.back().bias.resize(learned::width);
   }
+  const auto values = model.weight("propagation.context.weight").values;
+  context.assign(values.begin(), values.end());
 }
 
 LearnedDistances::LearnedDistances(const DistanceWeights& weights, int height, int width, const Kernels& kernels,
                                    Workers& workers)
-    : kernels_(network_kernels<float>(kernels)),
+    : weights_(weights),
+      kernels_(network_kernels<float>(kernels)),
       workers_(workers),
       rows_(learned::regions(height)),
       columns_(learned::regions(width)),
@@ -37,6 +40,8 @@ LearnedDistances::LearnedDistances(const DistanceWeights& weights, int height, i
       factors_(std::size_t(learned::outputs) * std::size_t(rows_) * std::size_t(columns_)) {
   for (int row = 0; row < rows_; ++row)
     for (int column = 0; column < columns_; ++column) regions_.push_back(region(row, column));
+  pieces_.resize((regions_.size() + learned::piece - 1) / learned::piece);
+  image_bias_.resize(learned::width);
   for (auto& plane : planes_) plane.resize(std::size_t(region(rows_ + margin_, 0)) * learned::width);
   for (std::size_t i = 0; i < weights.layers.size(); ++i) {
     const DistanceWeights::Layer& layer = weights.layers[i];
@@ -50,18 +55,44 @@ LearnedDistances::LearnedDistances(const DistanceWeights& weights, int height, i
                        .inputs = layer.inputs,
                        .pitch = learned::width,
                        .weights = layer.weights.data(),
-                       .bias = layer.bias.data(),
+                       .bias = i == learned::context_layer ? image_bias_.data() : layer.bias.data(),
                        .outputs = learned::width,
                        .relu = i + 1 < weights.layers.size()});
   }
 }
 
+/// Sets the image's biases from the pieces.
+void LearnedDistances::add_context() {
+  image_bias_ = weights_.layers[learned::context_layer].bias;
+  std::array<float, learned::context> context;
+  for (std::size_t c = 0; c < learned::width; ++c) {
+    learned::Summary image{};
+    for (const auto& piece : pieces_) image.add(piece[c]);
+    context[c] = image.sum / float(regions_.size());
+    context[learned::width + c] = image.most;
+  }
+  for (std::size_t c = 0; c < context.size(); ++c)
+    for (std::size_t o = 0; o < learned::width; ++o)
+      image_bias_[o] += context[c] * weights_.context[c * learned::width + o];
+}
+
 learned::Factors LearnedDistances::factors() {
-  constexpr int grain = 96;  // a multiple of every kernel's tile
-  for (std::size_t i = 0; i < layers_.size(); ++i)
+  constexpr int grain = learned::piece;  // a multiple of every kernel's tile
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    if (i == learned::context_layer) add_context();
+    std::vector<float>& out = planes_[(i + 1) % 2];
     workers_.for_ranges(int(regions_.size()), grain, [&](int begin, int end, int) {
-      kernels_.convolve(layers_[i], regions_.data() + begin, end - begin, planes_[(i + 1) % 2].data());
+      kernels_.convolve(layers_[i], regions_.data() + begin, end - begin, out.data());
+      if (i + 1 != learned::context_layer) return;
+      auto& piece = pieces_[std::size_t(begin / grain)];
+      piece = {};
+      for (int k = begin; k < end; ++k)
+        for (std::size_t c = 0; c < learned::width; ++c) {
+          const float value = out[std::size_t(regions_[std::size_t(k)]) * learned::width + c];
+          piece[c].add({value, value});
+        }
     });
+  }
   const std::size_t count = regions_.size();
   const std::vector<float>& answers = planes_[layers_.size() % 2];
   workers_.for_ranges(int(count), grain, [&](int begin, int end, int) {

@@ -18,6 +18,7 @@ struct DistanceWeights {
     std::vector<float> weights, bias;  // for learned::width outputs; the last layer's that are too many are 0
   };
   std::vector<Layer> layers;
+  std::vector<float> context;  // (learned::context, learned::width)
 
   explicit DistanceWeights(const Model& model);
 };
@@ -37,7 +38,9 @@ class LearnedDistances {
 
  private:
   std::int32_t region(int row, int column) const { return (row + margin_) * grid_pitch_ + margin_ + column; }
+  void add_context();
 
+  const DistanceWeights& weights_;
   const NetworkKernels<float>& kernels_;
   Workers& workers_;
   const int rows_, columns_, margin_, grid_pitch_;
@@ -47,6 +50,8 @@ class LearnedDistances {
   std::array<std::vector<float>, 2> planes_;
   std::vector<std::vector<const float*>> taps_;  // by layer
   std::vector<Convolution<float>> layers_;
+  std::vector<std::array<learned::Summary, learned::width>> pieces_;
+  std::vector<float> image_bias_;  // of learned::context_layer
   std::vector<float> factors_;
 };
 

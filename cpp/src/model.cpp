@@ -167,13 +167,15 @@ std::map<std::string, std::vector<int>> expected_shapes(const Model& model,
       inputs = outputs;
     }
   }
-  if (found.contains("propagation.0.weight"))
+  if (found.contains("propagation.0.weight")) {
     for (int i = 0, layers = int(learned::dilations.size()); i <= layers; ++i) {
       const std::string layer = "propagation." + std::to_string(i);
       const int outputs = i < layers ? learned::width : int(learned::outputs), side = i < layers ? 3 : 1;
       shapes[layer + ".weight"] = {outputs, i == 0 ? learned::inputs : learned::width, side, side};
       shapes[layer + ".bias"] = {outputs};
     }
+    shapes["propagation.context.weight"] = {learned::context, learned::width};
+  }
   return shapes;
 }
 

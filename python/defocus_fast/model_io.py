@@ -25,7 +25,9 @@ One of the architecture "cells" holds
 - ``weights.bin`` and ``model.txt``.
 
 Either may have tensors ``propagation.*``, of the network that says where radii may spread: 3 x 3 convolutions with
-ReLU and one of 1 x 1, all with biases. It has no graph: it is evaluated by this library alone.
+ReLU and one of 1 x 1, all with biases. To the biases of the fourth the dense weights ``propagation.context.weight`` add
+what the image is like: the means over all regions of the third's answers, and then their maxima. The network has no
+graph: it is evaluated by this library alone.
 
 Source: Karaali, Harte and Jung, IEEE TIP 2022, Fig. 4 and section III; every convolution is VALID and has no bias. The
 architecture "cells" is this project's own.
@@ -318,6 +320,7 @@ def propagation_shapes() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for i, shape in enumerate(sides):
         shapes[f"propagation.{i}.weight"], shapes[f"propagation.{i}.bias"] = shape, shape[:1]
+    shapes["propagation.context.weight"] = (2 * width, width)
     return shapes
 
 

@@ -90,6 +90,7 @@ class ModelFolders {
       add(layer + ".weight", {outputs, inputs, side, side}, std::sqrt(2.0f / float(inputs * side * side)));
       add(layer + ".bias", {outputs}, 0.3f);
     }
+    if (name == "learned") add("propagation.context.weight", {learned::context, learned::width}, 0.1f);
     std::filesystem::create_directories(folder_ / name);
     std::ofstream(folder_ / name / "model.txt") << text.str();
     std::ofstream(folder_ / name / "weights.bin", std::ios::binary)
