@@ -139,7 +139,7 @@ for estimator in estimators:
     threading.Thread(target=frames, args=(estimator,), daemon=True).start()
 threading.Thread(target=stages, daemon=True).start()
 """
-    for i in range(20):  # std::terminate came in more than half of the runs
+    for i in range(10):  # std::terminate came in more than half of the runs
         run(program + f"time.sleep({0.01 * (i % 5)})")  # 0: the threads' first calls
 
 

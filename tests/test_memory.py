@@ -91,7 +91,7 @@ def test_memory_is_flat_over_many_frames(random_model: str) -> None:
                 each.estimate(flat)
             video.estimate_focus(flat)
 
-    frames(1000)
+    frames(500)
     before = resident()
-    frames(5000)
-    assert resident() - before < 4e6
+    frames(2500)
+    assert resident() - before < 2e6
