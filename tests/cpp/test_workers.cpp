@@ -44,7 +44,7 @@ bool covers(Workers& workers, int n, int grain) {
 
 TEST_CASE("workers cover a range once, never with one slot twice at a time") {
   for (const int threads : {1, 2, 4, 33}) {
-    Workers workers(threads);
+    Workers workers{ThreadPool(threads)};
     CHECK(workers.count() == threads);
     for (const int n : {0, 1, 9, 10, 11, 1001})
       for (const int grain : {1, 10, 2000}) CHECK(covers(workers, n, grain));
@@ -54,7 +54,7 @@ TEST_CASE("workers cover a range once, never with one slot twice at a time") {
 TEST_CASE("workers of all cores are as many as the process may use") {
   cpu_set_t allowed;
   REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
-  CHECK(Workers(0).count() == CPU_COUNT(&allowed));
+  CHECK(ThreadPool().num_threads() == CPU_COUNT(&allowed));
   int first = 0;
   while (!CPU_ISSET(first, &allowed)) ++first;
   cpu_set_t one;
@@ -62,7 +62,7 @@ TEST_CASE("workers of all cores are as many as the process may use") {
   CPU_SET(first, &one);
   std::thread([&] {
     CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
-    CHECK(Workers(0).count() == 1);
+    CHECK(ThreadPool().num_threads() == 1);
   }).join();
 }
 
@@ -79,7 +79,7 @@ TEST_CASE("workers have a name, and the affinity, policy and priority of the thr
     const sched_param parameters{};
     CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
     CHECK(sched_setscheduler(0, SCHED_BATCH, &parameters) == 0);
-    Workers workers(3);
+    Workers workers{ThreadPool(3)};
     std::atomic<int> arrived = 0, good = 0;
     const std::thread::id caller = std::this_thread::get_id();
     workers.for_ranges(3, 1, [&](int, int, int) {
@@ -97,7 +97,7 @@ TEST_CASE("workers have a name, and the affinity, policy and priority of the thr
 }
 
 TEST_CASE("thousands of regions follow each other, on threads that spin and on threads that sleep") {
-  Workers workers(3);
+  Workers workers{ThreadPool(3)};
   std::atomic<long> sum = 0;
   for (int region = 0; region < 20000; ++region) {
     if (region % 500 == 0) std::this_thread::sleep_for(std::chrono::microseconds(300));
@@ -109,7 +109,7 @@ TEST_CASE("thousands of regions follow each other, on threads that spin and on t
 }
 
 TEST_CASE("all threads take part") {
-  Workers workers(4);
+  Workers workers{ThreadPool(4)};
   std::atomic<int> arrived = 0;
   std::atomic<int> slots = 0;
   workers.for_ranges(4, 1, [&](int, int, int slot) {
@@ -125,7 +125,7 @@ TEST_CASE("several groups of workers are busy side by side") {
   std::atomic<int> good = 0;
   for (int i = 0; i < 6; ++i)
     callers.emplace_back([&, i] {
-      Workers workers(1 + i);
+      Workers workers{ThreadPool(1 + i)};
       for (int region = 0; region < 300; ++region) good += covers(workers, 100 + region, 7);
     });
   for (std::thread& caller : callers) caller.join();
@@ -134,7 +134,7 @@ TEST_CASE("several groups of workers are busy side by side") {
 
 TEST_CASE("an exception of a body reaches the caller, whichever thread it comes from, and the workers go on") {
   for (const int threads : {1, 3}) {
-    Workers workers(threads);
+    Workers workers{ThreadPool(threads)};
     for (int region = 0; region < 500; ++region) {
       std::string caught;
       try {
@@ -152,7 +152,7 @@ TEST_CASE("an exception of a body reaches the caller, whichever thread it comes 
 }
 
 TEST_CASE("signals arrive in the threads of the caller") {
-  Workers workers(3);
+  Workers workers{ThreadPool(3)};
   sigset_t mine, empty;
   pthread_sigmask(SIG_SETMASK, nullptr, &mine);
   sigemptyset(&empty);
@@ -224,14 +224,14 @@ TEST_CASE("in a forked child nobody waits for a turn that a thread of the parent
 
 #ifndef __SANITIZE_THREAD__  // which lets no child of a process with threads start threads
 TEST_CASE("a forked child starts its own threads") {
-  Workers workers(3);
+  Workers workers{ThreadPool(3)};
   CHECK(covers(workers, 100, 1));
   const pid_t child = fork();
   if (child == 0) {
     alarm(20);
     bool good = covers(workers, 100, 1) && covers(workers, 100, 1);
     {
-      Workers made_there(2);
+      Workers made_there{ThreadPool(2)};
       good &= covers(made_there, 100, 1);
     }
     _exit(good ? 0 : 1);
