@@ -307,7 +307,7 @@ class PoolThreads {
   const std::uint32_t forks_ = forks();
   Completion starting_;
   std::mutex users_mutex_;
-  std::deque<PoolUser> users_;  // whose ring the threads go round without the mutex
+  std::deque<PoolUser> users_;              // whose ring the threads go round without the mutex
   alignas(64) std::atomic<int> begun_ = 0;  // regions of all users; by it threads know that there may be work
   std::atomic<bool> stopped_ = false;
   std::vector<std::thread> threads_;
@@ -355,8 +355,7 @@ ThreadPool::~ThreadPool() = default;
 
 int ThreadPool::num_threads() const { return impl_->num_threads; }
 
-Workers::Workers(const ThreadPool& pool)
-    : pool_(pool), user_(count() > 1 ? &pool_.impl_->threads().join() : nullptr) {}
+Workers::Workers(const ThreadPool& pool) : pool_(pool), user_(count() > 1 ? &pool_.impl_->threads().join() : nullptr) {}
 
 Workers::~Workers() {
   if (user_ && user_->threads.of_this_process()) user_->threads.leave(*user_);
