@@ -271,9 +271,9 @@ class PoolThreads {
     } catch (...) {
       starting_.fail();
     }
+    PoolUser* at = &users_.front();  // before others join
     starting_.finish(1);
     const Busy busy_here;
-    PoolUser* at = &users_.front();
     for (;;) {
       const int seen = begun_;  // before what it tells of
       if (stopped_) return;
