@@ -143,6 +143,8 @@ struct alignas(64) Seat {
 
 std::uint32_t forks() { return fork_count; }
 
+class PoolThreads;
+
 /// A user of a pool's threads, and its region. Threads take the ranges one by one. Who has taken one may read the
 /// region until it is done with it; so nobody has to be told that a region ends, and threads that come late find
 /// nothing to take. A user lives as long as the threads do, and serves one Workers after the other.

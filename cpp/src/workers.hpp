@@ -25,7 +25,6 @@ struct Region {
   }
 };
 
-class PoolThreads;
 struct PoolUser;
 
 /// A pool as one of its users sees it, of which each estimator is one.

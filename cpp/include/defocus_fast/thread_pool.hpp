@@ -12,7 +12,7 @@ namespace defocus_fast {
 
 /// Threads for any number of estimators. Each frame is computed by the thread that calls its estimator and by those of
 /// the pool that have nothing else to do: frames of several estimators run side by side, none waits for another's end,
-/// and each is at least as fast as its caller alone. A pool's threads go where the fewest are.
+/// and each goes on by its caller alone while the pool is busy elsewhere. A pool's threads go where the fewest are.
 ///
 /// A handle: copies are the same pool, which lives as long as one of them or an estimator made with it. Its functions
 /// may be called from any thread. In a forked process the first frame starts the threads again.
