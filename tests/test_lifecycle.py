@@ -168,6 +168,53 @@ print(inside.wait(60), flush=True)
         )
 
 
+def test_a_forked_child_starts_a_pools_threads_again() -> None:
+    assert (
+        run("""
+calls = []
+pool = defocus_fast.ThreadPool(num_threads=3, on_start=calls.append)
+estimators = [Estimator(90, 130, thread_pool=pool) for _ in range(2)]
+expected = estimators[0].estimate(image).map
+pid = os.fork()
+if pid == 0:
+    same = True
+    def frame(estimator):
+        global same
+        same &= np.array_equal(estimator.estimate(image).map, expected)
+    frame(estimators[1])
+    estimators.append(Estimator(90, 130, thread_pool=pool))
+    callers = [threading.Thread(target=frame, args=(each,)) for each in estimators]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    del estimators
+    sys.exit(0 if same and sorted(calls) == [0, 0, 1, 1] else 1)
+print(child_status(pid), sorted(calls), np.array_equal(estimators[1].estimate(image).map, expected))
+""")
+        == "0 [0, 1] True\n"
+    )
+
+
+@pytest.mark.parametrize("delay", [0, 0.02, 0.05])
+def test_the_interpreter_ends_while_pools_are_made_and_used(delay: float) -> None:
+    for _ in range(3):
+        run(f"""
+pool = defocus_fast.ThreadPool(num_threads=2, on_start=lambda index: None)
+kept = [Estimator(90, 130, thread_pool=pool) for _ in range(2)]
+def frames(estimator):
+    while True:
+        estimator.estimate(image)
+def pools():
+    while True:
+        defocus_fast.ThreadPool(num_threads=3, on_start=lambda index: time.sleep(0.001))
+for estimator in kept:
+    threading.Thread(target=frames, args=(estimator,), daemon=True).start()
+threading.Thread(target=pools, daemon=True).start()
+time.sleep({delay})
+""")
+
+
 def test_import_in_a_sub_interpreter_is_refused() -> None:
     assert "main interpreter only" in run("""
 import importlib

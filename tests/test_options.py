@@ -18,7 +18,7 @@ import reference
 from images import texture
 
 import defocus_fast
-from defocus_fast import Estimator, VideoEstimator, _core, _table
+from defocus_fast import Estimator, ThreadPool, VideoEstimator, _core, _table
 
 HEIGHT, WIDTH = 20, 31
 IMAGE = texture(HEIGHT, WIDTH)
@@ -34,6 +34,7 @@ def calls(random_cells: str) -> dict[str, Callable[..., Any]]:
     video = VideoEstimator(HEIGHT, WIDTH, model=random_cells)
     grey = np.zeros((HEIGHT, WIDTH), np.float32)
     return {
+        "ThreadPool": lambda **options: ThreadPool(**options),
         "Estimator": lambda **options: Estimator(HEIGHT, WIDTH, **{"model": random_cells, **options}),
         "VideoEstimator": lambda **options: VideoEstimator(HEIGHT, WIDTH, **{"model": random_cells, **options}),
         "estimate": lambda **options: estimator.estimate(IMAGE, **options),
@@ -46,6 +47,7 @@ def calls(random_cells: str) -> dict[str, Callable[..., Any]]:
 
 
 FUNCTIONS = {
+    "ThreadPool": [ThreadPool],
     "Estimator": [Estimator, Estimator.for_image, defocus_fast.estimate_blur],
     "VideoEstimator": [VideoEstimator],
     "estimate": [Estimator.estimate, VideoEstimator.estimate],
@@ -62,6 +64,7 @@ NUMBERS = [param for param in OPTIONS if param.values[1].kind in ("integer", "nu
 
 
 STUBS = {
+    "ThreadPool": "ThreadPoolOptions",
     "Estimator": "EstimatorOptions",
     "VideoEstimator": "VideoEstimatorOptions",
     "estimate": "FrameOptions",

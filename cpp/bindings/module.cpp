@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,6 +18,7 @@
 #include "gil.hpp"
 #include "options.hpp"
 #include "python_networks.hpp"
+#include "python_object.hpp"
 
 namespace defocus_fast::python {
 
@@ -93,13 +95,29 @@ void define_facts_of(py::class_<E>& type) {
       .def_property_readonly("radius_bins", [](const E& self) { return self.radius_bins(); });
 }
 
+void define_thread_pool(py::module_& m) {
+  py::class_<ThreadPool>(m, "ThreadPool")
+      .def(py::init([](const py::object& on_start, const py::kwargs& arguments) {
+        const std::optional<int> num_threads = read("ThreadPool", arguments).options.num_threads;
+        std::function<void(int)> start;
+        if (!on_start.is_none())
+          start = [function = std::make_shared<PythonObject>(on_start)](int index) {
+            const GilAcquire acquire;
+            call(**function, py::make_tuple(index));
+          };
+        const GilRelease release;
+        return std::make_unique<ThreadPool>(num_threads, std::move(start));
+      }))
+      .def_property_readonly("num_threads", &ThreadPool::num_threads);
+}
+
 void define_estimator(py::module_& m) {
   py::class_<Estimator> type(m, "Estimator");
-  type.def(py::init([](int height, int width, const py::kwargs& arguments) {
+  type.def(py::init([](int height, int width, const std::optional<ThreadPool>& pool, const py::kwargs& arguments) {
         Options options = read("Estimator", arguments).options;
         options.canny.smoothing = numpy_gaussian(options.canny.sigma);
         const GilRelease release;
-        return std::make_unique<Estimator>(height, width, options);
+        return std::make_unique<Estimator>(height, width, options, pool);
       }))
       .def("estimate",
            [](Estimator& self, const py::object& image, const std::optional<py::array>& edges,
@@ -175,11 +193,11 @@ py::dict dict_of(const FocusMap& found) {
 
 void define_video_estimator(py::module_& m) {
   py::class_<VideoEstimator> type(m, "VideoEstimator");
-  type.def(py::init([](int height, int width, const py::kwargs& arguments) {
+  type.def(py::init([](int height, int width, const std::optional<ThreadPool>& pool, const py::kwargs& arguments) {
         Arguments given = read("VideoEstimator", arguments);
         given.options.canny.smoothing = numpy_gaussian(given.options.canny.sigma);
         const GilRelease release;
-        return std::make_unique<VideoEstimator>(height, width, given.options, given.video);
+        return std::make_unique<VideoEstimator>(height, width, given.options, given.video, pool);
       }))
       .def("estimate",
            [](VideoEstimator& self, const py::object& image, const py::kwargs& arguments) {
@@ -307,6 +325,7 @@ PYBIND11_MODULE(bindings, m, pybind11::mod_gil_not_used()) {
   define_options(m);
   define_device_map(m);
   define_frame(m);
+  define_thread_pool(m);
   define_estimator(m);
   define_video_estimator(m);
   define_stages(m);

@@ -102,6 +102,7 @@ void for_parts(std::string_view call, Arguments& of, const auto& part) {
     part(group, table);
   };
   static const std::vector<std::string> running{"num_threads", "kernels"};
+  if (call == "ThreadPool") some(of.options, {"num_threads"});
   if (call == "Estimator" || call == "VideoEstimator") part(of.options, option_table<Options>());
   if (call == "VideoEstimator") part(of.video, option_table<VideoOptions>());
   if (call == "estimate") part(of.frame, option_table<FrameOptions>());

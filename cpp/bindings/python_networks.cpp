@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "defocus_fast/error.hpp"
-#include "gil.hpp"
+#include "python_object.hpp"
 
 namespace defocus_fast::python {
 
@@ -14,21 +14,15 @@ namespace {
 class PythonNetworks : public cuda::Networks {
  public:
   explicit PythonNetworks(py::object networks) : networks_(std::move(networks)) {}
-  ~PythonNetworks() override {
-    const GilAcquire acquire;
-    networks_ = {};
-  }
-  PythonNetworks(const PythonNetworks&) = delete;
-  PythonNetworks& operator=(const PythonNetworks&) = delete;
 
   void prepare(const std::string& model_folder, const cuda::NetworkShapes& shapes, const cuda::GpuModel& gpu) override {
     const GilAcquire acquire;
-    if (!py::hasattr(networks_, "prepare")) return;
+    if (!py::hasattr(*networks_, "prepare")) return;
     try {
       const auto folder = py::reinterpret_steal<py::object>(
           PyUnicode_DecodeFSDefaultAndSize(model_folder.data(), py::ssize_t(model_folder.size())));
       if (!folder) throw py::error_already_set();
-      call(networks_.attr("prepare"),
+      call((*networks_).attr("prepare"),
            py::make_tuple(folder, shapes.type == cuda::TensorType::float16 ? "float16" : "float32",
                           free_dimensions(shapes), gpu.compute_capability, gpu.name));
     } catch (const py::error_already_set& error) {
@@ -42,19 +36,12 @@ class PythonNetworks : public cuda::Networks {
     const GilAcquire acquire;
     py::list pointers;
     for (void* tensor : tensors) pointers.append(reinterpret_cast<std::uintptr_t>(tensor));
-    call(networks_,
+    call(*networks_,
          py::make_tuple(cuda::graph_names[std::size_t(graph)], pointers, reinterpret_cast<std::uintptr_t>(stream)));
   }
 
  private:
-  /// By the C interface: Python may end while its code runs, and nothing of pybind11 must be unwound then.
-  static void call(const py::object& function, const py::tuple& arguments) {
-    PyObject* const result = call_python([&] { return PyObject_Call(function.ptr(), arguments.ptr(), nullptr); });
-    if (!result) throw py::error_already_set();
-    Py_DECREF(result);
-  }
-
-  py::object networks_;
+  PythonObject networks_;
 };
 
 }  // namespace

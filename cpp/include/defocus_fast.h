@@ -3,14 +3,15 @@
  * Blur maps in C99. The library is C++; this is its interface for everybody else, and no exception leaves it.
  *
  * Order of calls: set options, create an estimator for one size of images, estimate frames with it, destroy both.
+ * Several estimators may share threads, which defocus_fast_thread_pool_create makes.
  * README.md has a whole program. Frames in device memory are for C++ only (defocus_fast/estimator.hpp).
  *
  * Pointers to handles and structs must not be NULL unless it is said that they may be; functions that return a status
  * refuse NULL, the others do not look. Paths and names are texts that end with a NUL byte.
  *
  * Threads: functions may be called from any thread. An estimator may be shared: its frames run one after the other,
- * each on all of its threads. Options may be read by many calls at the same time, but by none while they are set. A
- * result belongs to one call at a time.
+ * each on all of its threads. Those of several estimators run side by side. Options may be read by many calls at the
+ * same time, but by none while they are set. A result belongs to one call at a time.
  */
 #ifndef DEFOCUS_FAST_H
 #define DEFOCUS_FAST_H
@@ -46,6 +47,22 @@ const char* defocus_fast_status_text(defocus_fast_status status);
    until the thread's next call that fails. */
 const char* defocus_fast_last_error(void);
 
+/* ---- threads that several estimators share (defocus_fast/thread_pool.hpp says how) */
+
+typedef struct defocus_fast_thread_pool defocus_fast_thread_pool;
+
+/* Starts num_threads - 1 threads, as the caller of a frame is its last one; 0: as many as there are cores that this
+   process may use. They inherit affinity, scheduling policy and priority from the calling thread. Unless it is NULL,
+   `on_start` is called with `context` in each of them, by several at the same time, with an index from 0 to
+   num_threads - 2, before this returns: to give a thread a name, cores or a priority of its own. In a forked process
+   threads are started again, and `on_start` is called again, by the first frame. `*pool` is NULL afterwards unless all
+   went well. INVALID_ARGUMENT, OUT_OF_MEMORY; ERROR where the system starts fewer threads. */
+defocus_fast_status defocus_fast_thread_pool_create(int num_threads, void (*on_start)(int index, void* context),
+                                                    void* context, defocus_fast_thread_pool** pool);
+/* Estimators and options keep the threads that they have been given. NULL is left alone. */
+void defocus_fast_thread_pool_destroy(defocus_fast_thread_pool* pool);
+int defocus_fast_thread_pool_num_threads(const defocus_fast_thread_pool* pool);
+
 /* ---- options */
 
 /* Of estimators and of frames, with their defaults: defocus_fast/options.hpp lists names, ranges and units, and so does
@@ -66,6 +83,11 @@ defocus_fast_status defocus_fast_options_set_number(defocus_fast_options* option
    edge detector, and octaves but the first. They are read by every frame, and not before; `data` NULL: no longer. */
 defocus_fast_status defocus_fast_options_set_edges(defocus_fast_options* options, const uint8_t* data, int height,
                                                    int width, ptrdiff_t pitch_bytes);
+
+/* The threads of estimators that are made with these options; NULL: each has its own. "num_threads" must be nothing
+   then, which is its default, or the pool's. */
+defocus_fast_status defocus_fast_options_set_thread_pool(defocus_fast_options* options,
+                                                         const defocus_fast_thread_pool* pool);
 
 /* ---- images and maps in the caller's memory: read and written in place, top row first */
 

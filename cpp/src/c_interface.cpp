@@ -9,9 +9,12 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
+#include <functional>
 #include <new>
+#include <optional>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "defocus_fast/error.hpp"
@@ -21,11 +24,15 @@
 
 namespace df = defocus_fast;
 
+struct defocus_fast_thread_pool : df::ThreadPool {
+  using ThreadPool::ThreadPool;
+};
 struct defocus_fast_options {
   df::Options options;
   df::FrameOptions frame;
   df::VideoOptions video;
   df::FocusOptions focus;
+  std::optional<df::ThreadPool> pool;
 };
 struct defocus_fast_estimator : df::Estimator {
   using Estimator::Estimator;
@@ -84,7 +91,7 @@ T& needed(T* pointer, const char* name) {
 
 void set(defocus_fast_options* options, const char* name, const df::OptionValue& value) {
   const std::string option = &needed(name, "name");
-  auto& [of_estimators, of_frames, of_videos, of_focus] = needed(options, "options");
+  auto& [of_estimators, of_frames, of_videos, of_focus, pool] = needed(options, "options");
   const auto has_set = [&]<class Group>(Group& group) {
     const auto table = df::option_table<Group>();
     if (std::ranges::find(table, option, &df::OptionInfo::name) == table.end()) return false;
@@ -176,6 +183,19 @@ const char* defocus_fast_status_text(defocus_fast_status status) {
 }
 const char* defocus_fast_last_error() { return last_error.data(); }
 
+defocus_fast_status defocus_fast_thread_pool_create(int num_threads, void (*on_start)(int index, void* context),
+                                                    void* context, defocus_fast_thread_pool** pool) {
+  return attempt([&] {
+    needed(pool, "pool") = nullptr;
+    const std::optional<int> given = num_threads ? std::optional(num_threads) : std::nullopt;
+    std::function<void(int)> start;
+    if (on_start) start = [=](int index) { on_start(index, context); };
+    *pool = new defocus_fast_thread_pool(given, std::move(start));
+  });
+}
+void defocus_fast_thread_pool_destroy(defocus_fast_thread_pool* pool) { delete pool; }
+int defocus_fast_thread_pool_num_threads(const defocus_fast_thread_pool* pool) { return pool->num_threads(); }
+
 defocus_fast_options* defocus_fast_options_create() {
   defocus_fast_options* options = nullptr;
   attempt([&] { options = new defocus_fast_options; });
@@ -193,12 +213,18 @@ defocus_fast_status defocus_fast_options_set_edges(defocus_fast_options* options
                                                    int width, std::ptrdiff_t pitch_bytes) {
   return attempt([&] { needed(options, "options").frame.edges = {data, height, width, pitch_bytes}; });
 }
+defocus_fast_status defocus_fast_options_set_thread_pool(defocus_fast_options* options,
+                                                         const defocus_fast_thread_pool* pool) {
+  return attempt([&] { needed(options, "options").pool = pool ? std::optional<df::ThreadPool>(*pool) : std::nullopt; });
+}
 
 defocus_fast_status defocus_fast_estimator_create(int height, int width, const defocus_fast_options* options,
                                                   defocus_fast_estimator** estimator) {
   return attempt([&] {
     needed(estimator, "estimator") = nullptr;
-    *estimator = new defocus_fast_estimator(height, width, options ? options->options : df::Options{});
+    const defocus_fast_options defaults;
+    const defocus_fast_options& given = options ? *options : defaults;
+    *estimator = new defocus_fast_estimator(height, width, given.options, given.pool);
   });
 }
 void defocus_fast_estimator_destroy(defocus_fast_estimator* estimator) { delete estimator; }
@@ -249,7 +275,7 @@ defocus_fast_status defocus_fast_video_create(int height, int width, const defoc
     needed(video, "video") = nullptr;
     const defocus_fast_options defaults;
     const defocus_fast_options& given = options ? *options : defaults;
-    *video = new defocus_fast_video(height, width, given.options, given.video);
+    *video = new defocus_fast_video(height, width, given.options, given.video, given.pool);
   });
 }
 void defocus_fast_video_destroy(defocus_fast_video* video) { delete video; }

@@ -78,8 +78,9 @@ struct Octave {
 }  // namespace
 
 struct Estimator::Cpu : Impl {
-  Cpu(int height_, int width_, const Options& options_, const VideoOptions* video_options)
-      : Impl(height_, width_, options_, "cpu"),
+  Cpu(int height_, int width_, const Options& options_, const std::optional<ThreadPool>& pool,
+      const VideoOptions* video_options)
+      : Impl(height_, width_, options_, pool, "cpu"),
         domain_transform(height >> propagation.octave, width >> propagation.octave, kernels, workers) {
     if (options.evaluation == Evaluation::patch)
       throw InvalidArgument("evaluation: patch needs device cuda; accepted on the CPU: shared");
@@ -665,8 +666,9 @@ void Estimator::Cpu::warm_up() {
 }
 
 std::unique_ptr<Estimator::Impl> Estimator::Impl::on_cpu(int height, int width, const Options& options,
+                                                         const std::optional<ThreadPool>& pool,
                                                          const VideoOptions* video) {
-  return std::make_unique<Cpu>(height, width, options, video);
+  return std::make_unique<Cpu>(height, width, options, pool, video);
 }
 
 }  // namespace defocus_fast

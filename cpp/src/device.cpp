@@ -58,7 +58,8 @@ std::unique_ptr<Device> make_device(const DeviceSetup& setup) {
 
 /// Frames on the device; the stages are in cuda/estimator.cu.
 struct Estimator::Cuda : Impl {
-  Cuda(int height_, int width_, const Options& options_) : Impl(height_, width_, options_, "cuda") {
+  Cuda(int height_, int width_, const Options& options_, const std::optional<ThreadPool>& pool)
+      : Impl(height_, width_, options_, pool, "cuda") {
     if (options.precision == Precision::bfloat16 || options.precision == Precision::int8)
       throw BackendUnavailable(std::string("precision: ") + precision_name(options.precision) +
                                " needs device cpu; accepted on device cuda: float32, float16, auto");
@@ -84,8 +85,9 @@ struct Estimator::Cuda : Impl {
   std::unique_ptr<Device> gpu;
 };
 
-std::unique_ptr<Estimator::Impl> Estimator::Impl::on_cuda(int height, int width, const Options& options) {
-  return std::make_unique<Cuda>(height, width, options);
+std::unique_ptr<Estimator::Impl> Estimator::Impl::on_cuda(int height, int width, const Options& options,
+                                                          const std::optional<ThreadPool>& pool) {
+  return std::make_unique<Cuda>(height, width, options, pool);
 }
 
 cuda::NetworkShapes cuda::network_shapes(int height, int width, const Options& options) {

@@ -20,6 +20,14 @@ const Options& checked(int height, int width, const Options& options) {
   return options;
 }
 
+ThreadPool pool_for(const Options& options, const std::optional<ThreadPool>& given) {
+  if (!given) return ThreadPool(options.num_threads);
+  if (options.num_threads.value_or(given->num_threads()) != given->num_threads())
+    throw InvalidArgument("num_threads: expected none or that of the thread pool, " +
+                          std::to_string(given->num_threads()) + ", got " + std::to_string(*options.num_threads));
+  return *given;
+}
+
 bool hard(const Options& options) { return options.labels == Labels::hard; }
 
 /// What Options::distances comes to.
@@ -45,13 +53,14 @@ std::shared_ptr<const Model> load_model_for(const Options& options) {
   return model;
 }
 
-Estimator::Impl::Impl(int height_, int width_, const Options& options_, const char* device_)
+Estimator::Impl::Impl(int height_, int width_, const Options& options_, const std::optional<ThreadPool>& pool,
+                      const char* device_)
     : height(height_),
       width(width_),
       options(checked(height_, width_, options_)),
       device(device_),
       kernels(select_kernels(options.kernels.c_str())),
-      workers(options.num_threads.value_or(0)),
+      workers(pool_for(options, pool)),
       model(load_model_for(options)),
       depth_threshold(options.depth_threshold.value_or(hard(options) ? 0.5 : model->depth_threshold)),
       // As in the paper for hard labels.
@@ -99,15 +108,15 @@ Device& Estimator::Impl::on_device() {
   throw BackendUnavailable("device: views of device memory need device cuda, this estimator's is " + device);
 }
 
-Estimator::Estimator(int height, int width, const Options& options) {
+Estimator::Estimator(int height, int width, const Options& options, const std::optional<ThreadPool>& pool) {
   if (options.device != "cpu") try {
       // What only the CPU has is not asked of a GPU that nobody asked for.
       const bool only_cpu = options.precision == Precision::bfloat16 || options.precision == Precision::int8;
-      if (options.device == "cuda" || !only_cpu) impl_ = Impl::on_cuda(height, width, options);
+      if (options.device == "cuda" || !only_cpu) impl_ = Impl::on_cuda(height, width, options, pool);
     } catch (const BackendUnavailable&) {
       if (options.device == "cuda") throw;
     }
-  if (!impl_) impl_ = Impl::on_cpu(height, width, options);
+  if (!impl_) impl_ = Impl::on_cpu(height, width, options, pool);
 }
 Estimator::Estimator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Estimator::~Estimator() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "defocus_fast/video.hpp"
@@ -19,12 +20,13 @@ namespace defocus_fast {
 std::shared_ptr<const Model> load_model_for(const Options& options);
 
 struct Estimator::Impl {
-  Impl(int height, int width, const Options& options, const char* device);
+  Impl(int height, int width, const Options& options, const std::optional<ThreadPool>& pool, const char* device);
   virtual ~Impl() = default;
 
   static std::unique_ptr<Impl> on_cpu(int height, int width, const Options& options,
-                                      const VideoOptions* video = nullptr);
-  static std::unique_ptr<Impl> on_cuda(int height, int width, const Options& options);
+                                      const std::optional<ThreadPool>& pool, const VideoOptions* video = nullptr);
+  static std::unique_ptr<Impl> on_cuda(int height, int width, const Options& options,
+                                       const std::optional<ThreadPool>& pool);
 
   /// Check the arguments, and run the frame.
   void estimate_into(const ImageView& image, const MapView& out, const FrameOptions& frame);

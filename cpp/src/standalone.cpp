@@ -24,22 +24,22 @@ constexpr std::int64_t largest_kept = 16'000'000;  // pixels
 template <class Stage, class... Settings>
 class Workspace {
  public:
-  using Key = std::tuple<int, int, const Kernels*, int, std::uint32_t, Settings...>;
+  using Key = std::tuple<int, int, const Kernels*, std::optional<int>, std::uint32_t, Settings...>;
 
-  Workspace(const Key& key, int height, int width, const Kernels& kernels, int num_threads, const Settings&... settings)
-      : key_(key), workers(num_threads), stage(height, width, settings..., kernels, workers) {}
+  Workspace(const Key& key, int height, int width, const Kernels& kernels, const std::optional<int>& threads,
+            const Settings&... settings)
+      : key_(key), workers(ThreadPool(threads)), stage(height, width, settings..., kernels, workers) {}
 
   /// The last call's, if it fits.
   static std::unique_ptr<Workspace> take(int height, int width, const std::string& kernels,
                                          const std::optional<int>& threads, const Settings&... settings) {
     check_running(threads, kernels);
-    const int num_threads = threads.value_or(0);
     const Kernels& selected = select_kernels(kernels.c_str());
-    const Key key{height, width, &selected, num_threads, forks(), settings...};
+    const Key key{height, width, &selected, threads, forks(), settings...};
     std::unique_ptr<Workspace> last(kept.exchange(nullptr));
     if (last && last->key_ == key) return last;
     last.reset();
-    return std::make_unique<Workspace>(key, height, width, selected, num_threads, settings...);
+    return std::make_unique<Workspace>(key, height, width, selected, threads, settings...);
   }
   static void keep(std::unique_ptr<Workspace> workspace) {
     if (std::int64_t{std::get<0>(workspace->key_)} * std::get<1>(workspace->key_) <= largest_kept)

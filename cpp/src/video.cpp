@@ -11,12 +11,13 @@
 
 namespace defocus_fast {
 
-VideoEstimator::VideoEstimator(int height, int width, const Options& options, const VideoOptions& video)
+VideoEstimator::VideoEstimator(int height, int width, const Options& options, const VideoOptions& video,
+                               const std::optional<ThreadPool>& pool)
     : Estimator([&] {
         check(video);
         if (options.device == "cuda")
           throw BackendUnavailable("device: cuda has no estimator of videos yet; accepted: cpu, auto");
-        return Impl::on_cpu(height, width, options, &video);
+        return Impl::on_cpu(height, width, options, pool, &video);
       }()) {}
 
 namespace {

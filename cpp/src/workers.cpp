@@ -11,7 +11,10 @@
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <deque>
 #include <exception>
+#include <limits>
+#include <mutex>
 #include <new>
 #include <string>
 #include <system_error>
@@ -20,18 +23,27 @@
 #include <vector>
 
 #include "defocus_fast/error.hpp"
+#include "options.hpp"
 
 namespace defocus_fast {
 
 namespace {
 
 std::atomic<std::uint32_t> fork_count = 0;
-std::atomic<int> busy = 0;  // threads of all estimators that work or spin
+std::atomic<int> busy = 0;  // threads of all pools, and their callers, that work or spin
 
 [[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] {
   ++fork_count;
   busy = 0;
 });
+
+class Busy {
+ public:
+  Busy() { ++busy; }
+  ~Busy() { --busy; }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+};
 
 int cores() {
   cpu_set_t allowed;
@@ -95,67 +107,160 @@ class NoSignals {
   sigset_t before_;
 };
 
+/// Counts what is left of something that several threads do, and keeps the first exception.
+class Completion {
+ public:
+  void begin(int parts) { left_ = parts; }
+  bool done() const { return left_ == 0; }
+  /// Of the exception that is being handled.
+  void fail() {
+    if (!failed_.exchange(true)) error_ = std::current_exception();
+  }
+  void finish(int parts) {
+    if (left_.fetch_sub(parts) == parts) left_.notify_one();
+  }
+  /// Until nothing is left; throws the exception.
+  void wait_for_all(int cores) {
+    wait(left_, cores, [](int left) { return left == 0; });
+    if (!failed_) return;
+    failed_ = false;
+    std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+
+ private:
+  alignas(64) std::atomic<int> left_ = 0;
+  alignas(64) std::atomic<bool> failed_ = false;
+  std::exception_ptr error_;  // written by who has set failed_
+};
+
+/// A thread's slot in a user's regions; they are counted from 1.
+struct alignas(64) Seat {
+  std::uint64_t region = 0;
+  int slot = 0;
+};
+
 }  // namespace
 
 std::uint32_t forks() { return fork_count; }
 
-/// Threads take the ranges of a region one by one. Who has taken one may read the region until it is done with it; so
-/// nobody has to be told that a region ends, and threads that wake up late find nothing to take.
-class Workers::Pool {
+class PoolThreads;
+
+/// A user of a pool's threads, and its region. Threads take the ranges one by one. Who has taken one may read the
+/// region until it is done with it; so nobody has to be told that a region ends, and threads that come late find
+/// nothing to take. A user lives as long as the threads do, and serves one Workers after the other.
+struct PoolUser {
+  PoolUser(PoolThreads& threads_, std::size_t count) : threads(threads_), seats(count), next(this) {}
+
+  void begin(const Region& region_) {
+    region = region_;
+    ++region_count;
+    taken_slots = 0;
+    completion.begin(region.ranges());
+    untaken = region.ranges();
+  }
+
+  /// Runs a range; false if there is none.
+  bool take_range(Seat& seat) {
+    for (int left = untaken; left > 0;) {
+      if (!untaken.compare_exchange_weak(left, left - 1)) continue;
+      if (seat.region != region_count) seat = {region_count, taken_slots++};
+      int done = 1;
+      try {
+        region.run_range(region.ranges() - left, seat.slot);
+      } catch (...) {
+        completion.fail();
+        done += untaken.exchange(0);
+      }
+      completion.finish(done);
+      return true;
+    }
+    return false;
+  }
+
+  PoolThreads& threads;
+  Region region;
+  std::uint64_t region_count = 0;
+  // Each in a cache line of its own.
+  alignas(64) std::atomic<int> untaken = 0;      // ranges of the region that nobody has taken yet
+  alignas(64) std::atomic<int> taken_slots = 0;  // threads that have taken part in the region
+  Completion completion;                         // of the region's ranges
+  std::vector<Seat> seats;                       // of the pool's threads
+  std::atomic<PoolUser*> next;                   // in the ring of all users
+  bool in_use = false;                           // guarded by PoolThreads::users_mutex_
+};
+
+/// What there is of a pool in one process.
+class PoolThreads {
  public:
-  explicit Pool(int threads) {
-    check_memory(threads);
-    threads_.reserve(std::size_t(threads));
-    unfinished_ = threads;
+  PoolThreads(int count, const std::function<void(int)>& on_start) : count_(std::size_t(count)) {
+    check_memory(count);
+    threads_.reserve(count_);
+    users_.emplace_back(*this, count_);
+    starting_.begin(count);
     const NoSignals no_signals;
     try {
-      for (int i = 0; i < threads; ++i) threads_.emplace_back(&Pool::work, this);
-    } catch (const std::system_error& error) {
-      stop();
-      throw Error("num_threads: could start only " + std::to_string(threads_.size() + 1) + " of " +
-                  std::to_string(threads + 1) + " threads: " + error.code().message());
+      for (int i = 0; i < count; ++i) start(i, on_start);
+      starting_.wait_for_all(cores_);
     } catch (...) {
       stop();
       throw;
     }
-    wait_for_all();
   }
-  ~Pool() { stop(); }
+  ~PoolThreads() { stop(); }
+  PoolThreads(const PoolThreads&) = delete;
+  PoolThreads& operator=(const PoolThreads&) = delete;
 
   bool of_this_process() const { return forks_ == forks(); }
 
-  void run(const Region& region) {
-    assert(unfinished_ == 0);
+  PoolUser& join() {
+    const std::lock_guard lock(users_mutex_);
+    for (PoolUser& user : users_)
+      if (!std::exchange(user.in_use, true)) return user;
+    PoolUser& last = users_.back();
+    PoolUser& user = users_.emplace_back(*this, count_);
+    user.in_use = true;
+    user.next = &users_.front();
+    last.next = &user;
+    return user;
+  }
+  void leave(PoolUser& user) {
+    const std::lock_guard lock(users_mutex_);
+    user.in_use = false;
+  }
+
+  void run(PoolUser& user, const Region& region) {
+    assert(user.completion.done());
     const int ranges = region.ranges();
-    region_ = region;
-    ++region_count_;
-    taken_slots_ = 0;
-    unfinished_ = ranges;
-    untaken_ = ranges;
-    ++busy;
-    if (std::size_t(ranges) > threads_.size())
-      untaken_.notify_all();
+    user.begin(region);
+    ++begun_;
+    const Busy busy_here;
+    if (std::size_t(ranges) > count_)
+      begun_.notify_all();
     else
-      for (int i = 1; i < ranges; ++i) untaken_.notify_one();
-    take_ranges();
-    wait_for_all();
-    --busy;
-    if (failed_) {
-      failed_ = false;
-      std::rethrow_exception(std::exchange(error_, nullptr));
-    }
+      for (int i = 1; i < ranges; ++i) begun_.notify_one();
+    Seat seat;
+    while (user.take_range(seat)) continue;
+    user.completion.wait_for_all(cores_);
   }
 
  private:
-  static constexpr int stopped = -1;
+  void start(int index, const std::function<void(int)>& on_start) {
+    try {
+      threads_.emplace_back(&PoolThreads::work, this, std::size_t(index), std::cref(on_start));
+    } catch (const std::system_error& error) {
+      throw Error("num_threads: could start only " + std::to_string(threads_.size() + 1) + " of " +
+                  std::to_string(count_ + 1) + " threads: " + error.code().message());
+    }
+  }
 
   void stop() {
-    untaken_ = stopped;
-    untaken_.notify_all();
+    stopped_ = true;
+    ++begun_;
+    begun_.notify_all();
     for (std::thread& thread : threads_) thread.join();
   }
 
-  void work() {
+  void work(std::size_t index, const std::function<void(int)>& on_start) {
     pthread_setname_np(pthread_self(), "defocus_fast");
     // Takes the thread's own memory for exceptions, which may not be left when std::bad_alloc is thrown: see
     // check_memory.
@@ -163,76 +268,110 @@ class Workers::Pool {
       throw std::bad_alloc();
     } catch (const std::bad_alloc&) {
     }
-    finish(1);
-    ++busy;
-    while (untaken_ != stopped) {
-      take_ranges();
-      wait(untaken_, cores_, [](int ranges) { return ranges != 0; });
+    try {
+      if (on_start) on_start(int(index));
+    } catch (...) {
+      starting_.fail();
     }
-    --busy;
-  }
-
-  void finish(int done) {
-    if (unfinished_.fetch_sub(done) == done) unfinished_.notify_one();
-  }
-
-  void wait_for_all() {
-    wait(unfinished_, cores_, [](int left) { return left == 0; });
-  }
-
-  void take_ranges() {
-    int slot = 0;
-    std::uint64_t slot_of = 0;  // the region for which this thread has its slot; they are counted from 1
-    for (int left = untaken_; left > 0;) {
-      if (!untaken_.compare_exchange_weak(left, left - 1)) continue;
-      if (slot_of != region_count_) {
-        slot_of = region_count_;
-        slot = taken_slots_++;
+    PoolUser* at = &users_.front();  // before others join
+    starting_.finish(1);
+    const Busy busy_here;
+    for (;;) {
+      const int seen = begun_;  // before what it tells of
+      if (stopped_) return;
+      if (PoolUser* const user = choose(at)) {
+        at = user;
+        at->take_range(at->seats[index]);
+      } else {
+        wait(begun_, cores_, [&](int begun) { return begun != seen; });
       }
-      int done = 1;
-      try {
-        region_.run_range(region_.ranges() - left, slot);
-      } catch (...) {
-        if (!failed_.exchange(true)) error_ = std::current_exception();
-        done += untaken_.exchange(0);
-      }
-      finish(done);
-      left = untaken_;
     }
   }
 
+  /// Where the fewest other threads take part, of the users that have ranges left. So a thread stays where it is, but
+  /// if it would be of more use to somebody who began later.
+  static PoolUser* choose(PoolUser* at) {
+    PoolUser *chosen = nullptr, *user = at;
+    int fewest = std::numeric_limits<int>::max();
+    do {
+      if (user->untaken > 0)
+        if (const int others = user->taken_slots - (user == at); others < fewest) {
+          chosen = user;
+          fewest = others;
+        }
+      user = user->next;
+    } while (user != at);
+    return chosen;
+  }
+
+  const std::size_t count_;
   const int cores_ = cores();
   const std::uint32_t forks_ = forks();
-  Region region_;
-  std::uint64_t region_count_ = 0;
-  // Each in a cache line of its own.
-  alignas(64) std::atomic<int> untaken_ = 0;     // ranges of the region that nobody has taken yet, or `stopped`
-  alignas(64) std::atomic<int> unfinished_ = 0;  // ranges of the region that are not done; at first threads to start
-  alignas(64) std::atomic<int> taken_slots_ = 0;
-  alignas(64) std::atomic<bool> failed_ = false;
-  std::exception_ptr error_;  // written by who has set failed_
+  Completion starting_;
+  std::mutex users_mutex_;
+  std::deque<PoolUser> users_;              // whose ring the threads go round without the mutex
+  alignas(64) std::atomic<int> begun_ = 0;  // regions of all users; by it threads know that there may be work
+  std::atomic<bool> stopped_ = false;
   std::vector<std::thread> threads_;
 };
 
-Workers::Workers(int num_threads)
-    : count_(num_threads > 0 ? num_threads : cores()),
-      pool_(count_ > 1 ? std::make_unique<Pool>(count_ - 1) : nullptr) {}
+class ThreadPool::Impl {
+ public:
+  Impl(int count, std::function<void(int)> on_start)
+      : num_threads(count), on_start_(std::move(on_start)), threads_(make().release()) {}
+  ~Impl() {
+    // In a child the threads are gone: they cannot be joined, and their memory is left as it is.
+    if (PoolThreads* const threads = threads_; threads && threads->of_this_process()) delete threads;
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  /// Those of this process, of a pool of more than one.
+  PoolThreads& threads() {
+    PoolThreads* threads = threads_;
+    while (!threads->of_this_process()) {
+      auto made = make();
+      if (threads_.compare_exchange_strong(threads, made.get())) threads = made.release();
+    }
+    return *threads;
+  }
+
+  const int num_threads;
+
+ private:
+  std::unique_ptr<PoolThreads> make() const {
+    return num_threads > 1 ? std::make_unique<PoolThreads>(num_threads - 1, on_start_) : nullptr;
+  }
+
+  const std::function<void(int)> on_start_;
+  std::atomic<PoolThreads*> threads_;
+};
+
+ThreadPool::ThreadPool(std::optional<int> num_threads, std::function<void(int)> on_start) {
+  check_running(num_threads, "auto");
+  impl_ = std::make_shared<Impl>(num_threads.value_or(cores()), std::move(on_start));
+}
+ThreadPool::ThreadPool(const ThreadPool&) = default;
+ThreadPool& ThreadPool::operator=(const ThreadPool&) = default;
+ThreadPool::~ThreadPool() = default;
+
+int ThreadPool::num_threads() const { return impl_->num_threads; }
+
+Workers::Workers(const ThreadPool& pool) : pool_(pool), user_(count() > 1 ? &pool_.impl_->threads().join() : nullptr) {}
 
 Workers::~Workers() {
-  // In a child the threads are gone: they cannot be joined, and their memory is left as it is.
-  if (pool_ && !pool_->of_this_process()) static_cast<void>(pool_.release());
+  if (user_ && user_->threads.of_this_process()) user_->threads.leave(*user_);
 }
 
 void Workers::run(const Region& region) {
   const int ranges = region.ranges();
-  if (count_ == 1 || ranges == 1) {
+  if (!user_ || ranges == 1) {
     for (int i = 0; i < ranges; ++i) region.run_range(i, 0);
     return;
   }
   if (ranges == 0) return;
-  if (pool_ && !pool_->of_this_process()) static_cast<void>(pool_.release());
-  if (!pool_) pool_ = std::make_unique<Pool>(count_ - 1);
-  pool_->run(region);
+  if (!user_->threads.of_this_process()) user_ = &pool_.impl_->threads().join();
+  user_->threads.run(*user_, region);
 }
 
 }  // namespace defocus_fast

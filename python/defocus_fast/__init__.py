@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._frame import Frame
     from ._results import BlurMap, DeviceBlurMap
     from ._stages import detect_edges, domain_transform_filter, propagate
+    from ._thread_pool import ThreadPool
     from ._video import FocusMap, VideoBlurMap, VideoChange, VideoEstimator
 
     __version__: str
@@ -39,9 +40,9 @@ else:
 
             value = version("defocus_fast")
         elif name in __all__:
-            from . import _core, _deblur, _estimator, _frame, _results, _stages, _video
+            from . import _core, _deblur, _estimator, _frame, _results, _stages, _thread_pool, _video
 
-            modules = _estimator, _video, _frame, _stages, _deblur, _results, _core
+            modules = _estimator, _video, _thread_pool, _frame, _stages, _deblur, _results, _core
             value = next(vars(module)[name] for module in modules if name in vars(module))
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -62,6 +63,7 @@ __all__ = [
     "FocusMap",
     "Frame",
     "ModelError",
+    "ThreadPool",
     "VideoBlurMap",
     "VideoChange",
     "VideoEstimator",

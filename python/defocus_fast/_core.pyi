@@ -14,8 +14,11 @@ class ModelError(Error): ...
 # ---- the table of options, cpp/include/defocus_fast/options.hpp, as types; tests/test_options.py compares
 
 @type_check_only
-class RunningOptions(TypedDict, total=False):
+class ThreadPoolOptions(TypedDict, total=False):
     num_threads: int | None
+
+@type_check_only
+class RunningOptions(ThreadPoolOptions, total=False):
     kernels: str
 
 @type_check_only
@@ -103,6 +106,11 @@ class Frame:
     @property
     def shape(self) -> tuple[int, int]: ...
 
+class ThreadPool:
+    def __init__(self, on_start: Callable[[int], object] | None, /, **options: Any) -> None: ...
+    @property
+    def num_threads(self) -> int: ...
+
 @type_check_only
 class _Sized:
     @property
@@ -123,7 +131,7 @@ class _Sized:
     def radius_bins(self) -> list[float]: ...
 
 class Estimator(_Sized):
-    def __init__(self, height: int, width: int, /, **options: Any) -> None: ...
+    def __init__(self, height: int, width: int, pool: ThreadPool | None, /, **options: Any) -> None: ...
     def estimate(self, image: NDArray[Any] | Frame, edges: NDArray[Any] | None, /, **options: Any) -> dict[str, Any]:
         """Return the fields of BlurMap."""
     def estimate_into(
@@ -149,7 +157,7 @@ class Estimator(_Sized):
     def gpu(self) -> int: ...
 
 class VideoEstimator(_Sized):
-    def __init__(self, height: int, width: int, /, **options: Any) -> None: ...
+    def __init__(self, height: int, width: int, pool: ThreadPool | None, /, **options: Any) -> None: ...
     def estimate(self, image: NDArray[Any] | Frame, /, **options: Any) -> dict[str, Any]:
         """Return the fields of BlurMap and of VideoChange."""
     def estimate_into(self, image: NDArray[Any] | Frame, out: NDArray[np.float32], /, **options: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ._device import DeviceArray, describe, describe_image, on_device, stream_ha
 from ._device import shape as device_shape
 from ._results import BlurMap, DeviceBlurMap
 from ._table import document, takes
+from ._thread_pool import ThreadPool, core_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -89,15 +90,18 @@ class Sized:
 class Estimator(Sized):
     """Estimates blur maps of images of one size.
 
-    Threads, the networks for this size and most buffers are made here; the first frame makes the others and touches all
-    of them, so that either may raise MemoryError. Lists of edges grow as frames need it. One estimator may be shared by
-    many Python threads; their calls run one after the other, each on all of the estimator's threads, with the GIL
-    released. It cannot be pickled: make one in every process. Memory: 22 bytes a pixel for as long as it lives, 6 more
-    in each result, and 4 with the expected error; 24 an edge; and at most 300 MB for the networks.
+    Threads (without a `thread_pool`), the networks for this size and most buffers are made here; the first frame makes
+    the others and touches all of them, so that either may raise MemoryError. Lists of edges grow as frames need it. One
+    estimator may be shared by many Python threads; their calls run one after the other, each on all of the estimator's
+    threads, with the GIL released. Those of several estimators run side by side. It cannot be pickled: make one in
+    every process. Memory: 22 bytes a pixel for as long as it lives, 6 more in each result, and 4 with the expected
+    error; 24 an edge; and at most 300 MB for the networks.
 
     Args:
         height: of the images in px, at most 2**30.
         width: of the images in px, at most 2**30; at most 2**31 - 1 pixels.
+        thread_pool: threads to share with other estimators; None: this one has its own. With a pool `num_threads` must
+            be None or the pool's.
         {options}
 
     Raises:
@@ -120,11 +124,13 @@ class Estimator(Sized):
     _core: _core.Estimator
 
     @takes("Estimator")
-    def __init__(self, height: int, width: int, **options: Unpack[EstimatorOptions]) -> None:
+    def __init__(
+        self, height: int, width: int, *, thread_pool: ThreadPool | None = None, **options: Unpack[EstimatorOptions]
+    ) -> None:
         if options.get("networks") is None:
             options["networks"] = _tensorrt.Networks()
         try:
-            self._core = _core.Estimator(side("height", height), side("width", width), **options)
+            self._core = _core.Estimator(side("height", height), side("width", width), core_of(thread_pool), **options)
         except MemoryError:
             raise MemoryError(f"estimator: not enough memory for images of {width}x{height} px") from None
         self._enqueueing = threading.RLock()  # the core refuses calls from within its own
@@ -132,12 +138,14 @@ class Estimator(Sized):
 
     @classmethod
     @takes("Estimator")
-    def for_image(cls, image: Any, **options: Unpack[EstimatorOptions]) -> Estimator:
+    def for_image(
+        cls, image: Any, *, thread_pool: ThreadPool | None = None, **options: Unpack[EstimatorOptions]
+    ) -> Estimator:
         """Make an estimator for images of the size of `image`; options as for the constructor."""
         size = device_shape(image) if on_device(image) else as_image(image).shape
         if len(size) not in (2, 3):
             raise ValueError(f"image: expected shape (H, W) or (H, W, 3), got {size}")
-        return cls(size[0], size[1], **options)
+        return cls(size[0], size[1], thread_pool=thread_pool, **options)
 
     @overload
     def estimate(self, image: NDArray[Any], *, edges: Any = None, **options: Unpack[FrameOptions]) -> BlurMap: ...

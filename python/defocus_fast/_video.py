@@ -14,6 +14,7 @@ from ._arguments import as_array, host_frame, side
 from ._estimator import Sized
 from ._results import BlurMap
 from ._table import document, takes
+from ._thread_pool import ThreadPool, core_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -93,6 +94,7 @@ class VideoEstimator(Sized):
     Args:
         height: of the frames in px, at most 2**30.
         width: of the frames in px, at most 2**30; at most 2**31 - 1 pixels.
+        thread_pool: as of :class:`Estimator`.
         {options}
 
     Raises:
@@ -107,9 +109,17 @@ class VideoEstimator(Sized):
     _core: _core.VideoEstimator
 
     @takes("VideoEstimator")
-    def __init__(self, height: int, width: int, **options: Unpack[VideoEstimatorOptions]) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        thread_pool: ThreadPool | None = None,
+        **options: Unpack[VideoEstimatorOptions],
+    ) -> None:
         try:
-            self._core = _core.VideoEstimator(side("height", height), side("width", width), **options)
+            pool = core_of(thread_pool)
+            self._core = _core.VideoEstimator(side("height", height), side("width", width), pool, **options)
         except MemoryError:
             raise MemoryError(f"estimator: not enough memory for frames of {width}x{height} px") from None
 

@@ -247,6 +247,51 @@ static void check_formats(defocus_fast_estimator* estimator) {
   FAILS(defocus_fast_estimate_into(estimator, &image, &out, NULL), bad, "gray8, gray10");
 }
 
+static void note_start(int index, void* context) {
+  if (index >= 0 && index < 2) ++((int*)context)[index];
+}
+
+/* Estimators that share threads; what they answer is compared in C++. */
+static void check_thread_pool(const char* model) {
+  const defocus_fast_status bad = DEFOCUS_FAST_INVALID_ARGUMENT;
+  int started[2] = {0, 0};
+  defocus_fast_thread_pool* pool;
+  CHECK(defocus_fast_thread_pool_create(3, note_start, started, &pool) == DEFOCUS_FAST_OK);
+  CHECK(started[0] == 1 && started[1] == 1 && defocus_fast_thread_pool_num_threads(pool) == 3);
+  defocus_fast_options* options = defocus_fast_options_create();
+  CHECK(defocus_fast_options_set_text(options, "model", model) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_options_set_thread_pool(options, pool) == DEFOCUS_FAST_OK);
+  defocus_fast_thread_pool_destroy(pool); /* what was made with it keeps it */
+  defocus_fast_estimator* estimator;
+  defocus_fast_video* video;
+  CHECK(defocus_fast_estimator_create(height, width, options, &estimator) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_video_create(height, width, options, &video) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_estimator_num_threads(estimator) == 3);
+  defocus_fast_video_destroy(video);
+  CHECK(defocus_fast_options_set_number(options, "num_threads", 2) == DEFOCUS_FAST_OK);
+  FAILS(defocus_fast_video_create(height, width, options, &video), bad, "that of the thread pool, 3, got 2");
+  CHECK(defocus_fast_options_set_thread_pool(options, NULL) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_video_create(height, width, options, &video) == DEFOCUS_FAST_OK);
+  defocus_fast_video_destroy(video);
+  defocus_fast_options_destroy(options);
+
+  static float blur[height][width];
+  const defocus_fast_map out = {blur[0], height, width, sizeof blur[0]};
+  const defocus_fast_image grey = {
+      .data = frame, .height = height, .width = width, .channels = 1, .pitch_bytes = pitch};
+  CHECK(defocus_fast_estimate_into(estimator, &grey, &out, NULL) == DEFOCUS_FAST_OK);
+  defocus_fast_estimator_destroy(estimator);
+
+  CHECK(defocus_fast_thread_pool_create(0, NULL, NULL, &pool) == DEFOCUS_FAST_OK);
+  CHECK(defocus_fast_thread_pool_num_threads(pool) >= 1);
+  defocus_fast_thread_pool_destroy(pool);
+  defocus_fast_thread_pool_destroy(NULL);
+  FAILS(defocus_fast_thread_pool_create(-1, NULL, NULL, &pool), bad, "num_threads: expected an integer in [1, 1024]");
+  CHECK(pool == NULL);
+  FAILS(defocus_fast_thread_pool_create(2, NULL, NULL, NULL), bad, "pool: expected a pointer");
+  FAILS(defocus_fast_options_set_thread_pool(NULL, NULL), bad, "options: expected a pointer");
+}
+
 /* Of a child that ends with the status that the call had. */
 static int status_of(pid_t child) {
   int status;
@@ -324,6 +369,7 @@ int main(int argc, char** argv) {
   check_frames(estimator, options, argv[2]);
   check_formats(estimator);
   defocus_fast_estimator_destroy(estimator);
+  check_thread_pool(argv[1]);
 
   FAILS(defocus_fast_estimator_create(height, width, options, NULL), DEFOCUS_FAST_INVALID_ARGUMENT, "estimator: ");
   FAILS(defocus_fast_estimator_create(0, width, options, &estimator), DEFOCUS_FAST_INVALID_ARGUMENT, "size: ");

@@ -54,8 +54,9 @@ TEST_CASE("a frame allocates nothing after the first of its kind, be there edges
       Options options;
       options.model = model;
       options.num_threads = threads;
-      Estimator estimator(height, width, options);
-      VideoEstimator video(height, width, options);
+      const ThreadPool pool(threads);
+      Estimator estimator(height, width, options, pool);
+      VideoEstimator video(height, width, options, {}, pool);
       BlurMap result;
       VideoBlurMap video_result;
       FocusMap focus;

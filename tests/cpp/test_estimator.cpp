@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
+#include <atomic>
+#include <memory>
+#include <optional>
 #include <thread>
 
 #include "defocus_fast/error.hpp"
-#include "defocus_fast/estimator.hpp"
+#include "defocus_fast/video.hpp"
 #include "model.hpp"
 #include "tile_networks.hpp"
 
@@ -63,6 +66,62 @@ TEST_CASE("one estimator serves several threads, and moves") {
     });
   for (auto& thread : threads) thread.join();
   for (const auto& map : maps) CHECK(map == expected.map);
+}
+
+TEST_CASE("estimators on one pool answer side by side as alone, in any order of their ends") {
+  const auto pixels = checkerboard();
+  Options alone = options();
+  alone.model += "/../fast";
+  Options shared = alone;
+  shared.num_threads.reset();
+  std::optional<ThreadPool> pool(3);
+  BlurMap expected;
+  Estimator(height, width, alone).estimate(view(pixels), expected);
+  // Of a part of the image, which takes less time.
+  ImageView part = view(pixels);
+  part.height = 40;
+  BlurMap expected_of_part;
+  Estimator(40, width, alone).estimate(part, expected_of_part);
+
+  std::vector<std::unique_ptr<Estimator>> estimators;
+  for (int i = 0; i < 4; ++i)
+    estimators.push_back(std::make_unique<Estimator>(i % 2 ? 40 : height, width, shared, pool));
+  VideoEstimator video(height, width, shared, {}, pool);
+  CHECK(estimators[0]->num_threads() == 3);
+  CHECK(video.num_threads() == 3);
+  pool.reset();
+  std::atomic<int> good = 0;
+  std::vector<std::thread> callers;
+  for (std::size_t i = 0; i < 4; ++i)
+    callers.emplace_back([&, i] {
+      BlurMap found;
+      const BlurMap& right = i % 2 ? expected_of_part : expected;
+      for (int frame = 0; frame < 8; ++frame) {
+        estimators[i]->estimate(i % 2 ? part : view(pixels), found);
+        good += found.map == right.map && found.expected_error == right.expected_error &&
+                found.edges.radius == right.edges.radius && found.pattern_edges == right.pattern_edges;
+      }
+      estimators[i].reset();
+    });
+  for (int frame = 0; frame < 8; ++frame) {
+    VideoBlurMap found;
+    video.reset();
+    video.estimate(view(pixels), found);
+    good += found.map == expected.map;
+  }
+  for (std::thread& caller : callers) caller.join();
+  CHECK(good == 5 * 8);
+}
+
+TEST_CASE("a number of threads besides a pool must be the pool's") {
+  const ThreadPool pool(3);
+  Options given = options();
+  given.num_threads = 3;
+  CHECK_NOTHROW(Estimator(height, width, given, pool));
+  given.num_threads = 2;
+  const char* const message = "num_threads: expected none or that of the thread pool, 3, got 2";
+  CHECK_THROWS_WITH_AS(Estimator(height, width, given, pool), message, InvalidArgument);
+  CHECK_THROWS_WITH_AS(VideoEstimator(height, width, given, {}, pool), message, InvalidArgument);
 }
 
 TEST_CASE("estimators share the weights of a model, and of no other") {

@@ -270,7 +270,7 @@ TEST_CASE("views of YUV that ImageView::of did not make are refused where they c
 }
 
 TEST_CASE("words of gray10 have no more than 10 bits") {
-  Workers workers(2);
+  Workers workers{ThreadPool(2)};
   std::vector<std::uint16_t> words(300 * 300, 1023);
   const ImageView image = ImageView::of(PixelFormat::gray10, 300, 300, {{words.data(), 600}, {}, {}});
   CHECK_NOTHROW(cpu::check_range(image, "image", 0, 1, workers));
@@ -280,7 +280,7 @@ TEST_CASE("words of gray10 have no more than 10 bits") {
 }
 
 TEST_CASE("float images must lie in [0, 1]") {
-  Workers workers(2);
+  Workers workers{ThreadPool(2)};
   std::vector<float> pixels(100 * 100, 0.5f);
   const ImageView image = ImageView::interleaved(pixels.data(), PixelType::float32, 100, 100, 1, 400);
   CHECK_NOTHROW(cpu::check_range(image, "image", 0, 1, workers));

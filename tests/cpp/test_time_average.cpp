@@ -60,7 +60,7 @@ TEST_CASE("seeds are averaged over so many frames, and afresh after a cut") {
   const auto scene = make_scene(), other = make_scene(1);
   for (const int threads : {1, 3})
     for (const int frames : {1, 5}) {
-      Workers workers(threads);
+      Workers workers{ThreadPool(threads)};
       cpu::TimeAverage average(height, width, frames, workers);
       std::vector<double> expected(pixels);
       std::vector<std::uint8_t> barriers(pixels);
@@ -86,7 +86,7 @@ TEST_CASE("seeds are averaged over so many frames, and afresh after a cut") {
 
 TEST_CASE("barriers appear when half of the frames have them, and disappear when less than 0.3 do") {
   const auto scene = make_scene();
-  Workers workers(2);
+  Workers workers{ThreadPool(2)};
   cpu::TimeAverage average(height, width, 8, workers);
   std::vector<std::uint8_t> barriers(pixels);
   double share = 0;
@@ -112,7 +112,7 @@ TEST_CASE("barriers appear when half of the frames have them, and disappear when
 TEST_CASE("averages move with the camera, and begin where something comes into the image") {
   const auto scene = make_scene();
   for (const auto& [down, right] : {std::pair(3, -5), std::pair(-2, 0), std::pair(0, 9)}) {
-    Workers workers(2);
+    Workers workers{ThreadPool(2)};
     cpu::TimeAverage average(height, width, 10, workers);
     std::vector<std::uint8_t> barriers(pixels);
     const Seeds first(1), second(2);
@@ -138,7 +138,7 @@ TEST_CASE("averages move with the camera, and begin where something comes into t
 
 TEST_CASE("other radii start afresh, though the image is the same") {
   const auto scene = make_scene();
-  Workers workers(1);
+  Workers workers{ThreadPool(1)};
   cpu::TimeAverage average(height, width, 10, workers);
   std::vector<std::uint8_t> barriers(pixels);
   Seeds seeds(3);

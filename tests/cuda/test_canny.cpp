@@ -31,7 +31,7 @@ CannyOptions options_of(double sigma, double low, double high) {
 /// Compares with the CPU's edges; returns how many there are.
 int check_edges(const ImageView& image, const CannyOptions& options) {
   const std::size_t pixels = std::size_t(image.height) * std::size_t(image.width);
-  Workers workers(1);
+  Workers workers{ThreadPool(1)};
   std::vector<std::uint8_t> expected(pixels, 9), mask(pixels, 9);
   cpu::EdgeDetector(image.height, image.width, options, select_kernels("portable"), workers)
       .detect_edges(image, expected.data());

@@ -40,7 +40,7 @@ float largest_difference(cpu::DomainTransform& expected, const cuda::DomainTrans
 void check_filter(const ImageView& image, const ImageView& guide, const FilterOptions& options,
                   const std::vector<std::uint8_t>& depth) {
   const int height = image.height, width = image.width;
-  Workers workers(1);
+  Workers workers{ThreadPool(1)};
   cpu::DomainTransform expected(height, width, select_kernels("portable"), workers);
   Device device(height, width);
   const std::uint8_t* const barrier = depth.empty() ? nullptr : depth.data();
@@ -99,7 +99,7 @@ struct Map {
 void check_propagation(const ImageView& image, const Seeds& seeds, Labels labels, bool with_error) {
   const int height = image.height, width = image.width;
   const Propagation options = propagation(height, width, {});
-  Workers workers(1);
+  Workers workers{ThreadPool(1)};
   cpu::DomainTransform transform(height, width, select_kernels("portable"), workers);
   Map expected(height, width, 1, width), got(height, width, 2, 2 * width + 3), error(height, width, 3, 3 * width);
   std::vector<float> deviations(std::size_t(height * width));
@@ -177,7 +177,7 @@ TEST_CASE("the filter across depth edges and with few or many iterations") {
 TEST_CASE("two signals share their coefficients") {
   const int height = 21, width = 70;
   const Picture image = scene(PixelType::float32, height, width, 3);
-  Workers workers(1);
+  Workers workers{ThreadPool(1)};
   cpu::DomainTransform expected(height, width, select_kernels("portable"), workers);
   Device device(height, width);
   expected.load(image.view);

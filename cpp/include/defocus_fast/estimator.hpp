@@ -12,6 +12,7 @@
 #include "defocus_fast/export.hpp"
 #include "defocus_fast/image.hpp"
 #include "defocus_fast/options.hpp"
+#include "defocus_fast/thread_pool.hpp"
 
 struct CUstream_st;
 
@@ -66,19 +67,21 @@ struct EdgeCount {
   std::int32_t kept;
 };
 
-/// Estimates blur maps of images of one size. The constructor makes the threads, the networks for this size and most
-/// buffers; the first frame makes the others and touches all of them, so that either may throw std::bad_alloc. Lists of
-/// edges grow as frames need it.
+/// Estimates blur maps of images of one size. The constructor makes the threads (given no pool), the networks for
+/// this size and most buffers; the first frame makes the others and touches all of them, so that either may throw
+/// std::bad_alloc. Lists of edges grow as frames need it.
 /// An image without any edge gives a map of 0; with Labels::hard one without any pattern edge, too.
 ///
 /// Thread safety: one estimator may be called from many threads; calls run one after the other, each on
-/// all of the estimator's threads. A process made by fork() may use the estimators of device "cpu" of its parent; one
-/// that was in the middle of a frame then throws Error in the child.
+/// all of the estimator's threads. Those of several estimators run side by side, on one pool, too. A process made by
+/// fork() may use the estimators of device "cpu" of its parent; one that was in the middle of a frame then throws Error
+/// in the child.
 /// Of an estimator that was moved from every call throws InvalidArgument. std::bad_alloc leaves an estimator usable.
 class DEFOCUS_FAST_API Estimator {
  public:
-  /// Throws InvalidArgument, ModelError or BackendUnavailable, and Error where the system starts fewer threads.
-  Estimator(int height, int width, const Options& options = {});
+  /// On `pool`, with which Options::num_threads must be nothing or the pool's number, or on threads of its own. Throws
+  /// InvalidArgument, ModelError or BackendUnavailable, and Error where the system starts fewer threads.
+  Estimator(int height, int width, const Options& options = {}, const std::optional<ThreadPool>& pool = {});
   ~Estimator();
   Estimator(Estimator&&) noexcept;
   Estimator& operator=(Estimator&&) noexcept;

@@ -59,7 +59,8 @@ struct FocusMap {
 class DEFOCUS_FAST_API VideoEstimator : private Estimator {
  public:
   /// As Estimator's; throws BackendUnavailable for device "cuda".
-  VideoEstimator(int height, int width, const Options& options = {}, const VideoOptions& video = {});
+  VideoEstimator(int height, int width, const Options& options = {}, const VideoOptions& video = {},
+                 const std::optional<ThreadPool>& pool = {});
 
   /// As Estimator's; throws InvalidArgument for frames with edges of their own. After the first frame nothing is
   /// allocated but for more edges than before.
