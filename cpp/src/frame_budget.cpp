@@ -8,17 +8,19 @@ namespace defocus_fast::cpu {
 
 namespace {
 
-constexpr double spare = 0.04;      // of the budget, for what no frame before has told
-constexpr int of_any_frame = 2000;  // edges whose time a frame takes without any
-constexpr float of_change = 8;      // frames that a region waits less where all of it has changed
+constexpr double late = 0.005;                     // share of the frames that may be
+constexpr double at_first = 0.05, most = 0.3;      // of the budget, in reserve
+constexpr double more = 0.02, less = more * late;  // of it after a late frame, and after one that was not
+constexpr int of_any_frame = 2000;                 // edges whose time a frame takes without any
+constexpr float of_change = 8;                     // frames that a region waits less where all of it has changed
 
-/// Follows what frames take from above: most take no longer. One that was held up by others counts little.
+/// Follows what frames take, upwards faster. One that was held up by others counts little.
 void follow(double& estimate, double ms) {
-  constexpr double most_growth = 1.5, forgotten = 1.0 / 32;
-  if (estimate <= 0 || ms > estimate)
-    estimate = estimate > 0 ? std::min(ms, most_growth * estimate) : ms;
+  constexpr double most_growth = 1.5, upwards = 0.5, downwards = 0.125;
+  if (estimate <= 0)
+    estimate = ms;
   else
-    estimate += forgotten * (ms - estimate);
+    estimate += (ms > estimate ? upwards : downwards) * (std::min(ms, most_growth * estimate) - estimate);
 }
 
 }  // namespace
@@ -28,10 +30,11 @@ FrameBudget::FrameBudget(double ms, int height, int width)
       rows_(((height - 1) >> region_octave) + 1),
       columns_(((width - 1) >> region_octave) + 1),
       regions_(std::size_t(rows_) * std::size_t(columns_)),
-      order_(regions_.size()) {}
+      order_(regions_.size()),
+      reserve_(at_first * ms) {}
 
 void FrameBudget::choose(double now) {
-  const double left = (1 - spare) * ms_ - now - rest_;
+  const double left = ms_ - reserve_ - now - rest_;
   const double edges = per_edge_ > 0 ? left / per_edge_ - of_any_frame : 1e18;
   std::iota(order_.begin(), order_.end(), 0);
   const auto urgency = [&](std::int32_t i) {
@@ -62,6 +65,7 @@ void FrameBudget::learn(double began_to_ask, double had_asked, double end) {
   }
   follow(per_edge_, (had_asked - began_to_ask) / asked);
   follow(rest_, end - had_asked);
+  reserve_ = std::clamp(reserve_ + (end > ms_ ? more : -less) * ms_, 0.0, most * ms_);
 }
 
 float FrameBudget::read() const {

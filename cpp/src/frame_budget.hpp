@@ -49,6 +49,7 @@ class FrameBudget {
   std::vector<Region> regions_;
   std::vector<std::int32_t> order_;  // of regions, the most urgent first
   double per_edge_ = 0, rest_ = 0;   // ms that an edge takes, and that what follows the networks does; 0: not known
+  double reserve_;                   // ms that are left for what no frame before has told
 };
 
 }  // namespace defocus_fast::cpu

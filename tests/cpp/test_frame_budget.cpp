@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <vector>
 
 using defocus_fast::cpu::FrameBudget;
@@ -52,11 +53,25 @@ TEST_CASE("frames take what they may, and no less than there is time for") {
   for (int i = 0; i < 50; ++i) {
     const double took = camera.frame();
     CHECK(took <= 33);
-    if (i > 0) CHECK(took > 33 * 0.96 - 0.0006 * 300);  // what is kept in reserve, and a region
+    CHECK(took > 33 * 0.92 - 0.0006 * 300);  // what is in reserve after one late frame, and a region
   }
   camera.budget.forget();
   camera.frame();
   CHECK(camera.budget.read() == 1);
+}
+
+TEST_CASE("of frames whose times vary one in two hundred is late") {
+  Camera camera{{33, 720, 1280}, 7, 0.0006, 10, 600};
+  std::uint32_t state = 1;
+  int late = 0;
+  for (int i = 0; i < 6000; ++i) {
+    double sum = 0;  // of four uniform numbers: nearly normal, with a deviation of 1.2 ms
+    for (int k = 0; k < 4; ++k) sum += double((state = state * 1664525 + 1013904223) >> 8) / (1 << 24);
+    camera.after = 8 + sum;
+    late += int(camera.frame() > 33 && i >= 1000);
+  }
+  CHECK(late > 10);
+  CHECK(late < 45);
 }
 
 TEST_CASE("a frame for which there is time is read as a whole") {
@@ -67,22 +82,23 @@ TEST_CASE("a frame for which there is time is read as a whole") {
   }
 }
 
-TEST_CASE("slower frames are followed at once, faster ones slowly, and a single late one hardly") {
+TEST_CASE("slower frames are followed soon, and a single late one counts little") {
   Camera camera{{33, 720, 1280}, 7, 0.0006, 10, 600};
-  for (int i = 0; i < 3; ++i) camera.frame();
+  for (int i = 0; i < 40; ++i) camera.frame();
   const float usual = camera.budget.read();
   camera.after = 14;
   CHECK(camera.frame() > 33);
-  CHECK(camera.frame() <= 33);
+  camera.frame();
+  for (int i = 0; i < 20; ++i) CHECK(camera.frame() <= 33);
   CHECK(camera.budget.read() < usual);
   camera.after = 10;
-  for (int i = 0; i < 150; ++i) CHECK(camera.frame() <= 33);
-  CHECK(camera.budget.read() > 0.95f * usual);
+  for (int i = 0; i < 600; ++i) CHECK(camera.frame() <= 33);
+  CHECK(camera.budget.read() > 0.9f * usual);
   camera.after = 200;  // somebody else had the core
   camera.frame();
   camera.after = 10;
-  camera.frame();
-  CHECK(camera.budget.read() > 0.5f * usual);
+  for (int i = 0; i < 10; ++i) camera.frame();
+  CHECK(camera.budget.read() > 0.8f * usual);
 }
 
 TEST_CASE("every region has its turn, those that change more often") {
