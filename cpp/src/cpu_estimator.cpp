@@ -115,7 +115,6 @@ struct Estimator::Cpu : Impl {
     // Given edges are those of the image; what the edge detector would find in its reductions are others.
     const std::size_t count = frame.edges.data ? 1 : octaves.size();
     const Clock::time_point start = Clock::now();
-    std::optional<double> began_to_ask;  // ms since then
     octaves[0].image = image;
     for (std::size_t i = 1; i < std::max(count, std::size_t(propagation.octave) + 1); ++i)
       reduce(octaves[i - 1].image, octaves[i], result);
@@ -125,15 +124,12 @@ struct Estimator::Cpu : Impl {
       if (i > 0) found.stage_ms.fill(0);
       detect_edges(octaves[i], found, frame);
     }
+    const double began_to_ask = budget ? choose_regions(result, count, start) : 0;
     for (std::size_t step = 0; step < count; ++step) {
       const std::size_t i = std::size_t(octave_of_step(int(step), int(count)));
       Octave& octave = octaves[i];
       BlurMap& found = i == 0 ? result : octave.found;
       if (i > 0) octave.said.assign(found.pattern_edges.size(), 0);
-      if (budget && int(i) < FrameBudget::octaves) {
-        if (!began_to_ask) began_to_ask = choose_regions(result, count, start);
-        leave_out_regions(octave, found);
-      }
       if (step > 0 && !all_are_edges) drop_edges(octaves[std::size_t(told_by(int(i), int(count)))], octave, found);
       list_edges(octave, found);
       ask_networks(octave, found, frame);
@@ -143,7 +139,7 @@ struct Estimator::Cpu : Impl {
     propagate(out, result, frame, count);
     if (budget) {
       count_asked(result, count);
-      budget->learn(*began_to_ask, had_asked, milliseconds(Clock::now() - start));
+      budget->learn(began_to_ask, had_asked, milliseconds(Clock::now() - start));
     }
   }
 
@@ -164,7 +160,6 @@ struct Estimator::Cpu : Impl {
   void compare_with_average(BlurMap& result);
   void detect_edges(Octave& octave, BlurMap& found, const FrameOptions& frame);
   double choose_regions(BlurMap& result, std::size_t count, Clock::time_point start);
-  void leave_out_regions(const Octave& octave, BlurMap& found);
   void count_asked(const BlurMap& result, std::size_t count);
   void list_edges(Octave& octave, BlurMap& found);
   void drop_edges(const Octave& neighbour, Octave& octave, BlurMap& found);
@@ -179,15 +174,15 @@ struct Estimator::Cpu : Impl {
   void mark_barriers(const BlurMap& result, std::size_t count);
   void enlarge(const std::vector<float>& values, const MapView& out);
 
-  /// Calls use(begin, end) for what the rows of the masks of edges have in a region of the budget.
+  /// Calls use(begin, end) for what the rows of an octave's mask of edges have in a region of the budget.
   template <class Use>
-  static void for_rows_of_region(const Octave& octave, BlurMap& found, int row, int column, const Use& use) {
-    const int side = 1 << (FrameBudget::region_octave - octave.number);
+  void for_rows_of_region(int number, BlurMap& result, int row, int column, const Use& use) {
+    Octave& octave = octaves[std::size_t(number)];
+    std::vector<std::uint8_t>& mask = (number == 0 ? result : octave.found).pattern_edges;
+    const int side = 1 << (FrameBudget::region_octave - number);
     const int left = std::min(column * side, octave.width), right = std::min(left + side, octave.width);
-    for (int y = row * side; y < std::min((row + 1) * side, octave.height); ++y) {
-      std::uint8_t* const line = found.pattern_edges.data() + octave.index({y, 0});
-      use(line + left, line + right);
-    }
+    for (int y = row * side; y < std::min((row + 1) * side, octave.height); ++y)
+      use(mask.data() + octave.index({y, left}), mask.data() + octave.index({y, right}));
   }
 
   /// Calls use(edge, its question) for the selected edges, by several threads at once.
@@ -265,11 +260,11 @@ void Estimator::Cpu::compare_with_average(BlurMap& result) {
   average->advance(octaves[std::size_t(propagation.octave)].image);
 }
 
-/// Of the finest octaves only regions are read for which there is time. Returns when that was known, in ms since the
-/// frame's start.
+/// Only those regions are read for which there is time. Returns when that was known, in ms since the frame's start.
 double Estimator::Cpu::choose_regions(BlurMap& result, std::size_t count, Clock::time_point start) {
   StageTimer timer(result, Stage::detect_edges);
   const Octave& spread = octaves[std::size_t(propagation.octave)];
+  const int by_region = std::min(int(count), FrameBudget::octaves);
   const auto part = [&](int i, int length) {
     const int side = 1 << (FrameBudget::region_octave - spread.number);
     return Range{std::min(i * side, length), std::min((i + 1) * side, length)};
@@ -278,39 +273,34 @@ double Estimator::Cpu::choose_regions(BlurMap& result, std::size_t count, Clock:
     for (int column = 0; column < budget->columns(); ++column) {
       FrameBudget::Region& region = budget->region(row, column);
       region.changed = average->changed(part(row, spread.height), part(column, spread.width));
-      region.found = region.asked = 0;
-      for (std::size_t o = 0; o < std::min(count, std::size_t(FrameBudget::octaves)); ++o)
-        for_rows_of_region(octaves[o], o == 0 ? result : octaves[o].found, row, column,
-                           [&](std::uint8_t* begin, std::uint8_t* end) {
-                             region.found += int(std::count(begin, end, std::uint8_t{1}));
-                           });
+      region.fine = region.coarse = region.asked = 0;
+      for (int o = 0; o < by_region; ++o)
+        for_rows_of_region(o, result, row, column, [&](std::uint8_t* begin, std::uint8_t* end) {
+          (o < FrameBudget::fine_octaves ? region.fine : region.coarse) += int(std::count(begin, end, std::uint8_t{1}));
+        });
     }
   });
   const double now = milliseconds(Clock::now() - start);
   budget->choose(now);
   for (int row = 0; row < budget->rows(); ++row)
-    for (int column = 0; column < budget->columns(); ++column)
-      if (!budget->region(row, column).is_read)
-        average->leave_out(part(row, spread.height), part(column, spread.width));
+    for (int column = 0; column < budget->columns(); ++column) {
+      const FrameBudget::Region& region = budget->region(row, column);
+      if (!region.is_read) average->leave_out(part(row, spread.height), part(column, spread.width));
+      for (int o = 0; o < by_region; ++o)
+        if (!region.is_read_in(o))
+          for_rows_of_region(o, result, row, column,
+                             [](std::uint8_t* begin, std::uint8_t* end) { std::fill(begin, end, std::uint8_t{0}); });
+    }
   return now;
 }
 
-void Estimator::Cpu::leave_out_regions(const Octave& octave, BlurMap& found) {
-  StageTimer timer(found, Stage::detect_edges);
-  workers.for_ranges(budget->rows(), 1, [&](int row, int, int) {
-    for (int column = 0; column < budget->columns(); ++column)
-      if (!budget->region(row, column).is_read)
-        for_rows_of_region(octave, found, row, column,
-                           [](std::uint8_t* begin, std::uint8_t* end) { std::fill(begin, end, std::uint8_t{0}); });
-  });
-}
-
 void Estimator::Cpu::count_asked(const BlurMap& result, std::size_t count) {
-  for (std::size_t o = 0; o < std::min(count, std::size_t(FrameBudget::octaves)); ++o) {
-    const int side = FrameBudget::region_octave - int(o);
+  for (int o = 0; o < std::min(int(count), FrameBudget::octaves); ++o) {
+    const int side = FrameBudget::region_octave - o;
     // Of the first octave the result has all octaves' edges by now.
-    const std::vector<Pixel>& position = o == 0 ? result.edges.position : octaves[o].found.edges.position;
-    for (std::size_t i = 0; i < octaves[o].row_start.back(); ++i)
+    const Octave& octave = octaves[std::size_t(o)];
+    const std::vector<Pixel>& position = o == 0 ? result.edges.position : octave.found.edges.position;
+    for (std::size_t i = 0; i < octave.row_start.back(); ++i)
       ++budget->region(position[i].y >> side, position[i].x >> side).asked;
   }
 }

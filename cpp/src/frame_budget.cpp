@@ -45,12 +45,17 @@ void FrameBudget::choose(double now) {
     const float of_a = urgency(a), of_b = urgency(b);
     return of_a != of_b ? of_a > of_b : a < b;  // neighbours together: their patches overlap
   });
-  double sum = 0;
+  // Without any region.
+  const double least = std::accumulate(regions_.begin(), regions_.end(), 0.0, [](double sum, const Region& region) {
+    return sum + (region.holds() ? 0 : region.coarse);
+  });
+  double sum = least;
   for (const std::int32_t i : order_) {
     Region& region = regions_[std::size_t(i)];
-    const double more = double(region.share) * region.found;
+    const double all = double(region.share) * (region.fine + region.coarse);
+    const double more = std::max(all - (region.holds() ? 0 : region.coarse), 0.0);
     // The most urgent one is read in any case, else it might never be.
-    region.is_read = sum == 0 || sum + more <= edges;
+    region.is_read = sum == least || sum + more <= edges;
     if (region.is_read) sum += more;
   }
 }
@@ -58,10 +63,10 @@ void FrameBudget::choose(double now) {
 void FrameBudget::learn(double began_to_ask, double had_asked, double end) {
   double asked = of_any_frame;
   for (Region& region : regions_) {
-    region.waited = region.is_read ? 1 : region.waited + 1;
-    if (!region.is_read) continue;
     asked += region.asked;
-    region.share = region.found > 0 ? float(region.asked) / float(region.found) : 1;
+    region.waited = region.is_read ? 1 : region.waited + 1;
+    const int found = region.fine + region.coarse;
+    if (region.is_read) region.share = found > 0 ? float(region.asked) / float(found) : 1;
   }
   follow(per_edge_, (had_asked - began_to_ask) / asked);
   follow(rest_, end - had_asked);

@@ -18,7 +18,7 @@ namespace {
 constexpr int cell_octave = 2, cell = 1 << cell_octave;
 constexpr int band = 32;  // rows that a thread takes at a time; sums are the same for any number of threads
 constexpr int most_shift = 32;
-constexpr float least_age = 0.5f;                                   // of averages that still hold
+constexpr float surely = 0.99f;  // of a renewal: what is known does not hold, though nobody knows better
 constexpr float least_noise = 0.3f / 255, most_noise = 6.0f / 255;  // standard deviation of a value of the image
 
 /// From 0 at `none` to 1 at `all`.
@@ -404,7 +404,7 @@ float TimeAverage::changed(Range rows, Range columns) const {
   int count = 0;
   for (int y = rows.begin + cell / 2; y < rows.end; y += cell)
     for (int x = columns.begin + cell / 2; x < columns.end; x += cell, ++count)
-      sum += row(age, y)[x] < least_age ? 1 : renewal_[std::size_t(y / cell * columns_ + x / cell)];
+      sum += float(row(age, y)[x] < 1 || renewal_[std::size_t(y / cell * columns_ + x / cell)] > surely);
   return count > 0 ? sum / float(count) : 1;
 }
 
@@ -436,9 +436,8 @@ void TimeAverage::renew(int y, float* gain) {
       continue;
     }
     for (int x = begin; x < end; ++x) {
-      ages[x] *= 1 - gain[x];
-      gain[x] = ages[x] < least_age ? 1.0f : 0.0f;
-      if (ages[x] < least_age) ages[x] = 0;
+      if (gain[x] > surely) ages[x] = 0;
+      gain[x] = float(ages[x] < 1);
     }
   }
 }

@@ -86,7 +86,7 @@ class VideoEstimator(Sized):
 
     With `budget_ms` a frame is read in part where there is no time for all of it: regions that have changed and regions
     that have waited longest. Elsewhere what is known stays as it is; where that no longer holds, coarse octaves, which
-    are always read, stand in until the region's turn comes. Edges and masks of a frame are then those that were read.
+    take little time, stand in until the region's turn comes. Edges and masks of a frame are then those that were read.
 
     Threads, forks and pickling are as of :class:`Estimator`; so is memory, with 49 bytes more for each pixel of the
     octave in which radii are spread. Device "cpu" only.

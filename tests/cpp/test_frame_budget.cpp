@@ -23,7 +23,7 @@ struct Camera {
   double frame() {
     for (int row = 0; row < budget.rows(); ++row)
       for (int column = 0; column < budget.columns(); ++column) {
-        budget.region(row, column).found = found;
+        budget.region(row, column).fine = found;
         budget.region(row, column).changed = float(row * budget.columns() + column == changed);
         budget.region(row, column).asked = 0;
       }

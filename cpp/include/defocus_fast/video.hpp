@@ -51,7 +51,7 @@ struct FocusMap {
 ///
 /// With VideoOptions::budget_ms a frame is read in part where there is no time for all of it: regions that have changed
 /// and regions that have waited longest. Elsewhere what is known stays as it is; where that no longer holds, coarse
-/// octaves, which are always read, stand in until the region's turn comes. Edges and masks in results are then those
+/// octaves, which take little time, stand in until the region's turn comes. Edges and masks in results are then those
 /// that were read.
 ///
 /// Memory: 49 bytes for each pixel of the octave in which radii are spread, beside Estimator's. Thread safety, forks
