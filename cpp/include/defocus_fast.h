@@ -67,7 +67,8 @@ int defocus_fast_thread_pool_num_threads(const defocus_fast_thread_pool* pool);
 
 /* Of estimators and of frames, with their defaults: defocus_fast/options.hpp lists names, ranges and units, and so does
    help(defocus_fast.Estimator) in Python. "edge_stride", "expected_error" and "bin_probabilities" are of frames,
-   "frames" and "budget_ms" are of videos; "rows", "columns", "in_focus" and "percentile" are of defocus_fast_video_estimate_focus. */
+   "frames" and "budget_ms" are of videos; "rows", "columns", "in_focus" and "percentile" are of
+   defocus_fast_video_estimate_focus. */
 typedef struct defocus_fast_options defocus_fast_options;
 
 /* NULL if memory is lacking. */
@@ -213,7 +214,8 @@ typedef struct defocus_fast_video_change {
   float read;           /* share of the image that "budget_ms" left time to read, in [0, 1] */
 } defocus_fast_video_change;
 
-/* As defocus_fast_estimator_create; "frames" and "budget_ms" are options of videos. BACKEND_UNAVAILABLE for device "cuda". */
+/* As defocus_fast_estimator_create; "frames" and "budget_ms" are options of videos. BACKEND_UNAVAILABLE for device
+ * "cuda". */
 defocus_fast_status defocus_fast_video_create(int height, int width, const defocus_fast_options* options,
                                               defocus_fast_video** video);
 /* No frame may be under way. NULL is left alone. */

@@ -636,11 +636,11 @@ void Estimator::Cpu::warm_up() {
     const std::vector<float> image(map.size() * 3);
     const ImageView view = ImageView::interleaved(image.data(), PixelType::float32, height, width, 3,
                                                   width * 3 * std::ptrdiff_t{sizeof(float)});
-    const struct AllEdges {
+    const struct EveryPixel {
       bool& flag;
-      explicit AllEdges(bool& flag_) : flag(flag_) { flag = true; }
-      ~AllEdges() { flag = false; }
-    } all_edges(all_are_edges);
+      explicit EveryPixel(bool& flag_) : flag(flag_) { flag = true; }
+      ~EveryPixel() { flag = false; }
+    } every_pixel(all_are_edges);
     estimate_into(view, out, {});
     estimate_reduced(view, {});
   }
