@@ -18,9 +18,9 @@ from typing import Any
 import conftest
 import numpy as np
 from numpy.typing import NDArray
+from video import picture
 
 import defocus_fast
-from defocus_fast import _images
 
 ROOT = Path(__file__).parents[1]
 CASES = ((720, 1280, 33.0), (1080, 1920, 66.0))  # px, px, ms
@@ -33,10 +33,8 @@ def scenes(height: int, width: int) -> list[list[Picture]]:
     rng = np.random.default_rng(0)
     found = []
     for name in ("otters", "osprey", "wren", "periwinkle"):
-        photo = _images.read_photo(ROOT / "examples" / f"{name}.jpg")
-        pad = [(0, max(0, side + SHAKE - of)) for side, of in zip((height, width), photo.shape, strict=False)]
-        picture = np.pad(photo, [*pad, (0, 0)], mode="symmetric")[: height + SHAKE, : width + SHAKE].astype(np.float32)
-        noisy = (picture + rng.normal(0, 3, picture.shape).astype(np.float32) for _ in range(NOISES))
+        scene = picture(name, height + SHAKE, width + SHAKE)
+        noisy = (scene + rng.normal(0, 3, scene.shape).astype(np.float32) for _ in range(NOISES))
         found.append([np.clip(np.rint(each), 0, 255).astype(np.uint8) for each in noisy])
     return found
 

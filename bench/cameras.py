@@ -7,19 +7,19 @@ nothing."""
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import report
+import sections
 from numpy.typing import NDArray
 
 import defocus_fast
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT))
-from training.synthesis import (  # noqa: E402
+sys.path.append(str(Path(__file__).parents[1]))
+from training.synthesis import (
     MARGIN,
     Aperture,
     Camera,
@@ -68,7 +68,7 @@ def read(images: Images, camera: Camera, radius: float, estimator: defocus_fast.
 
 def table(images: Images, models: list[str]) -> str:
     head = ["picture", *(f"{model}: {radius:g} px" for model in models for radius in RADII)]
-    rows = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    rows = []
     estimators = [defocus_fast.Estimator(SIZE, SIZE, model=model, octaves=1) for model in models]
     for name, camera in CAMERAS.items():
         cells = [name]
@@ -77,9 +77,9 @@ def table(images: Images, models: list[str]) -> str:
                 radii = read(images, camera, radius, estimator)
                 errors = np.abs(radii - radius)
                 cells.append(f"{np.median(radii):.2f} ({errors.mean():.2f})" if len(radii) > 100 else "-")
-        rows.append("| " + " | ".join(cells) + " |")
-        print(rows[-1], flush=True)
-    return "\n".join(rows)
+        rows.append(cells)
+        print(*cells, sep=" | ", flush=True)
+    return report.table(head, rows)
 
 
 def main() -> None:
@@ -92,20 +92,14 @@ def main() -> None:
     found = table(load_images(args.images, args.split), args.model or ["fast", "tip22"])
     if args.split == "validation":
         return
-    text = f"""<!-- cameras -->
-## Blur that is no disk, and what cameras do
+    text = f"""## Blur that is no disk, and what cameras do
 
 Written by `bench/cameras.py`. {COUNT} sharp photographs never trained on, reduced to be sharp at every pixel, of
 {SIZE}x{SIZE} px, each blurred again; what is no disk has the disk's second moment. The median of what is read at edges
 that are taken for no depth edges, px, and in brackets the mean error, at the image's own size (`octaves=1`).
 
-{found}
-<!-- /cameras -->
-"""
-    file = ROOT / "ACCURACY.md"
-    old = file.read_text(encoding="utf-8")
-    new, count = re.subn(r"(?s)<!-- cameras -->.*<!-- /cameras -->\n", lambda _: text, old)
-    file.write_text(new if count else f"{old.rstrip()}\n\n{text}", encoding="utf-8")
+{found}"""
+    sections.write("cameras", text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import datetime
 import itertools
 import os
 import platform
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import sections
 
 import defocus_fast
 from defocus_fast import culling
@@ -237,11 +237,9 @@ def write(args: argparse.Namespace) -> None:
             print(f"percentile {percentile}")
             print(table({kind: order_of(each, percentile) for kind, each in found.items()}), flush=True)
         return
-    file = ROOT / "ACCURACY.md"
-    new = f"<!-- culling -->\n{section(args, photos)}<!-- /culling -->\n"
-    text, count = re.subn(r"(?s)<!-- culling -->.*<!-- /culling -->\n", lambda _: new, file.read_text(encoding="utf-8"))
-    file.write_text(text if count else f"{text.rstrip()}\n\n{new}", encoding="utf-8")
-    print(new)
+    text = section(args, photos)
+    sections.write("culling", text)
+    print(text)
 
 
 def main() -> None:

@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import sections
 from numpy.typing import NDArray
 
 import defocus_fast
 from defocus_fast import Frame, _images
 
-ROOT = Path(__file__).parents[1]
 Picture = NDArray[np.uint8]
 
 
@@ -98,12 +97,10 @@ def main() -> None:
     parser.add_argument("scenes", type=Path)
     parser.add_argument("--models", nargs="+", default=defocus_fast.shipped_models())
     args = parser.parse_args()
-    file = ROOT / "ACCURACY.md"
     scenes = sorted(args.scenes.glob("*.png"))
-    new = f"<!-- frames -->\n{section(scenes, args.models)}<!-- /frames -->\n"
-    text, count = re.subn(r"(?s)<!-- frames -->.*<!-- /frames -->\n", lambda _: new, file.read_text(encoding="utf-8"))
-    file.write_text(text if count else f"{text.rstrip()}\n\n{new}", encoding="utf-8")
-    print(new)
+    text = section(scenes, args.models)
+    sections.write("frames", text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,16 @@ it: ``python bench/pans.py SCENES``, a folder written by training.scenes."""
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 import numpy as np
+import report
+import sections
 from numpy.typing import NDArray
 
 import defocus_fast
 from defocus_fast import _images
 
-ROOT = Path(__file__).parents[1]
 PANS = (1, 2, 3, 4, 6, 12)  # px
 MARGIN = 16  # px at the border, where the two frames show different things
 
@@ -43,27 +43,20 @@ def main() -> None:
         for octaves in (1, None):
             means = np.mean([changes(image, model, octaves) for image in images], axis=0)
             cells = [Path(model).name, "1" if octaves else "all", *(f"{mean:.3f}" for mean in means)]
-            rows.append("| " + " | ".join(cells) + " |")
-            print(rows[-1], flush=True)
+            rows.append(cells)
+            print(*cells, sep=" | ", flush=True)
     if args.model:
         return
     head = ["model", "octaves", *(f"{pan} px" for pan in PANS)]
-    table = "\n".join(["| " + " | ".join(head) + " |", "| --- | ---: |" + " ---: |" * len(PANS), *rows])
-    text = f"""<!-- pans -->
-## Whole-pixel pans
+    text = f"""## Whole-pixel pans
 
 Written by `bench/pans.py` of {len(images)} scenes of `{args.scenes.name}`. Mean change of the map, px, where the same
 is seen some columns further to the left; {MARGIN} px at the border do not count. Models of cells of 3 x 3 px may
 answer otherwise where the cells lie elsewhere; and with all octaves so may every model where the pan is no multiple of
 a coarse octave's pixel.
 
-{table}
-<!-- /pans -->
-"""
-    file = ROOT / "ACCURACY.md"
-    old = file.read_text(encoding="utf-8")
-    new, count = re.subn(r"(?s)<!-- pans -->.*<!-- /pans -->\n", lambda _: text, old)
-    file.write_text(new if count else f"{old.rstrip()}\n\n{text}", encoding="utf-8")
+{report.table(head, rows)}"""
+    sections.write("pans", text)
 
 
 if __name__ == "__main__":

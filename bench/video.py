@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import sections
 from numpy.typing import NDArray
 
 import defocus_fast
@@ -290,10 +291,7 @@ def main() -> None:
         "--frames", type=Path, help="folder for each frame beside the truth, single maps and the video's"
     )
     args = parser.parse_args()
-    file = ROOT / "ACCURACY.md"
-    new = f"<!-- video -->\n{section(args.frames)}<!-- /video -->\n"
-    text, count = re.subn(r"(?s)<!-- video -->.*<!-- /video -->\n", lambda _: new, file.read_text(encoding="utf-8"))
-    file.write_text(text if count else f"{text.rstrip()}\n\n{new}", encoding="utf-8")
+    sections.write("video", section(args.frames))
 
 
 if __name__ == "__main__":
