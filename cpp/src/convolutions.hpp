@@ -4,6 +4,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <map>
 #include <string>
 #include <vector>
@@ -210,16 +212,26 @@ class ListedConvolutions {
   void widen(const Needed& from, int step, int reach, int shift_px, Needed& to) const {
     to.mask.assign(from.mask.size(), 0);
     to.rows.assign(from.mask.size(), 0);
-    const std::uint8_t* in = from.mask.data() + guard - shift_px * (pitch + 1);
-    std::uint8_t* across = to.rows.data() + guard;
-    std::uint8_t* out = to.mask.data() + guard;
-    for (int k = -reach; k <= reach; ++k)
-      for (int i = 0; i < pixel_count; ++i) across[i] |= in[i + k * step];
-    for (int k = -reach; k <= reach; ++k)
-      for (int i = 0; i < pixel_count; ++i) out[i] |= across[i + k * step * pitch];
+    // Bytes may be any object's: without restrict and a copy of the count nothing here is vectorized.
+    const int n = pixel_count;
+    const auto spread = [n, reach](const std::uint8_t* from_bytes, std::ptrdiff_t apart, std::uint8_t* to_bytes) {
+      std::uint8_t* const __restrict out = to_bytes;
+      for (int k = -reach; k <= reach; ++k) {
+        const std::uint8_t* const __restrict in = from_bytes + k * apart;
+        for (int i = 0; i < n; ++i) out[i] |= in[i];
+      }
+    };
+    std::uint8_t *const across = to.rows.data() + guard, *const out = to.mask.data() + guard;
+    spread(from.mask.data() + guard - shift_px * (pitch + 1), step, across);
+    spread(across, std::ptrdiff_t{step} * pitch, out);
     to.pixels.clear();
-    for (int i = 0; i < pixel_count; ++i)
-      if (out[i]) to.pixels.push_back(i);
+    for (int i = 0; i < n; i += 8) {
+      std::uint64_t eight;
+      std::memcpy(&eight, out + i, sizeof eight);  // behind the last pixel the guard is 0
+      if (eight == 0) continue;
+      for (int k = i; k < i + 8; ++k)
+        if (out[k]) to.pixels.push_back(k);
+    }
   }
 
   /// The squares of 4 x 4 pixels, `step` px apart, that hold any of the pixels.

@@ -68,7 +68,7 @@ TimeAverage::TimeAverage(int height, int width, int frames, Workers& workers)
   now_.resize(3 * pixels);
   shown_.resize(pixels);
   left_out_.resize(std::size_t(rows_) * std::size_t(columns_));
-  scratch_.assign(std::size_t(workers.slots(rows_, 1)), std::vector<float>(3 * std::size_t(width)));
+  scratch_.assign(std::size_t(workers.slots(rows_, 1)), std::vector<float>(3 * std::size_t(columns_ * cell)));
   column_sums_.resize(std::size_t((height + band - 1) / band) * 2 * std::size_t(width));
   along_y_.resize(2 * std::size_t(height));
   along_x_.resize(2 * std::size_t(width));
@@ -212,31 +212,33 @@ float TimeAverage::quantile(const std::vector<float>& of_cells, double share) {
 /// which noise cannot hide.
 void TimeAverage::compare_cells_of_image(int cell_row, int slot, bool textures) {
   constexpr float tolerated = 0.25f;  // px
-  float* const squares = scratch_[std::size_t(slot)].data();
-  float *const beyond = squares + width_, *const details = beyond + width_;
   const std::ptrdiff_t first = std::ptrdiff_t{cell_row} * columns_;
   float *const change = changes_.data() + first, *const noise = noises_.data() + first,
                *const texture = textures_.data() + first;
   for (float* of_cells : {change, noise, texture}) std::fill_n(of_cells, columns_, 0.0f);
-  const int top = cell_row * cell, bottom = std::min(top + cell, height_);
+  const int padded = columns_ * cell;  // beyond the last pixel all is 0
+  float* const __restrict squares = scratch_[std::size_t(slot)].data();
+  float *const __restrict beyond = squares + padded, *const __restrict details = beyond + padded;
+  const float rest_right = rest_right_, rest_down = rest_down_;
+  const int top = cell_row * cell, bottom = std::min(top + cell, height_), last = width_ - 1;
   for (int y = top; y < bottom; ++y) {
     const int up = std::max(y - 1, 0), down = std::min(y + 1, height_ - 1);
-    std::fill_n(squares, 3 * width_, 0.0f);
+    std::fill_n(squares, 3 * padded, 0.0f);
     for (int c = 0; c < channels_; ++c) {
       const float *const current = now(c, y), *const mean = row(image + c, y), *const above = row(image + c, up),
                          *const below = row(image + c, down), *const over = now(c, up), *const under = now(c, down);
       const auto compare = [&](int left, int x, int right) {
         const float across = 0.5f * (mean[right] - mean[left]), along = 0.5f * (below[x] - above[x]);
-        const float difference = std::abs(current[x] - mean[x] + rest_right_ * across + rest_down_ * along);
+        const float difference = std::abs(current[x] - mean[x] + rest_right * across + rest_down * along);
         const float rest = std::max(difference - tolerated * (std::abs(across) + std::abs(along)), 0.0f);
         squares[x] += difference * difference;
         beyond[x] += rest * rest;
       };
-      compare(0, 0, std::min(1, width_ - 1));
-      for (int x = 1; x + 1 < width_; ++x) compare(x - 1, x, x + 1);
-      if (width_ > 1) compare(width_ - 2, width_ - 1, width_ - 1);
+      compare(0, 0, std::min(1, last));
+      for (int x = 1; x < last; ++x) compare(x - 1, x, x + 1);
+      if (last > 0) compare(last - 1, last, last);
       if (!textures) continue;
-      for (int x = 1; x + 1 < width_; ++x) {  // the mask whose answer to straight edges is 0 (Immerkaer 1996)
+      for (int x = 1; x < last; ++x) {  // the mask whose answer to straight edges is 0 (Immerkaer 1996)
         const float detail = (over[x - 1] - 2 * over[x] + over[x + 1]) + (under[x - 1] - 2 * under[x] + under[x + 1]) -
                              2 * (current[x - 1] - 2 * current[x] + current[x + 1]);
         details[x] += detail * detail / 36;
@@ -244,11 +246,17 @@ void TimeAverage::compare_cells_of_image(int cell_row, int slot, bool textures) 
     }
     const float* const ages = row(age, y);
     for (int x = 0; x < width_; ++x) {
-      const float of_frame = ages[x] > 0 ? ages[x] / (ages[x] + 1) : 0;  // the rest is the average's noise
-      noise[x / cell] += of_frame * squares[x];
-      change[x / cell] += of_frame * beyond[x];
-      texture[x / cell] += details[x];
+      const float of_frame = ages[x] / (ages[x] + 1);  // the rest is the average's noise
+      squares[x] *= of_frame;
+      beyond[x] *= of_frame;
     }
+    const auto add_to = [&](float* of_cells, const float* values) {
+      for (int column = 0; column < columns_; ++column)
+        for (int k = 0; k < cell; ++k) of_cells[column] += values[column * cell + k];
+    };
+    add_to(noise, squares);
+    add_to(change, beyond);
+    if (textures) add_to(texture, details);
   }
   for (int column = 0; column < columns_; ++column) {
     const int left = column * cell, right = std::min(left + cell, width_);

@@ -72,7 +72,7 @@ class TimeAverage {
   std::vector<std::uint8_t> shown_;          // barriers
   std::vector<std::uint8_t> left_out_;       // by cell
   bool is_whole_ = true;                     // no cell is left out
-  std::vector<std::vector<float>> scratch_;  // three rows per slot
+  std::vector<std::vector<float>> scratch_;  // three rows of whole cells per slot
   std::vector<double> column_sums_, along_y_, along_x_, costs_;  // see find_shift()
   // By cell; less than 0 where nothing is known.
   std::vector<float> changes_, noises_, textures_, evidence_, innovation_, pooled_, pooled_before_, renewal_, sorted_;
