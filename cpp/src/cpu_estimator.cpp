@@ -105,6 +105,8 @@ struct Estimator::Cpu : Impl {
         pixels.resize(3 * std::size_t(learned::region) * columns * learned::region);
       }
     }
+    if (octaves.size() > 1)  // the widest neighbour is the second octave
+      said_in_rows.assign(std::size_t(workers.count()), std::vector<std::uint8_t>(std::size_t(octaves[1].width)));
     if (const Octave& spread = octaves[std::size_t(propagation.octave)]; spread.number > 0) {
       lines.assign(std::size_t(workers.count()), std::vector<float>(std::size_t(spread.width)));
       for (int x = 0; x < width; ++x) columns.push_back(between(x, spread.number, spread.width));
@@ -218,8 +220,9 @@ struct Estimator::Cpu : Impl {
   // In the octave in which radii are spread, unless it is the first of single images.
   std::vector<std::uint8_t> barriers;
   std::vector<float> spread_map, spread_error;
-  std::vector<std::vector<float>> lines;  // of the map, one per slot
-  std::vector<Between> columns;           // by column of the image
+  std::vector<std::vector<float>> lines;                // of the map, one per slot
+  std::vector<std::vector<std::uint8_t>> said_in_rows;  // by column of an octave, one per slot; see drop_edges()
+  std::vector<Between> columns;                         // by column of the image
 };
 
 /// A pixel is the mean of four.
@@ -309,20 +312,30 @@ void Estimator::Cpu::count_asked(const BlurMap& result, std::size_t count) {
 void Estimator::Cpu::drop_edges(const Octave& neighbour, Octave& octave, BlurMap& found) {
   StageTimer timer(found, Stage::detect_edges);
   const bool finer = neighbour.number < octave.number;
-  workers.for_ranges(octave.height, 32, [&](int begin, int end, int) {
-    for (int y = begin; y < end; ++y)
+  const auto inside = [](Range range, int length) {
+    return Range{std::max(range.begin, 0), std::min(range.end, length)};
+  };
+  workers.for_ranges(octave.height, 32, [&](int begin, int end, int slot) {
+    std::vector<std::uint8_t>& in_rows = said_in_rows[std::size_t(slot)];
+    for (int y = begin; y < end; ++y) {
+      in_rows.assign(std::size_t(neighbour.width), 0);
+      const Range rows = inside(beside(y, finer), neighbour.height);
+      for (int v = rows.begin; v < rows.end; ++v) {
+        std::uint8_t* const __restrict sum = in_rows.data();
+        const std::uint8_t* const __restrict said = neighbour.said.data() + neighbour.index({v, 0});
+        for (int u = 0, n = neighbour.width; u < n; ++u) sum[u] |= said[u];
+      }
       for (int x = 0; x < octave.width; ++x) {
         std::uint8_t& edge = found.pattern_edges[octave.index({y, x})];
         if (!edge) continue;
         std::uint8_t said = 0;
-        const Range rows = beside(y, finer), columns = beside(x, finer);
-        for (int v = std::max(rows.begin, 0); v < std::min(rows.end, neighbour.height); ++v)
-          for (int u = std::max(columns.begin, 0); u < std::min(columns.end, neighbour.width); ++u)
-            said |= neighbour.said[neighbour.index({v, u})];
+        const Range columns = inside(beside(x, finer), neighbour.width);
+        for (int u = columns.begin; u < columns.end; ++u) said |= in_rows[std::size_t(u)];
         if (!said || (said & (finer ? asks_coarser : asks_finer))) continue;
         edge = 0;
         if (octave.number > 0) octave.said[octave.index({y, x})] = passes_on(said, finer);
       }
+    }
   });
 }
 

@@ -108,6 +108,8 @@ template <class Use>
 void with_step(std::ptrdiff_t step, const Use& use) {
   if (step == 1)
     use(std::integral_constant<std::ptrdiff_t, 1>{});
+  else if (step == 3)
+    use(std::integral_constant<std::ptrdiff_t, 3>{});
   else if (step == 4)
     use(std::integral_constant<std::ptrdiff_t, 4>{});
   else
@@ -135,9 +137,21 @@ void for_values(const ImageView& image, int y, const Use& use) {
   });
 }
 
+/// Of 8 bits, in [0, 1]; a division would take longer.
+constexpr std::array of_level = [] {
+  std::array<float, 256> values{};
+  for (int i = 0; i < 256; ++i) values[std::size_t(i)] = float(i) / 255.0f;
+  return values;
+}();
+
 template <class T>
 void load_row_of(const ImageView& image, int y, int x0, int n, float* const* channels) {
-  const auto convert = [](T value) { return std::is_same_v<T, float> ? float(value) : float(value) / 255.0f; };
+  const auto convert = [](T value) {
+    if constexpr (std::is_same_v<T, float>)
+      return value;
+    else
+      return of_level[value];
+  };
   const auto load = [&](int to, int x, int count) {
     for_parts<T>(image, y, x, count, [&](int begin, int length, const RowPart<T>& part) {
       with_step(part.step, [&](auto step) {

@@ -218,7 +218,7 @@ void TimeAverage::compare_cells_of_image(int cell_row, int slot, bool textures) 
   for (float* of_cells : {change, noise, texture}) std::fill_n(of_cells, columns_, 0.0f);
   const int padded = columns_ * cell;  // beyond the last pixel all is 0
   float* const __restrict squares = scratch_[std::size_t(slot)].data();
-  float *const __restrict beyond = squares + padded, *const __restrict details = beyond + padded;
+  float* const __restrict beyond = squares + padded, * const __restrict details = beyond + padded;
   const float rest_right = rest_right_, rest_down = rest_down_;
   const int top = cell_row * cell, bottom = std::min(top + cell, height_), last = width_ - 1;
   for (int y = top; y < bottom; ++y) {
