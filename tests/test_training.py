@@ -287,6 +287,20 @@ def test_missing_bins_begin_as_the_last_one(tmp_path: Path) -> None:
     torch.testing.assert_close(wider[:, 23:], known[:, -1:].expand(-1, len(RADIUS_BINS) - 23))
 
 
+def test_several_models_begin_as_their_mean(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "other", tmp_path / "third"]
+    trained = [networks.Fast(4) for _ in folders]
+    for folder, model in zip(folders, trained, strict=True):
+        weights = {name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()}
+        model_io.write_model(folder, weights, name="m", trained="not", radius_bins=tuple(RADIUS_BINS.tolist()))
+    mean = networks.Fast(4)
+    checkpoints.load_mean(mean, folders)
+    expected = torch.stack([model.stem for model in trained]).mean(0)
+    torch.testing.assert_close(mean.stem, expected)  # float32 sums in another order
+    logits = torch.stack([model.blur.dense2.bias for model in trained]).mean(0) / networks.SHARPENING
+    torch.testing.assert_close(mean.blur.dense2.bias, logits)
+
+
 def shipped_copy(folder: Path) -> Path:
     """The shipped model in a folder of its own."""
     return Path(shutil.copytree(model_io.shipped_folder() / "fast", folder))

@@ -22,7 +22,7 @@ import torch
 
 from training import existing, fraction, natural, plain_name, positive, run
 from training.batches import Sampler, Steps, batches_from, held_out
-from training.checkpoints import Run, load_weights
+from training.checkpoints import Run, load_mean
 from training.losses import losses, scores
 from training.networks import MODELS, Fast, Tip22
 from training.optimizer import Optimizer, learning_rate, revive
@@ -92,7 +92,7 @@ def begin(args: argparse.Namespace, device: torch.device) -> Run[Tip22 | Fast]:
     for beginning in args.without:
         if not any(name.startswith(beginning) for name in names):
             raise ValueError(f"--without: expected beginnings of {', '.join(names)}, got {beginning}")
-    arguments = {name: getattr(args, name) for name in FIXED} | {"init": str(args.init)}
+    arguments = {name: getattr(args, name) for name in FIXED} | {"init": " ".join(map(str, args.init))}
     return Run(model, average, Optimizer(model, args.dense_lr, args.weight_decay), arguments)
 
 
@@ -121,7 +121,7 @@ def train(args: argparse.Namespace) -> None:
         if checkpoint.exists():
             raise ValueError(f"{checkpoint} exists: --resume goes on from it, another --name keeps it")
         if args.init:
-            load_weights(model, args.init)
+            load_mean(model, args.init)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.startswith(tuple(args.without)):
@@ -182,7 +182,13 @@ def main() -> None:
     )
     parser.add_argument("--shards", type=existing, required=True, help="folder written by training.synthesis")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints")
-    parser.add_argument("--init", type=existing, help="model folder to start from, with a schedule of its own")
+    parser.add_argument(
+        "--init",
+        type=existing,
+        nargs="+",
+        default=[],
+        help="model folder to start from, with a schedule of its own; of several the mean of their weights",
+    )
     parser.add_argument("--without", nargs="*", default=[], help="beginnings of names of branches that stay 0")
     parser.add_argument("--width", type=positive, default=64, help="channels")
     parser.add_argument("--depth", type=positive, help="convolutions behind the first one, of fast; by default 6")
