@@ -287,6 +287,30 @@ def test_missing_bins_begin_as_the_last_one(tmp_path: Path) -> None:
     torch.testing.assert_close(wider[:, 23:], known[:, -1:].expand(-1, len(RADIUS_BINS) - 23))
 
 
+def test_a_narrower_model_begins_with_the_channels_that_matter(tmp_path: Path) -> None:
+    """Of a model with channels that nothing makes or nothing reads, a narrower one keeps the others: it is the same."""
+    narrow, wide = networks.Fast(4, depth=2), networks.Fast(8, depth=2)
+    every_other = [1, 2, 4, 7]
+    units = [i for i in range(16) if i % 2]
+    with torch.no_grad():
+        for parameter in wide.parameters():
+            parameter.zero_()
+        wide.stem[every_other] = narrow.stem
+        for into, weight in zip(wide.convs, narrow.convs, strict=True):
+            into[np.ix_(every_other, every_other)] = weight
+        for into, head in ((wide.blur, narrow.blur), (wide.edge, narrow.edge)):
+            into.dense1.weight[np.ix_(every_other, units)] = head.dense1.weight
+            into.dense1.bias[units], into.dense2.weight[units] = head.dense1.bias, head.dense2.weight
+            into.dense2.bias[:] = head.dense2.bias
+        wide.stem[0] = 100  # which nothing reads
+    weights = {name: tensor.contiguous().numpy() for name, tensor in wide.state_dict().items()}
+    model_io.write_model(tmp_path, weights, name="m", trained="not", radius_bins=tuple(RADIUS_BINS.tolist()))
+    found = networks.Fast(4, depth=2)
+    checkpoints.load_weights(found, tmp_path)
+    networks.sharpen(found, networks.SHARPENING)
+    torch.testing.assert_close(found.state_dict(), narrow.state_dict())
+
+
 def test_several_models_begin_as_their_mean(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "other", tmp_path / "third"]
     trained = [networks.Fast(4) for _ in folders]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +30,15 @@ def load_mean(model: Tip22 | Fast, folders: list[Path]) -> None:
 def load_weights(model: Tip22 | Fast, folder: Path) -> None:
     """Take the weights of a model folder, as they were before ``training.export`` sharpened them.
 
-    Of a model that has fewer radius bins, the last one becomes all that are missing; of a deeper model of cells, the
-    first convolutions are taken.
+    Of a model that has fewer radius bins, the last one becomes all that are missing. Of a deeper model of cells, the
+    first convolutions are taken; of a wider one, the channels of the largest weights.
     """
     try:
         weights = read_model(folder).state_dict()
         own_names = model.state_dict().keys()
         weights = {name: values for name, values in weights.items() if name in own_names or name[:6] != "convs."}
+        if isinstance(model, Fast) and "stem" in weights:
+            weights = of_fewer_channels(weights, len(model.stem))
         for name, own in model.state_dict().items():
             missing = (
                 own.shape[-1] - weights[name].shape[-1] if name.startswith("blur.dense") and name in weights else 0
@@ -49,6 +52,30 @@ def load_weights(model: Tip22 | Fast, folder: Path) -> None:
             f"{folder}: expected a model of the architecture and width to be trained, got another one"
         ) from None
     sharpen(model, 1 / SHARPENING)
+
+
+def of_fewer_channels(weights: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tensor]:
+    """Return the weights of a narrower model of cells. What a channel's weights may do is the product of the norms of
+    those that make it and of those that read it."""
+    weights = dict(weights)
+
+    def strongest(count: int, made: torch.Tensor, *read: torch.Tensor) -> torch.Tensor:
+        """Return which channels to keep, of (channels, ...) weights."""
+        norms = [values.flatten(1).norm(dim=1) for values in (made, torch.cat([r.flatten(1) for r in read], 1))]
+        return (norms[0] * norms[1]).topk(count).indices.sort().values
+
+    heads = [f"{head}.dense1.weight" for head in ("blur", "edge")]  # (channels, outputs)
+    layers = ["stem", *(f"convs.{i}" for i in range(sum(name.startswith("convs.") for name in weights)))]
+    for name, after in itertools.pairwise(layers):
+        kept = strongest(width, weights[name], weights[after].transpose(0, 1))
+        weights[name], weights[after] = weights[name][kept], weights[after][:, kept]
+    kept = strongest(width, weights[layers[-1]], *(weights[head] for head in heads))
+    weights |= {name: weights[name][kept] for name in (layers[-1], *heads)}
+    for head in heads:
+        bias, after = head.replace("weight", "bias"), head.replace("dense1", "dense2")
+        kept = strongest(2 * width, weights[head].T, weights[after])
+        weights |= {head: weights[head][:, kept], bias: weights[bias][kept], after: weights[after][kept]}
+    return weights
 
 
 def read_checkpoint(file: Path, device: torch.device) -> dict[str, Any]:
