@@ -171,7 +171,7 @@ TRIED = {f"blurdetect, high={high:g}": blurdetect(high=high, low=high / 2) for h
 BEST = (
     "blurdetect, high=0.08",
     "blurdetect, high=0.12, blocks of 16, 50 %",
-)  # with --validation, without and with blocks
+)  # chosen with --validation, without and with blocks
 MEASURES: dict[str, Measure] = {
     "`cull`": lambda shot: (measured(shot, culling.PERCENTILE) or (np.nan,))[0],
     "`estimate_focus`": lambda shot: shot.focus,
@@ -301,9 +301,10 @@ Other measures of the same shots: shares of pairs in the right order, as above a
 photographs whose radii are {STEP} px apart or more, which is what a threshold for all photographs relies on. A pair is
 wrong where a measure tells nothing of one of the two. `cull` reads colours, all others the grey image: `estimate_focus`
 the radius that it tells of the frame, by its defaults and without the frames before; blurdetect is FFmpeg's filter, by
-its defaults, and by the settings that did best on validation images, without blocks and with them; the last two are
-computed with OpenCV. Around the subject's centre they get the region that `cull` takes, and `estimate_focus` tells of
-the region with the centre. Ours learnt from pictures that were blurred by the same program, of other photographs.
+its defaults, and by settings chosen on validation images, without blocks and with them (`low` is half of `high`); the
+last two are computed with OpenCV. Around the subject's centre they get the region that `cull` takes, and
+`estimate_focus` tells of the region with the centre. Ours learnt from pictures that were blurred by the same program,
+of other photographs.
 
 {comparison(orders)}
 Sharp subjects have edges at {100 * LEAST_TEXTURE:g} % of their pixels or more. A region has no radius where fewer than
