@@ -43,7 +43,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def machine() -> dict[str, Any]:
     versions = {}
-    packages = ("numpy", "onnxruntime", "opencv-contrib-python-headless", "scikit-image", "tensorflow-cpu", "torch")
+    opencv = "opencv-contrib-python-headless"
+    packages = ("av", "numpy", "onnxruntime", opencv, "scikit-image", "tensorflow-cpu", "torch")
     for package in packages:
         try:
             versions[package] = version(package)

@@ -3,7 +3,8 @@
 ``python bench/culling.py IMAGES``. IMAGES is the folder written by ``python -m training.fetch``.
 
 Bursts are made from sharp photographs of the test split: each shot is blurred by disks of known radii, 0.25 px apart.
-``--validation`` takes the validation split, prints what other percentiles give, and writes nothing.
+Other measures of focus get the same shots. ``--validation`` takes the validation split, prints what other percentiles
+and other settings of FFmpeg's blurdetect give, and writes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import itertools
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 import sections
+from blurdetect import Blurdetect, frame_of
 
 import defocus_fast
 from defocus_fast import culling
@@ -60,6 +62,8 @@ class Shot:
     result: BlurMap
     point: tuple[float, float] | None  # where it matters, as shares of the sides; None: the whole image
     subject: Array | None  # (H, W) bool: what is in focus, if the rest is less so
+    grey: Array  # (H, W) uint8
+    focus: float  # px, that estimate_focus tells of the grey image, or of its region with the point
 
 
 def bursts(kind: str, photos: list[Array], limit: int | None, seed: int = 0) -> Iterator[list[Shot]]:
@@ -84,7 +88,7 @@ def bursts(kind: str, photos: list[Array], limit: int | None, seed: int = 0) -> 
             others = (photos[(number + step) % len(photos)] for step in range(1, len(photos)))
             resized = (np.float32(cv2.resize(other[:height, :width], (width, height))) / 255 for other in others)
             subject = next(each for each in resized if detect_edges(each)[mask > 0.5].mean() >= LEAST_TEXTURE)
-        estimator = defocus_fast.Estimator(*seen)
+        estimator, video = defocus_fast.Estimator(*seen), defocus_fast.VideoEstimator(*seen)
         burst = []
         for shot in range(SHOTS):
             radius = first + STEP * shot
@@ -113,7 +117,13 @@ def bursts(kind: str, photos: list[Array], limit: int | None, seed: int = 0) -> 
                     )
                 else:
                     in_focus = moved[1].mask[least:-least, least:-least] > 0.5
-            burst.append(Shot(radius, estimator.estimate(image, expected_error=True), point, in_focus))
+            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            video.reset()
+            told = video.estimate_focus(grey)
+            rows, columns = told.region_radius.shape
+            focus = told.region_radius[int(point[1] * rows), int(point[0] * columns)] if point else told.radius
+            result = estimator.estimate(image, expected_error=True)
+            burst.append(Shot(radius, result, point, in_focus, grey, float(focus)))
         yield burst
 
 
@@ -121,11 +131,55 @@ def _moved(layer: Layer, down: int, right: int) -> Layer:
     return Layer(*(np.roll(array, (down, right), (0, 1)) for array in (layer.texture, layer.mask, layer.radius)))
 
 
+def region_of(shot: Shot) -> culling.Region | None:
+    return None if shot.point is None else culling.region_of((*shot.point, 0, 0), shot.grey.shape)
+
+
 def measured(shot: Shot, percentile: float) -> tuple[float, float] | None:
     """Return the radius and the error that cull tells, px."""
-    region = None if shot.point is None else culling.region_of((*shot.point, 0, 0), shot.result.map.shape)
-    found = culling.radius_in(shot.result, region, percentile)
+    found = culling.radius_in(shot.result, region_of(shot), percentile)
     return (found.radius, found.error) if found else None
+
+
+Measure = Callable[[Shot], float]  # less for what is sharper; NaN: it tells nothing
+
+
+def of_grey(measure: Callable[[Array], float]) -> Measure:
+    """Of the region that cull takes."""
+
+    def of_shot(shot: Shot) -> float:
+        at = region_of(shot)
+        return measure(shot.grey[at.y : at.y + at.height, at.x : at.x + at.width] if at else shot.grey)
+
+    return of_shot
+
+
+def blurdetect(**options: float) -> Measure:
+    return of_grey(lambda grey: Blurdetect(*grey.shape, **options)(frame_of(grey)))
+
+
+def gradient_energy(grey: Array) -> float:
+    return float(np.mean(cv2.Sobel(grey, cv2.CV_64F, 1, 0) ** 2 + cv2.Sobel(grey, cv2.CV_64F, 0, 1) ** 2))
+
+
+TRIED = {f"blurdetect, high={high:g}": blurdetect(high=high, low=high / 2) for high in (0.04, 0.08, 0.16)} | {
+    f"blurdetect, high={high:g}, blocks of {side}, {percent} %": blurdetect(
+        high=high, low=high / 2, block_width=side, block_height=side, block_pct=percent
+    )
+    for high, side, percent in itertools.product((0.08, 0.12), (16, 32, 64), (15, 50, 80))
+}
+BEST = (
+    "blurdetect, high=0.08",
+    "blurdetect, high=0.12, blocks of 16, 50 %",
+)  # chosen with --validation, without and with blocks
+MEASURES: dict[str, Measure] = {
+    "`cull`": lambda shot: (measured(shot, culling.PERCENTILE) or (np.nan,))[0],
+    "`estimate_focus`": lambda shot: shot.focus,
+    "blurdetect": blurdetect(),
+    **{name: TRIED[name] for name in BEST},
+    "variance of the Laplacian": of_grey(lambda grey: -cv2.Laplacian(grey, cv2.CV_64F).var()),
+    "mean square of the Sobel gradient": of_grey(lambda grey: -gradient_energy(grey)),
+}
 
 
 @dataclass
@@ -138,15 +192,31 @@ class Order:
     actual: list[float]  # |radius - true radius|, px, of every shot
     expected: list[float]  # px
     hits: list[bool]  # whether the centre of the sharpest square lies in the subject, where there is one
+    radii: list[list[float]]  # (bursts, SHOTS) px, true
+    figures: dict[str, list[list[float]]]  # (bursts, SHOTS) of each measure
 
     @property
     def share(self) -> float:
         return sum(self.right) / max(sum(self.pairs), 1)
 
+    def shares(self, measure: str) -> tuple[float, float]:
+        """Of the pairs of one burst, and of those of two bursts whose radii are STEP apart or more, those that the
+        measure puts in the right order. A pair is not where the measure tells nothing of one of both."""
+        radii, told = np.ravel(self.radii), np.ravel(self.figures[measure])
+        burst = np.repeat(np.arange(len(self.radii)), SHOTS)
+        together, apart = burst[:, None] == burst, radii - radii[:, None]
+        right = told[:, None] < told
+        return right[together & (apart > 0)].mean(), right[~together & (apart >= STEP)].mean()
 
-def order_of(found: Iterable[list[Shot]], percentile: float = culling.PERCENTILE) -> Order:
-    order = Order([0] * (len(RANGES) - 1), [0] * (len(RANGES) - 1), 0, [], [], [])
+
+def order_of(
+    found: Iterable[list[Shot]], percentile: float = culling.PERCENTILE, measures: Mapping[str, Measure] = MEASURES
+) -> Order:
+    order = Order([0] * (len(RANGES) - 1), [0] * (len(RANGES) - 1), 0, [], [], [], [], {name: [] for name in measures})
     for burst in found:
+        order.radii.append([shot.radius for shot in burst])
+        for name, measure in measures.items():
+            order.figures[name].append([measure(shot) for shot in burst])
         told = [measured(shot, percentile) for shot in burst]
         for shot, radius in zip(burst, told, strict=True):
             if radius:
@@ -178,6 +248,16 @@ def table(orders: dict[str, Order]) -> str:
         errors = f"{np.mean(order.actual):.3f}", f"{np.mean(order.expected):.3f}"
         hits = f"{100 * np.mean(order.hits):.1f} %" if order.hits else "-"
         lines.append([kind, f"{sum(order.pairs):,}", share, *by_range, f"{order.unknown:,}", *errors, hits])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def comparison(orders: dict[str, Order]) -> str:
+    """What the measures give of the same shots."""
+    names = [f"{kind}, {of}" for kind in orders for of in ("one burst", "two bursts")]
+    lines = [["", *names], ["---"] + ["---:"] * len(names)]
+    for measure in next(iter(orders.values())).figures:
+        shares = (share for order in orders.values() for share in order.shares(measure))
+        lines.append([measure, *(f"{100 * share:.2f} %" for share in shares)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -217,6 +297,16 @@ radius, too. "error" is the mean of |told - true radius|, "expected" the mean of
 
 {table(orders)}
 {"".join(f"- {kind}: {text}.{chr(10)}" for kind, text in KINDS.items())}
+Other measures of the same shots: shares of pairs in the right order, as above and, "two bursts", of shots of different
+photographs whose radii are {STEP} px apart or more, which is what a threshold for all photographs relies on. A pair is
+wrong where a measure tells nothing of one of the two. `cull` reads colours, all others the grey image: `estimate_focus`
+the radius that it tells of the frame, by its defaults and without the frames before; blurdetect is FFmpeg's filter, by
+its defaults, and by settings chosen on validation images, without blocks and with them (`low` is half of `high`); the
+last two are computed with OpenCV. Around the subject's centre they get the region that `cull` takes, and
+`estimate_focus` tells of the region with the centre. Ours learnt from pictures that were blurred by the same program,
+of other photographs.
+
+{comparison(orders)}
 Sharp subjects have edges at {100 * LEAST_TEXTURE:g} % of their pixels or more. A region has no radius where fewer than
 {culling.LEAST_EDGES} edges are found: what is strongly blurred has few.
 
@@ -235,7 +325,8 @@ def write(args: argparse.Namespace) -> None:
         found = {kind: [burst for seed in rounds for burst in bursts(kind, photos, args.limit, seed)] for kind in KINDS}
         for percentile in (5, 10, 15, 20, 35, 50):
             print(f"percentile {percentile}")
-            print(table({kind: order_of(each, percentile) for kind, each in found.items()}), flush=True)
+            print(table({kind: order_of(each, percentile, {}) for kind, each in found.items()}), flush=True)
+        print(comparison({kind: order_of(each, measures=MEASURES | TRIED) for kind, each in found.items()}))
         return
     text = section(args, photos)
     sections.write("culling", text)

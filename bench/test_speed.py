@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import defocus_fast
-from defocus_fast import BlurMap, Estimator, benchmark
+from defocus_fast import BlurMap, Estimator, VideoEstimator, benchmark
 from defocus_fast.model_io import import_published_weights, write_model
 
 Call = Callable[[], Any]
@@ -523,6 +523,35 @@ def test_mixed_sharpness(run: Run, name: str, size: tuple[int, int]) -> None:
         {opencv: dt_filter_propagate(frame, radii, edges)},
         task=f"{name}, {size[1]}x{size[0]}",
         goals={opencv: "1.5x"},
+    )
+
+
+@pytest.mark.parametrize("size", [(480, 640), (720, 1280)], ids=str)
+def test_focus(run: Run, size: tuple[int, int]) -> None:
+    """How sharp a grey frame is. What the others tell is one figure, and they have one thread."""
+    grey = np.asarray(Image.fromarray(photo(size)).convert("L"))
+
+    def blurdetect_call() -> Call:
+        peer = pytest.importorskip("blurdetect")
+        return functools.partial(peer.Blurdetect(*size), peer.frame_of(grey))
+
+    def opencv_call() -> Call:
+        cv2 = pytest.importorskip("cv2")
+        return lambda: cv2.Laplacian(grey, cv2.CV_64F).var()
+
+    run(
+        "peers",
+        {
+            f"estimate_focus, {BF16}, threads: {threads}": functools.partial(
+                VideoEstimator(*size, num_threads=threads).estimate_focus, grey
+            )
+            for threads in sorted({1, THREADS})
+        },
+        {
+            "FFmpeg blurdetect, uint8, threads: 1": blurdetect_call,
+            "OpenCV Laplacian and NumPy var, float64, threads: 1": opencv_call,
+        },
+        task=f"focus of {size[1]}x{size[0]}, 1 channel",
     )
 
 
