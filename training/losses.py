@@ -11,7 +11,7 @@ from training.batches import Batch
 from training.networks import Fast, Tip22
 from training.synthesis import AMBIGUOUS, DEPTH, NO_EDGE, PATTERN, RADIUS_BINS
 
-AGREEMENT = 4.0  # weight of the answers' distance in pairs of crops
+AGREEMENT = 2.0  # weight of the answers' distance in pairs of crops
 
 # Weight of each kind in B-NET's loss: what E-NET misses should still get a sensible radius.
 BLUR_WEIGHT = {NO_EDGE: 0.0, PATTERN: 1.0, DEPTH: 0.2, AMBIGUOUS: 0.5}
