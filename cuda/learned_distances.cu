@@ -73,7 +73,8 @@ __global__ void describe_pixels(const __grid_constant__ ImageView image, const s
         if (y > 0) down += fabsf(here[0] - here[-width]);
       }
   const float pixels = float((bottom - top) * (right - left));
-  learned::write_rest(fine / pixels, coarse / pixels, (image.channels == 1 ? 3.0f : 1.0f) / pixels * across,
+  learned::write_rest(fine / pixels, coarse / pixels, learned::size(height, width),
+                      (image.channels == 1 ? 3.0f : 1.0f) / pixels * across,
                       (image.channels == 1 ? 3.0f : 1.0f) / pixels * down, inputs);
 }
 

@@ -17,14 +17,19 @@ from training.optimizer import Optimizer
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
+def mean(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return the means of weights that were trained from the same ones: a "model soup" (Wortsman et al. 2022) does
+    about as well as each of them at what it does best."""
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+
+
 def load_mean(model: Tip22 | Fast, folders: list[Path]) -> None:
-    """Take the means of the weights of model folders, which were trained from the same ones: a "model soup" (Wortsman
-    et al. 2022) does about as well as each of them at what it does best."""
+    """Take the means of the weights of model folders."""
     states = []
     for folder in folders:
         load_weights(model, folder)
         states.append({name: values.clone() for name, values in model.state_dict().items()})
-    model.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    model.load_state_dict(mean(states))
 
 
 def load_weights(model: Tip22 | Fast, folder: Path) -> None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a trained checkpoint into a model folder that the estimator loads, and check it against PyTorch."""
+"""Turn trained checkpoints into a model folder that the estimator loads, and check it against PyTorch.
+
+Of several checkpoints, or model folders, the means of their weights are taken.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ import torch
 
 from defocus_fast.model_io import CROPS, write_model
 from training import existing, plain_name, run
-from training.checkpoints import read_checkpoint
-from training.networks import MODELS, SHARPENING, Fast, Tip22, sharpen
+from training.checkpoints import mean, read_checkpoint
+from training.networks import MODELS, SHARPENING, Fast, Tip22, read_model, sharpen
 from training.synthesis import RADIUS_BINS
 
 TOLERANCE = 1e-4  # largest difference of a probability between ONNX Runtime and PyTorch, both in float32
@@ -44,19 +47,34 @@ def largest_difference(folder: Path, model: Tip22 | Fast, patches: torch.Tensor)
     return max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
 
 
-def export(args: argparse.Namespace) -> None:
-    """Write the model folder, if its graphs say what the network says."""
-    state = read_checkpoint(args.checkpoint, torch.device("cpu"))
+def trained(source: Path) -> Tip22 | Fast:
+    """Return the network of a checkpoint or of a model folder, as it was before it was sharpened."""
+    if source.is_dir():
+        model = read_model(source)
+        sharpen(model, 1 / SHARPENING)
+        return model
+    state = read_checkpoint(source, torch.device("cpu"))
     arguments = state["arguments"]
     depth = {"depth": arguments["depth"]} if arguments["depth"] else {}
     model = MODELS[arguments["model"]](arguments["width"], **depth)
     model.load_state_dict(state["ema"])
+    return model
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write the model folder, if its graphs say what the network says."""
+    models = [trained(source) for source in args.trained]
+    model, shapes = models[0], [[tuple(p.shape) for p in each.parameters()] for each in models]
+    for source, of_source in zip(args.trained, shapes, strict=True):
+        if of_source != shapes[0]:
+            raise ValueError(f"{source}: expected the architecture, width and bins of {args.trained[0]}, got others")
+    model.load_state_dict(mean([each.state_dict() for each in models]))
     sharpen(model, SHARPENING)
     model.eval()
     write = functools.partial(
         write_model,
         weights={name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()},
-        name=args.name or arguments["model"],
+        name=args.name or next(name for name, kind in MODELS.items() if isinstance(model, kind)),
         trained="on synthetic scenes; see training/README.md",
         radius_bins=tuple(RADIUS_BINS.tolist()),
     )
@@ -79,7 +97,9 @@ def export(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=existing, help="written by training.train")
+    parser.add_argument(
+        "trained", type=existing, nargs="+", help="checkpoint of training.train or model folder; of several the mean"
+    )
     parser.add_argument("folder", type=Path, help="model folder to write")
     parser.add_argument("--shards", type=existing, required=True, help="folder of training.synthesis, to check on")
     parser.add_argument("--name", type=plain_name, help="by default that of the network")

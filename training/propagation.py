@@ -2,7 +2,7 @@
 """The network that tells the domain transform where radii may spread, and the filter itself with its gradient.
 
 The network reads regions of 8 x 8 px of the octave in which radii are spread: what stands in them of edges, of contrast
-and of the guide; and its context, which is what the whole image is like. For each region it gives logarithms of factors
+and of the guide, and the image's size; and its context, which is what the whole image is like. For each region it gives logarithms of factors
 (see GAIN and the others), between whose centres is interpolated; the filter is that of the estimator. So it cannot
 invent radii, only say which ones count where, and how far.
 """
@@ -24,7 +24,7 @@ from defocus_fast.model_io import DILATIONS, PROPAGATION
 
 REGION = 8  # px of the octave in which radii are spread
 GROUPS = 5  # of octaves, from the one above the spreading one's; the last holds all that are coarser
-INPUTS, WIDTH, OUTPUTS = PROPAGATION  # of each group, see `of_edges`; contrasts; barriers; the guide's differences
+INPUTS, WIDTH, OUTPUTS = PROPAGATION  # see `sample`
 GAIN, ACROSS, DOWN, BARRIER, WEIGHT, ERROR = 0, 1, 2, 3, 5, 10
 """Factors of the guide's differences; distances in px that are added along rows and along columns; factors of psi at
 barriers of the first group and of coarser ones, of the weights of five kinds of edges (pattern edges of the first
@@ -88,6 +88,12 @@ def contrasts(image: Array) -> Array:
         side = grey.shape[0] // rows
         found.append(logarithms.reshape(rows, side, columns, side).mean((1, 3)))
     return np.asarray((np.stack(found) + 4) / 1.5, np.float32)
+
+
+def size(height: int, width: int) -> float:
+    """Return how large the image is: radii grow with it. Of the octave in which radii are spread; as far as training
+    scenes go."""
+    return math.log2(min(max(min(height, width), 176), 600) / 300)
 
 
 @dataclass
@@ -160,7 +166,7 @@ def sample(estimator: Estimator, image: Array, truth: Array, largest_radius: flo
         before = side // 2
         barriers[coarse, max(y - before, 0) : y - before + side, x] = 1
         barriers[coarse, y, max(x - before, 0) : x - before + side] = 1
-    inputs += [means(barriers), 5 * means(slopes)]
+    inputs += [means(barriers), np.full((1, *regions_of(height, width)), size(height, width)), 5 * means(slopes)]
     true = truth[: height << spread, : width << spread].reshape(height, 1 << spread, width, 1 << spread).mean((1, 3))
     return Sample(
         np.concatenate(inputs).astype(np.float32),
@@ -253,10 +259,11 @@ class Propagation(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Conv2d(WIDTH if i else INPUTS, WIDTH, 3, padding=d, dilation=d, bias=False)
-            for i, d in enumerate(DILATIONS)
+            nn.Conv2d(WIDTH if i else INPUTS, WIDTH, 3, padding=d, dilation=d) for i, d in enumerate(DILATIONS)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(WIDTH, momentum=0.05) for _ in DILATIONS)
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
         self.context = nn.Linear(2 * WIDTH, WIDTH, bias=False)
         self.out = nn.Conv2d(WIDTH, OUTPUTS, 1)
         nn.init.zeros_(self.context.weight)
@@ -268,26 +275,22 @@ class Propagation(nn.Module):
         self.register_buffer("offset", offset[:, None, None], persistent=False)
 
     def trunk(self, x: torch.Tensor) -> torch.Tensor:
-        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+        for i, conv in enumerate(self.convs):
             before, x = x, conv(x)
             if i == CONTEXT:
                 image = torch.cat([before.mean((2, 3)), before.amax((2, 3))], 1)
                 x = x + self.context(image)[..., None, None]
-            x = functional.relu(norm(x))
+            x = functional.relu(x)
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.out(self.trunk(x)) * self.scale + self.offset
 
     def weights(self) -> dict[str, Array]:
-        """Return the tensors of a model folder: normalisation becomes part of the convolutions."""
-        tensors = {}
-        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-            tensors[f"propagation.{i}.weight"] = conv.weight * factor[:, None, None, None]
-            tensors[f"propagation.{i}.bias"] = norm.bias - norm.running_mean * factor
-            if i == CONTEXT:
-                tensors["propagation.context.weight"] = (self.context.weight * factor[:, None]).T
+        """Return the tensors of a model folder."""
+        tensors = {"propagation.context.weight": self.context.weight.T}
+        for i, conv in enumerate(self.convs):
+            tensors |= {f"propagation.{i}.weight": conv.weight, f"propagation.{i}.bias": conv.bias}
         last = len(DILATIONS)
         tensors[f"propagation.{last}.weight"] = self.out.weight * self.scale[..., None]
         tensors[f"propagation.{last}.bias"] = self.out.bias * self.scale[:, 0, 0] + self.offset[:, 0, 0]

@@ -362,7 +362,7 @@ def random_camera(rng: np.random.Generator, clean_share: float) -> Camera:
 def training_camera(rng: np.random.Generator, clean_share: float) -> Camera:
     """Return a camera as ``random_camera``'s, sometimes with an aperture that is no disk and with more effects."""
     camera = random_camera(rng, clean_share)
-    if rng.random() < 0.45:
+    if rng.random() < 0.3:
         shape = {
             "blades": int(rng.integers(5, 10)),
             "eclipse": float(rng.uniform(0.1, 0.9)),

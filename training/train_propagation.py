@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train the network of training/propagation.py on what a model finds in scenes, and write it into the model folder.
 
-Every batch mixes the scenes of all folders: normalisation over scenes of one folder would hide from the network what
-kind of scenes it sees. The schedule counts steps; a run may be stopped (Ctrl-C and SIGTERM save a checkpoint) and
-resumed. The weights that are kept are an exponential moving average. They are written into the model folder if, beside
-the paper's filter, the mean error in octaves grows by at most 2 % in every folder of validation scenes, and shrinks in
-those of wide ones, which have radii beyond twice the largest that the model reads in one octave.
+Every batch is of one folder, whose scenes have one size. The schedule counts steps; a run may be stopped (Ctrl-C and
+SIGTERM save a checkpoint) and resumed. The weights that are kept are an exponential moving average. They are written
+into the model folder if, beside the paper's filter, the mean error in octaves grows by at most 2 % in every folder of
+validation scenes, and shrinks in those of wide ones, which have radii beyond twice the largest that the model reads in
+one octave.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from training.propagation import ERROR, REGION, Propagation, Sample, deviation, 
 from training.train import LONGEST_STEP_S, Stop, append
 
 PIXELS = 300_000  # of a batch, where radii are spread
-LEARNING_RATE, WARM_UP, WEIGHT_DECAY, EMA_DECAY = 3e-3, 30, 0.03, 0.997
+LEARNING_RATE, WARM_UP, WEIGHT_DECAY, EMA_DECAY = 1e-3, 30, 0.03, 0.997
 OF_ERRORS = 0.2  # weight of the errors in px and in octaves, both divided by the paper's filter's in that folder
 OF_CHANGE = 0.001  # weight of the mean square of what is changed of the paper's filter
 ERROR_STEPS = 300  # of the factor of the expected error
@@ -47,11 +49,14 @@ def samples(model: Path, folder: Path) -> list[Sample]:
     """Return what the model finds in the scenes of a folder."""
     values = metadata(model)
     threshold, largest = float(values["depth_threshold"]), float(values["radius_bins"].split()[-1])
-    found = []
-    for file, truth in evaluation.pairs(folder, folder)[0]:
-        image = _images.read_photo(file)
-        estimator = Estimator(*image.shape[:2], model=model, num_threads=1)
-        found.append(sample(estimator, image, evaluation.read_truth(truth, 1.0), largest, threshold))
+
+    def of_scene(files: tuple[Path, Path]) -> Sample:
+        image = _images.read_photo(files[0])
+        estimator = Estimator(*image.shape[:2], model=model, num_threads=1, distances="domain_transform")
+        return sample(estimator, image, evaluation.read_truth(files[1], 1.0), largest, threshold)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(of_scene, evaluation.pairs(folder, folder)[0]))
     if not found:
         raise ValueError(f"{folder}: no scenes; write them with training.scenes")
     return found
@@ -172,19 +177,21 @@ def train(args: argparse.Namespace) -> None:
 
     values = metadata(args.model)
     folders = [samples(args.model, folder) for folder in args.scenes]
-    shape, *others = {s.truth.shape for scenes in folders for s in scenes}
-    if others or any(side % REGION for side in shape):
-        raise ValueError(f"expected scenes of one size, with sides that {2 * REGION} divides")
+    shapes = [{s.truth.shape for s in scenes} for scenes in folders]
+    for folder, of_folder in zip(args.scenes, shapes, strict=True):
+        if len(of_folder) > 1 or any(side % REGION for side in next(iter(of_folder))):
+            raise ValueError(f"{folder}: expected scenes of one size, with sides that {2 * REGION} divides")
     validation = [samples(args.model, folder) for folder in args.validation]
     plain, paper = (np.stack([validate(None, scenes) for scenes in each]) for each in (folders, validation))
     print("domain transform:", *(f"{px:.4f} px {octaves:.4f} octaves" for px, octaves in paper), flush=True)
     plain_of = torch.from_numpy(plain.astype(np.float32))
 
-    def batch_of(step: int) -> tuple[list[Sample], np.ndarray]:
-        """Return scenes of all folders, each as often, and the numbers of their folders; the same in a resumed run."""
+    def batch_of(step: int) -> tuple[list[Sample], int]:
+        """Return scenes of a folder and its number; the same in a resumed run."""
         rng = np.random.default_rng([args.seed, step])
-        of = rng.integers(len(folders), size=max(2, PIXELS // math.prod(shape)))
-        return [turned(folders[n][rng.integers(len(folders[n]))], rng) for n in of], of
+        n = int(rng.integers(len(folders)))
+        count = max(1, PIXELS // math.prod(folders[n][0].truth.shape))
+        return [turned(folders[n][i], rng) for i in rng.integers(len(folders[n]), size=count)], n
 
     def show(rate: float) -> np.ndarray:
         found = np.stack([validate(average, scenes) for scenes in validation])
@@ -207,10 +214,10 @@ def train(args: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
         network.train()
-        batch, of = batch_of(state.step)
+        batch, n = batch_of(state.step)
         logarithms = network(inputs_of(batch))
         (maps,) = propagate(logarithms, batch)
-        relative = torch.stack(errors(maps, truth_of(batch)), 1) / plain_of[of]
+        relative = torch.stack(errors(maps, truth_of(batch)), 1) / plain_of[n]
         loss = OF_ERRORS * relative.sum(1).mean() + OF_CHANGE * (logarithms - network.offset).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -239,7 +246,7 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=existing, help="model folder, which gets the network")
-    parser.add_argument("scenes", type=existing, nargs="+", help="of training.scenes --split train, all of one size")
+    parser.add_argument("scenes", type=existing, nargs="+", help="of training.scenes --split train; those of a folder have one size")
     parser.add_argument("--validation", type=existing, nargs="+", required=True, help="of --split validation")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument(

@@ -581,7 +581,8 @@ void Estimator::Cpu::describe_regions(const BlurMap& result, std::size_t count) 
           coarse += float((bits & learned::is_coarse_barrier) != 0);
         }
       const float pixels = float((bottom - top) * (right - left));
-      learned::write_rest(fine / pixels, coarse / pixels, across, down, distances->inputs(row, column));
+      learned::write_rest(fine / pixels, coarse / pixels, learned::size(spread.height, spread.width), across, down,
+                          distances->inputs(row, column));
     });
   });
 }

@@ -248,8 +248,8 @@ DEFOCUS_FAST_HOST_DEVICE inline int group(int octave, int spread) {
 }
 
 /// What the network reads of a region: four values per group of edges, contrasts of three bands, shares of barriers of
-/// the first group and of coarser ones, and the guide's differences along rows and along columns.
-inline constexpr int of_group = 4, bands = 3, edge_inputs = of_group * groups, inputs = edge_inputs + bands + 2 + 2;
+/// the first group and of coarser ones, the image's size, and the guide's differences along rows and along columns.
+inline constexpr int of_group = 4, bands = 3, edge_inputs = of_group * groups, inputs = edge_inputs + bands + 2 + 1 + 2;
 /// Its layers: 3 x 3 convolutions with these dilations and ReLU, and one of 1 x 1.
 inline constexpr int width = 32;
 inline constexpr std::array<int, 6> dilations{1, 2, 4, 8, 4, 2};
@@ -343,15 +343,23 @@ DEFOCUS_FAST_HOST_DEVICE float contrast(int band, const Grey& grey) {
   return (logarithms / float(blocks * blocks) + 4) / 1.5f;
 }
 
-/// What a region's pixels have on average: shares of barriers and differences of the guide.
-DEFOCUS_FAST_HOST_DEVICE inline void write_rest(float fine_barriers, float coarse_barriers, float across, float down,
-                                                float* inputs) {
+/// How large the image is: radii grow with it. Of the octave in which radii are spread; as far as training scenes go.
+DEFOCUS_FAST_HOST_DEVICE inline float size(int height, int width) {
+  constexpr float smallest = 176, largest = 600, middle = 300;  // px
+  const float shorter = float(height < width ? height : width);
+  return std::log2((shorter < smallest ? smallest : shorter > largest ? largest : shorter) / middle);
+}
+
+/// What a region's pixels have on average: shares of barriers and differences of the guide; between them the size.
+DEFOCUS_FAST_HOST_DEVICE inline void write_rest(float fine_barriers, float coarse_barriers, float size, float across,
+                                                float down, float* inputs) {
   constexpr float of_guide = 5;
   float* const out = inputs + edge_inputs + bands;
   out[0] = fine_barriers;
   out[1] = coarse_barriers;
-  out[2] = of_guide * across;
-  out[3] = of_guide * down;
+  out[2] = size;
+  out[3] = of_guide * across;
+  out[4] = of_guide * down;
 }
 
 /// The answers, (outputs, rows, columns); between the regions' centres factors change linearly.

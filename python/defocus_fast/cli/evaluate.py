@@ -103,6 +103,15 @@ KEPT_BYTES = 2**29  # of images and ground truth that are read once, not again f
     show_default=False,
     help="Also with so many octaves at most; give it once for every number.",
 )
+@_options.of_estimator(
+    "distances",
+    "--distances",
+    "kinds",
+    multiple=True,
+    default=(),
+    show_default=False,
+    help="Also with distances of this kind; give it once for every one.",
+)
 @_options.precisions
 @_options.file(
     "--plot",
@@ -119,6 +128,7 @@ def evaluate(
     mask: str | None,
     ablations: bool,
     octaves: tuple[int, ...],
+    kinds: tuple[str, ...],
     precisions: tuple[str, ...],
     plot_file: Path | None,
     json_file: Path | None,
@@ -175,6 +185,7 @@ def evaluate(
         if ablations or name == "as shipped"
     }
     variants |= {f"octaves {most}": ({"precision": precisions[0], "octaves": most}, {}) for most in octaves}
+    variants |= {f"distances {kind}": ({"precision": precisions[0], "distances": kind}, {}) for kind in kinds}
     variants |= {precision: ({"precision": precision}, {}) for precision in precisions if precision != precisions[0]}
 
     def read(photo: Path, known: Path) -> tuple[Any, Any]:
