@@ -336,7 +336,7 @@ def random_distances(seed: int) -> Any:
     network = propagation.Propagation()
     for conv in network.convs:
         torch.nn.init.normal_(conv.bias, std=0.1)
-    torch.nn.init.normal_(network.context.weight, std=0.1)
+    torch.nn.init.normal_(network.context.weight, std=0.3)
     torch.nn.init.normal_(network.out.weight, std=0.1)  # as far as a trained one goes
     torch.nn.init.normal_(network.out.bias, std=0.3)
     return network.eval()
@@ -349,7 +349,7 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
 
     Both compute in float; edges, inputs and factors differ by rounding, which the filter's many steps add up.
     """
-    tolerance = 2e-3
+    tolerance = 5e-4
     folder = shipped_copy(tmp_path / "model")
     network = random_distances(height)
     model_io.add_propagation(folder, network.weights())

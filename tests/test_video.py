@@ -35,6 +35,12 @@ def changing(maps: list[NDArray[np.float32]]) -> float:
     return float(np.mean([(np.abs(after - before) > 0.5).mean() for before, after in itertools.pairwise(maps)]))
 
 
+def test_learned_distances_are_for_single_frames() -> None:
+    """A video's edges are those of many frames; the network would see those that were read last."""
+    with pytest.raises(ValueError, match="distances: learned needs images that are no frames of a video; accepted: dom"):
+        VideoEstimator(HEIGHT, WIDTH, distances="learned")
+
+
 @pytest.mark.parametrize(
     ("height", "width", "options"),
     [
@@ -49,7 +55,8 @@ def changing(maps: list[NDArray[np.float32]]) -> float:
 )
 def test_a_first_frame_is_a_single_frame(height: int, width: int, options: dict[str, object]) -> None:
     image = noisy(blurred(texture(height, width), 1.5), 3, 0)
-    video, single = VideoEstimator(height, width, **options), Estimator(height, width, device="cpu", **options)
+    video = VideoEstimator(height, width, **options)
+    single = Estimator(height, width, device="cpu", distances="domain_transform", **options)
     for frame in (image, image[..., 0], image.astype(np.float32) / 255, image[::-1]):
         video.reset()
         got, expected = video.estimate(frame), single.estimate(frame)
@@ -60,7 +67,7 @@ def test_a_first_frame_is_a_single_frame(height: int, width: int, options: dict[
 
 def test_a_cut_leaves_nothing() -> None:
     first, second = (noisy(blurred(texture(HEIGHT, WIDTH, seed), 1 + 3 * seed), 3, seed) for seed in (0, 1))
-    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu")
+    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform")
     for _ in range(4):
         assert not np.array_equal(video.estimate(first).map, single.estimate(second).map)
     after = video.estimate(second)
@@ -80,7 +87,7 @@ def test_the_same_frame_again_gives_the_same_map() -> None:
 
 def test_noise_is_averaged() -> None:
     image = blurred(texture(HEIGHT, WIDTH), 1.5)
-    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu")
+    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform")
     frames = [noisy(image, 4, seed) for seed in range(20)]
     ours = [video.estimate(frame).map for frame in frames]
     theirs = [single.estimate(frame).map for frame in frames]
@@ -105,7 +112,7 @@ def test_the_camera_is_followed(down: int, right: int) -> None:
 def test_what_moves_starts_afresh() -> None:
     """A sharp square before a blurred background that stays: where it was, the map is soon as if it had never been."""
     background, square = blurred(texture(HEIGHT, WIDTH), 4), texture(60, 60, 1)
-    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu")
+    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform")
     errors = []
     for t in range(12):
         frame = background.copy()
@@ -134,7 +141,8 @@ def test_without_time_for_all_regions_are_read_in_turn() -> None:
     """There are 4 x 5 regions, of which there is time for one a frame. Then the map is what it would be anyway, but for
     edges at the regions' borders that no neighbour drops. After a cut nothing is left of what was before."""
     image, other = blurred(texture(HEIGHT, WIDTH), 1.2), blurred(texture(HEIGHT, WIDTH, 5), 5)
-    video, single = VideoEstimator(HEIGHT, WIDTH, budget_ms=0.1), Estimator(HEIGHT, WIDTH, device="cpu")
+    video = VideoEstimator(HEIGHT, WIDTH, budget_ms=0.1)
+    single = Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform")
     video.warm_up()
     first = single.estimate(image)
     errors = []
@@ -157,7 +165,8 @@ def test_warming_up_leaves_nothing() -> None:
     video.warm_up()
     answer = video.estimate(image)
     assert answer.cut
-    np.testing.assert_array_equal(answer.map, Estimator(HEIGHT, WIDTH, device="cpu").estimate(image).map)
+    single = Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform")
+    np.testing.assert_array_equal(answer.map, single.estimate(image).map)
 
 
 def test_any_number_of_threads_gives_the_same() -> None:
@@ -195,7 +204,7 @@ def test_more_frames_are_steadier() -> None:
     assert steps[0] > 2 * steps[1] > 4 * steps[2]
     np.testing.assert_array_equal(
         VideoEstimator(HEIGHT, WIDTH, frames=1).estimate(frames[0]).map,
-        Estimator(HEIGHT, WIDTH, device="cpu").estimate(frames[0]).map,
+        Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform").estimate(frames[0]).map,
     )
 
 

@@ -59,26 +59,27 @@ def regions_of(height: int, width: int) -> tuple[int, int]:
     return -(-height // REGION), -(-width // REGION)
 
 
-def padded(values: Array) -> Array:
-    """Repeat the last rows and columns of (..., height, width) until regions are whole."""
+def padded(values: Array, **how: Any) -> Array:
+    """Add rows and columns to (..., height, width), as numpy.pad does, until regions are whole."""
     rows, columns = regions_of(*values.shape[-2:])
     fill = [(0, 0)] * (values.ndim - 2)
-    return np.pad(
-        values, [*fill, (0, rows * REGION - values.shape[-2]), (0, columns * REGION - values.shape[-1])], mode="edge"
-    )
+    return np.pad(values, [*fill, (0, rows * REGION - values.shape[-2]), (0, columns * REGION - values.shape[-1])], **how)
 
 
 def means(values: Array) -> Array:
-    """Return the means of the regions of (..., height, width), (..., rows, columns)."""
-    values = padded(values)
-    *first, height, width = values.shape
-    return values.reshape(*first, height // REGION, REGION, width // REGION, REGION).mean((-3, -1), dtype=np.float32)
+    """Return the means of the regions of (..., height, width), (..., rows, columns); the last ones may be smaller."""
+    rows, columns = regions_of(*values.shape[-2:])
+    count, total = (
+        padded(each).reshape(*each.shape[:-2], rows, REGION, columns, REGION).sum((-3, -1), dtype=np.float32)
+        for each in (np.ones(values.shape[-2:], np.float32), values)
+    )
+    return np.asarray(total / count, np.float32)
 
 
 def contrasts(image: Array) -> Array:
     """Return how much contrast each region of the (height, width, channels) image has in three bands, from fine to
     coarse: means of the logarithms of the variance of four pixels that become one, (3, rows, columns)."""
-    grey = padded(image.mean(2, dtype=np.float32) / np.float32(255))
+    grey = padded(image.mean(2, dtype=np.float32) / np.float32(255), mode="edge")
     rows, columns = grey.shape[0] // REGION, grey.shape[1] // REGION
     found = []
     for _ in range(3):

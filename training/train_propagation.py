@@ -157,6 +157,7 @@ def train(args: argparse.Namespace) -> None:
         SystemExit: stopped before ``args.steps``.
     """
     torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)  # far from all edges the filter's weights are that small, and would take long
     checkpoint, log, weights = (args.out / f"{args.name}.{kind}" for kind in ("pt", "csv", "npz"))
     network = Propagation()
     if args.init:

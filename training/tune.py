@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tune how a model's answers are spread, on scenes with known radii that it was not trained on, and write the outcome
-into its model.txt: the depth threshold of the smallest mean error in octaves, where no network of distances was
-trained with it already, and the two numbers of the expected error. Prints the errors for other values of sigma_r, psi and iterations too, which are the library's defaults for all
+into its model.txt: the depth threshold of the smallest mean error in octaves, and the two numbers of the expected
+error. Prints the errors for other values of sigma_r, psi and iterations too, which are the library's defaults for all
 models. Every folder of scenes counts the same.
 """
 
@@ -85,11 +85,8 @@ def read(folder: Path) -> Scenes:
 def tune(args: argparse.Namespace) -> None:
     """Print the errors, and write the best values into the model folder."""
     folders = [read(folder) for folder in args.scenes]
-    text = (args.model / "model.txt").read_text(encoding="utf-8")
-    # A network of distances was trained on what its model's threshold tells.
-    own = re.findall(r"(?m)^depth_threshold: (.*)$", text) if "tensor propagation." in text else []
     errors = {}
-    for threshold in map(float, own or THRESHOLDS):
+    for threshold in THRESHOLDS:
         errors[threshold] = error(args.model, folders, depth_threshold=threshold)
         print(f"depth_threshold {threshold}: {errors[threshold]:.4f} octaves", flush=True)
     best = min(errors, key=errors.__getitem__)

@@ -80,7 +80,7 @@ struct Octave {
 struct Estimator::Cpu : Impl {
   Cpu(int height_, int width_, const Options& options_, const std::optional<ThreadPool>& pool,
       const VideoOptions* video_options)
-      : Impl(height_, width_, options_, pool, "cpu"),
+      : Impl(height_, width_, options_, pool, "cpu", video_options != nullptr),
         domain_transform(height >> propagation.octave, width >> propagation.octave, kernels, workers) {
     if (options.evaluation == Evaluation::patch)
       throw InvalidArgument("evaluation: patch needs device cuda; accepted on the CPU: shared");

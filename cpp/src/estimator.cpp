@@ -31,10 +31,12 @@ ThreadPool pool_for(const Options& options, const std::optional<ThreadPool>& giv
 bool hard(const Options& options) { return options.labels == Labels::hard; }
 
 /// What Options::distances comes to.
-bool learns(const Options& options, const Model& model, const Propagation& propagation) {
+bool learns(const Options& options, const Model& model, const Propagation& propagation, bool of_video) {
+  // A video's edges are those of many frames, of which the network would see those that were read last.
   const char* const missing = !model.learns_distances() ? "a model that has the network"
                               : hard(options)           ? "labels posterior"
                               : propagation.octave == 0 ? "more than one octave"
+                              : of_video                ? "images that are no frames of a video"
                                                         : nullptr;
   if (options.distances == Distances::learned && missing)
     throw InvalidArgument(std::string("distances: learned needs ") + missing + "; accepted: domain_transform, auto");
@@ -54,7 +56,7 @@ std::shared_ptr<const Model> load_model_for(const Options& options) {
 }
 
 Estimator::Impl::Impl(int height_, int width_, const Options& options_, const std::optional<ThreadPool>& pool,
-                      const char* device_)
+                      const char* device_, bool of_video)
     : height(height_),
       width(width_),
       options(checked(height_, width_, options_)),
@@ -67,7 +69,7 @@ Estimator::Impl::Impl(int height_, int width_, const Options& options_, const st
       propagation(resolve(options.guide, options.propagation, hard(options) ? 3.75 : model->sigma_r,
                           hard(options) ? 5 : model->iterations, height, width,
                           octave_count(height, width, options.octaves))),
-      learns_distances(learns(options, *model, propagation)) {}
+      learns_distances(learns(options, *model, propagation, of_video)) {}
 
 void Estimator::Impl::estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) {
   check_out(out, "out", height, width);

@@ -20,7 +20,8 @@ namespace defocus_fast {
 std::shared_ptr<const Model> load_model_for(const Options& options);
 
 struct Estimator::Impl {
-  Impl(int height, int width, const Options& options, const std::optional<ThreadPool>& pool, const char* device);
+  Impl(int height, int width, const Options& options, const std::optional<ThreadPool>& pool, const char* device,
+       bool of_video = false);
   virtual ~Impl() = default;
 
   static std::unique_ptr<Impl> on_cpu(int height, int width, const Options& options,
