@@ -152,26 +152,6 @@ def wide(file: Path, names: dict[str, str]) -> str:
 """
 
 
-def draw_photos(folder: Path, file: Path) -> None:
-    """Photographs, their maps of one octave, and their maps."""
-    photos = sorted(path for path in folder.iterdir() if path.suffix == ".jpg")
-    figure, grid = plt.subplots(len(photos), 3, figsize=(13.5, 3.1 * len(photos)), layout="constrained", squeeze=False)
-    for axes, path in zip(grid, photos, strict=True):
-        photo = _images.read_photo(path)
-        maps = [defocus_fast.Estimator.for_image(photo, octaves=octaves).estimate(photo).map for octaves in (1, None)]
-        axes[0].imshow(photo)
-        axes[0].set_title(path.stem, fontsize=8)
-        for place, radii, title in zip(axes[1:], maps, ("octaves 1", "default"), strict=True):
-            drawn = place.imshow(np.log2(radii + 0.5), vmin=0, vmax=6, cmap="viridis")
-            place.set_title(title, fontsize=8)
-        bar = figure.colorbar(drawn, ax=axes[2], label="px", ticks=[np.log2(r + 0.5) for r in (0.5, 2, 6, 12, 24, 48)])
-        bar.ax.set_yticklabels(["0.5", "2", "6", "12", "24", "48"])
-        for place in axes:
-            place.axis("off")
-    figure.savefig(file, dpi=100, pil_kwargs={"quality": 80})
-    plt.close(figure)
-
-
 def propagation(file: Path | None) -> str:
     if file is None:
         return ""
@@ -267,7 +247,8 @@ def main() -> None:
     matplotlib.use("agg")
     photos = ""
     if args.photos:
-        draw_photos(args.photos, ROOT / FIGURES / "octaves.jpg")
+        variants: dict[str, dict[str, Any]] = {"octaves 1": {"octaves": 1}, "default": {}}
+        plots.photos(args.photos, ROOT / FIGURES / "octaves.jpg", variants)
         photos = f"""\
 Photographs of shallow focus, their maps with one octave, and by default (budgie-backgrounds CC0-1.0,
 enlightenment-data BSD-2-Clause):

@@ -35,6 +35,7 @@ edge_stride=3
 expected_error=False
 bin_probabilities=True
 labels="hard"
+distances="domain_transform"
 psi=0
 psi=100
 sigma_s=min(height, width) / 16

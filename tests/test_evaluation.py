@@ -214,6 +214,21 @@ def test_command(folder: Path, random_model: str) -> None:
     assert f"{np.mean([picture['mae'] for picture in rows[0]['images']]):.3f}" in result.output
 
 
+def test_command_with_other_octaves_and_distances(tmp_path: Path) -> None:
+    image = texture(150, 140)
+    Image.fromarray(image).save(tmp_path / "0.png")
+    np.save(tmp_path / "0.npy", np.full(image.shape[:2], 2.0, np.float32))
+    result = run(tmp_path, "--octaves", 1, "--distances", "domain_transform", "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert [row["variant"] for row in rows] == ["as shipped", "octaves 1", "distances domain_transform"]
+    options: list[dict[str, Any]] = [{}, {"octaves": 1}, {"distances": "domain_transform"}]
+    maps = [Estimator.for_image(image, **each).estimate(image).map for each in options]
+    for row, radii in zip(rows, maps, strict=True):
+        assert row["means"]["mae"] == pytest.approx(float(np.abs(radii - 2.0).mean()), rel=1e-6)
+    assert len({row["means"]["mae"] for row in rows}) == 3
+
+
 @pytest.mark.filterwarnings("error")
 def test_command_scores_pictures_without_edges(folder: Path, random_model: str) -> None:
     """They count where there is something to count; what is not a number is null in JSON."""

@@ -37,7 +37,9 @@ def changing(maps: list[NDArray[np.float32]]) -> float:
 
 def test_learned_distances_are_for_single_frames() -> None:
     """A video's edges are those of many frames; the network would see those that were read last."""
-    with pytest.raises(ValueError, match="distances: learned needs images that are no frames of a video; accepted: dom"):
+    with pytest.raises(
+        ValueError, match="distances: learned needs images that are no frames of a video; accepted: dom"
+    ):
         VideoEstimator(HEIGHT, WIDTH, distances="learned")
 
 

@@ -2,9 +2,9 @@
 """The network that tells the domain transform where radii may spread, and the filter itself with its gradient.
 
 The network reads regions of 8 x 8 px of the octave in which radii are spread: what stands in them of edges, of contrast
-and of the guide, and the image's size; and its context, which is what the whole image is like. For each region it gives logarithms of factors
-(see GAIN and the others), between whose centres is interpolated; the filter is that of the estimator. So it cannot
-invent radii, only say which ones count where, and how far.
+and of the guide, and the image's size; and its context, which is what the whole image is like. For each region it gives
+logarithms of factors (see GAIN and the others), between whose centres is interpolated; the filter is that of the
+estimator. So it cannot invent radii, only say which ones count where, and how far.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def padded(values: Array, **how: Any) -> Array:
     """Add rows and columns to (..., height, width), as numpy.pad does, until regions are whole."""
     rows, columns = regions_of(*values.shape[-2:])
     fill = [(0, 0)] * (values.ndim - 2)
-    return np.pad(values, [*fill, (0, rows * REGION - values.shape[-2]), (0, columns * REGION - values.shape[-1])], **how)
+    return np.pad(
+        values, [*fill, (0, rows * REGION - values.shape[-2]), (0, columns * REGION - values.shape[-1])], **how
+    )
 
 
 def means(values: Array) -> Array:

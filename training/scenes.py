@@ -22,7 +22,16 @@ import cv2
 import numpy as np
 
 from training import existing, positive, run
-from training.synthesis import CAMERAS, LEAST_RADIUS, RECOLOURED_SHARE, Images, Scene, load_images, random_scene, wide_radius
+from training.synthesis import (
+    CAMERAS,
+    LEAST_RADIUS,
+    RECOLOURED_SHARE,
+    Images,
+    Scene,
+    load_images,
+    random_scene,
+    wide_radius,
+)
 
 FORMS = ("layered", "layered", "slanted", "layered_slanted")
 SEED = {"test": 20_220_000, "validation": 20_220_001, "train": 20_220_002}
@@ -110,7 +119,11 @@ def main() -> None:
     parser.add_argument("--size", type=positive, default=360, help="side of a scene, px")
     parser.add_argument("--wide", action="store_true", help="radii up to 40 px; meant for sides of 1200 px and more")
     parser.add_argument(
-        "--largest", type=largest_radius, nargs=2, metavar=("LOW", "HIGH"), help="px, between which the largest radius lies"
+        "--largest",
+        type=largest_radius,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="px, between which the largest radius lies",
     )
     parser.add_argument("--extra", type=existing, help="folder with more sharp photographs")
     run(parser, write)

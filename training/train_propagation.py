@@ -247,7 +247,9 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=existing, help="model folder, which gets the network")
-    parser.add_argument("scenes", type=existing, nargs="+", help="of training.scenes --split train; those of a folder have one size")
+    parser.add_argument(
+        "scenes", type=existing, nargs="+", help="of training.scenes --split train; those of a folder have one size"
+    )
     parser.add_argument("--validation", type=existing, nargs="+", required=True, help="of --split validation")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument(
