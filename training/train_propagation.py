@@ -104,8 +104,6 @@ def truth_of(batch: list[Sample]) -> torch.Tensor:
 @torch.no_grad()
 def validate(network: Propagation | None, scenes: list[Sample]) -> np.ndarray:
     """Return the mean errors in px and in octaves."""
-    if network:
-        network.eval()
     found = []
     for s in scenes:
         (maps,) = propagate(network(inputs_of([s])) if network else None, [s])
@@ -117,7 +115,6 @@ def learn_expected_error(network: Propagation, values: dict[str, str], batch_of:
     """Fit the factor of the expected error, and nothing else: the mean error is the scale at which errors of a Laplace
     distribution are most probable."""
     floor, slope = float(values["error_floor"]), float(values["error_slope"])
-    network.eval()
     of_factor = torch.nn.Conv2d(network.out.in_channels, 1, 1)
     torch.nn.init.zeros_(of_factor.weight)
     torch.nn.init.zeros_(of_factor.bias)
@@ -214,7 +211,6 @@ def train(args: argparse.Namespace) -> None:
         rate = learning_rate(state.step, args.steps, WARM_UP, LEARNING_RATE)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        network.train()
         batch, n = batch_of(state.step)
         logarithms = network(inputs_of(batch))
         (maps,) = propagate(logarithms, batch)

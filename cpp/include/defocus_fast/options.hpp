@@ -179,8 +179,7 @@ inline constexpr Option<Options> option_rows[]{
      "of the model changes these distances, and how much edges count, by what lies around them and by what the whole "
      "image is like; needs more than one octave and posterior labels. auto is learned where the model has the network, "
      "as fast has, and the options allow it, but not of videos, of whose frames the network would see a part only. "
-     "Given "
-     "edges are always spread by domain_transform."},
+     "Given edges are always spread by domain_transform."},
     {"max_edges", &Options::max_edges, Accepted{1, std::numeric_limits<int>::max()}, "",
      "Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with more is an "
      "error; of images in device memory, where nobody waits for the number, the last edges, at the bottom of the "
