@@ -36,6 +36,7 @@ expected_error=False
 bin_probabilities=True
 labels="hard"
 distances="domain_transform"
+grid="corner"
 psi=0
 psi=100
 sigma_s=min(height, width) / 16

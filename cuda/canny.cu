@@ -103,12 +103,22 @@ constexpr int no_node = -1;
 constexpr int tile_height = 8, tile_width = 32;  // a warp reads along a row
 static_assert(tile_height * tile_width == block_size);
 
+/// Larger for a stronger edge, and for the first one of equals; 0 stands for none.
+__device__ unsigned long long key_of(float magnitude, int pixel) {
+  unsigned bits;  // of numbers that are not negative these have their order
+  memcpy(&bits, &magnitude, sizeof bits);
+  return (static_cast<unsigned long long>(bits) << 32) | (~0u - unsigned(pixel));
+}
+
 /// Interpolated non-maximum suppression and both thresholds: a node per pixel of at least `low`, strong ones joined
-/// to node 0.
+/// to node 0. `strongest` becomes the largest key of a strong one.
 template <class T>
-__global__ void suppress(const T* smooth, int height, int width, float low, T high, int* parents) {
+__global__ void suppress(const T* smooth, int height, int width, float low, T high, int* parents,
+                         unsigned long long* strongest) {
   constexpr int rows = tile_height + 2, columns = tile_width + 2;
   __shared__ T magnitudes[rows][columns];
+  __shared__ unsigned long long of_block;
+  if (threadIdx.x == 0) of_block = 0;
   const int tiles = (width - 1) / tile_width + 1;
   const int y0 = int(blockIdx.x) / tiles * tile_height, x0 = int(blockIdx.x) % tiles * tile_width;
   for (int i = int(threadIdx.x); i < rows * columns; i += block_size) {
@@ -119,12 +129,12 @@ __global__ void suppress(const T* smooth, int height, int width, float low, T hi
   __syncthreads();
   const int row = int(threadIdx.x) / tile_width, column = int(threadIdx.x) % tile_width;
   const int y = y0 + row, x = x0 + column;
-  if (y >= height || x >= width) return;
-  const int pixel = y * width + x;
-  if (pixel == 0) parents[0] = 0;
+  const bool inside = y < height && x < width;
+  const int pixel = inside ? y * width + x : 0;
+  if (threadIdx.x == 0 && blockIdx.x == 0) parents[0] = 0;
   int parent = no_node;
   const T m = magnitudes[row + 1][column + 1];
-  if (y > 0 && y < height - 1 && x > 0 && x < width - 1 && m >= low) {
+  if (inside && y > 0 && y < height - 1 && x > 0 && x < width - 1 && m >= low) {
     const Gradient<T> gradient = gradient_at(smooth, height, width, y, x);
     const T ay = fabs(gradient.y), ax = fabs(gradient.x);
     // The gradient points into one of eight octants; its two opposite neighbours are interpolated between the
@@ -139,8 +149,11 @@ __global__ void suppress(const T* smooth, int height, int width, float low, T hi
     const bool peak1 = double(diagonal1 * w) + axis1 * (1.0 - w) <= m;
     const bool peak2 = double(diagonal2 * w) + axis2 * (1.0 - w) <= m;
     if (peak1 && peak2) parent = m >= high ? 0 : pixel + 1;
+    if (parent == 0) atomicMax(&of_block, key_of(float(m), pixel));
   }
-  parents[pixel + 1] = parent;
+  if (inside) parents[pixel + 1] = parent;
+  __syncthreads();
+  if (threadIdx.x == 0 && of_block > 0) atomicMax(strongest, of_block);
 }
 
 /// The root above `node`, shortening the path on the way: a parent is replaced by one further up, never by another
@@ -180,23 +193,40 @@ __global__ void link_neighbours(int height, int width, int* parents) {
     if (atomic_load(parents + neighbour) != no_node) unite(parents, node, neighbour);
 }
 
-__global__ void keep_strong(std::int64_t pixels, int* parents, std::uint8_t* mask) {
-  const std::int64_t i = thread_index();
-  if (i >= pixels) return;
-  mask[i] = atomic_load(parents + i + 1) != no_node && find_root(parents, int(i + 1)) == 0;
+/// One thread.
+__global__ void find_pad(const unsigned long long* strongest, int width, int period, Pixel* pad) {
+  const int pixel = *strongest > 0 ? int(~0u - unsigned(*strongest)) : 0;
+  *pad = pad_of({pixel / width, pixel % width}, period);
 }
 
-__global__ void read_mask(MaskView edges, std::uint8_t* mask) {
+/// Sets the canvas's mask at this thread's pixel: is_edge(pixel) where it is one of the image, else 0.
+template <class IsEdge>
+__device__ void mark(const Canvas& canvas, int height, int width, std::uint8_t* mask, const IsEdge& is_edge) {
   int y, x;
-  if (!pixel_of_thread(edges.height, edges.width, y, x)) return;
+  if (!pixel_of_thread(canvas.height, canvas.width, y, x)) return;
+  const Pixel at = canvas.in_image(y, x);
+  const bool in_image = at.y >= 0 && at.y < height && at.x >= 0 && at.x < width;
+  mask[std::ptrdiff_t(y) * canvas.width + x] = in_image && is_edge(at);
+}
+
+__global__ void keep_strong(int height, int width, int* parents, Canvas canvas, std::uint8_t* mask) {
+  mark(canvas, height, width, mask, [&](Pixel at) {
+    const int node = at.y * width + at.x + 1;
+    return atomic_load(parents + node) != no_node && find_root(parents, node) == 0;
+  });
+}
+
+__global__ void read_mask(MaskView edges, Canvas canvas, std::uint8_t* mask) {
   const auto* bytes = reinterpret_cast<const unsigned char*>(edges.data);
-  mask[std::ptrdiff_t(y) * edges.width + x] = bytes[y * edges.pitch_bytes + x * edges.pixel_stride_bytes] != 0;
+  mark(canvas, edges.height, edges.width, mask,
+       [&](Pixel at) { return bytes[at.y * edges.pitch_bytes + at.x * edges.pixel_stride_bytes] != 0; });
 }
 
-__global__ void clear_off_grid(int height, int width, int stride, std::uint8_t* mask) {
+__global__ void clear_off_grid(Canvas canvas, int stride, std::uint8_t* mask) {
   int y, x;
-  if (!pixel_of_thread(height, width, y, x)) return;
-  if (y % stride != 0 || x % stride != 0) mask[std::ptrdiff_t(y) * width + x] = 0;
+  if (!pixel_of_thread(canvas.height, canvas.width, y, x)) return;
+  const Pixel at = canvas.in_image(y, x);
+  if (at.y % stride != 0 || at.x % stride != 0) mask[std::ptrdiff_t(y) * canvas.width + x] = 0;
 }
 
 struct InMask {
@@ -228,9 +258,11 @@ EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, A
   const std::size_t pixels = std::size_t(height) * std::size_t(width);
   arena.reserve(values_, pixels);
   arena.reserve(columns_, pixels + 1);
+  arena.reserve(strongest_, 1);
 }
 
-void EdgeDetector::detect_edges(const ImageView& image, std::uint8_t* mask, Stream stream) {
+void EdgeDetector::detect_edges(const ImageView& image, Stream stream) {
+  check(cudaMemsetAsync(strongest_, 0, sizeof *strongest_, stream), "cudaMemsetAsync");
   if (image.type == PixelType::uint8)
     thin<double>(image, stream);
   else
@@ -238,7 +270,15 @@ void EdgeDetector::detect_edges(const ImageView& image, std::uint8_t* mask, Stre
   const std::int64_t pixels = std::int64_t{height_} * width_;
   int* parents = reinterpret_cast<int*>(columns_);
   launch(link_neighbours, blocks_for(pixels), block_size, stream, height_, width_, parents);
-  launch(keep_strong, blocks_for(pixels), block_size, stream, pixels, parents, mask);
+}
+
+void EdgeDetector::place(int period, Pixel* pad, Stream stream) {
+  launch(find_pad, 1, 1, stream, strongest_, width_, period, pad);
+}
+
+void EdgeDetector::write_mask(const Canvas& canvas, std::uint8_t* mask, Stream stream) {
+  launch(keep_strong, blocks_for(std::int64_t{canvas.height} * canvas.width), block_size, stream, height_, width_,
+         reinterpret_cast<int*>(columns_), canvas, mask);
 }
 
 template <class T>
@@ -261,15 +301,16 @@ void EdgeDetector::thin(const ImageView& image, Stream stream) {
   launch(smooth_columns<T>, blocks, block_size, stream, values, height_, width_, weights, columns);
   launch(smooth_rows<T>, blocks, block_size, stream, columns, height_, width_, weights, interior_bleed, smooth);
   const unsigned tiles = blocks_for(height_, tile_height) * blocks_for(width_, tile_width);
-  launch(suppress<T>, tiles, block_size, stream, smooth, height_, width_, low, T(high_), parents);
+  launch(suppress<T>, tiles, block_size, stream, smooth, height_, width_, low, T(high_), parents, strongest_);
 }
 
-void EdgeDetector::copy_edges(const MaskView& edges, std::uint8_t* mask, Stream stream) {
-  launch(read_mask, blocks_for(std::int64_t{height_} * width_), block_size, stream, edges, mask);
+void copy_edges(const MaskView& edges, const Canvas& canvas, std::uint8_t* mask, Stream stream) {
+  launch(read_mask, blocks_for(std::int64_t{canvas.height} * canvas.width), block_size, stream, edges, canvas, mask);
 }
 
-void EdgeDetector::keep_grid(int stride, std::uint8_t* mask, Stream stream) {
-  launch(clear_off_grid, blocks_for(std::int64_t{height_} * width_), block_size, stream, height_, width_, stride, mask);
+void keep_grid(int stride, const Canvas& canvas, std::uint8_t* mask, Stream stream) {
+  launch(clear_off_grid, blocks_for(std::int64_t{canvas.height} * canvas.width), block_size, stream, canvas, stride,
+         mask);
 }
 
 void list_edges(const Answers& answers, const EdgeList& edges, Stream stream) {

@@ -290,10 +290,11 @@ __global__ void divide(const float* radii, const float* weights, const float* sq
   value_at(error.out, y, x) = factor * expected_error(error.floor, error.slope, deviation);
 }
 
-__global__ void enlarge_pixels(MapView values, int octave, MapView out) {
+__global__ void enlarge_pixels(MapView values, int octave, const Pixel* pad, MapView out) {
   int y, x;
   if (!pixel_of_thread(out.height, out.width, y, x)) return;
-  const Between rows = between(y, octave, values.height), columns = between(x, octave, values.width);
+  const Between rows = between(y + (pad ? pad->y : 0), octave, values.height),
+                columns = between(x + (pad ? pad->x : 0), octave, values.width);
   const auto mean = [&](int column) {
     const float above = value_at(values, rows.before, column), below = value_at(values, rows.after, column);
     return above + rows.share * (below - above);
@@ -304,8 +305,9 @@ __global__ void enlarge_pixels(MapView values, int octave, MapView out) {
 
 }  // namespace
 
-void enlarge(const MapView& values, int octave, const MapView& out, Stream stream) {
-  launch(enlarge_pixels, blocks_for(std::int64_t{out.height} * out.width), block_size, stream, values, octave, out);
+void enlarge(const MapView& values, int octave, const Pixel* pad, const MapView& out, Stream stream) {
+  launch(enlarge_pixels, blocks_for(std::int64_t{out.height} * out.width), block_size, stream, values, octave, pad,
+         out);
 }
 
 DomainTransform::DomainTransform(int height, int width, Arena& arena) : height_(height), width_(width) {

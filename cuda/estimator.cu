@@ -33,8 +33,9 @@ Tiling tile(const Model& model, int height, int width, const NetworkShapes& shap
 }  // namespace
 
 Estimator::Estimator(const DeviceSetup& setup)
-    : height_(setup.height),
-      width_(setup.width),
+    : height_(setup.height + setup.period - 1),
+      width_(setup.width + setup.period - 1),
+      period_(setup.period),
       options_(setup.options),
       model_(setup.model),
       depth_threshold_(setup.depth_threshold),
@@ -45,11 +46,13 @@ Estimator::Estimator(const DeviceSetup& setup)
       domain_transform_(height_ >> propagation_.octave, width_ >> propagation_.octave, arena_) {
   const bool patch = shapes_.evaluation == Evaluation::patch;
   const std::size_t size = element(shapes_.type);
-  const int octaves = octave_count(height_, width_, options_.octaves);
+  const int octaves = octave_count(setup.height, setup.width, options_.octaves);
   for (int number = 0; number < octaves; ++number) {
     const int height = height_ >> number, width = width_ >> number;
     const std::size_t pixels = std::size_t(height) * std::size_t(width);
-    Octave& octave = octaves_.emplace_back(height, width, options_.canny, arena_);
+    Octave& octave = octaves_.emplace_back(number > 0 ? height : setup.height, number > 0 ? width : setup.width,
+                                           options_.canny, arena_);
+    if (number == 0 && period_ > 1) arena_.reserve(octave.pad, 1);
     if (number > 0) arena_.reserve(octave.pixels, pixels * 3 * sizeof(float));
 
     EdgeList& edges = octave.edges;
@@ -74,7 +77,9 @@ Estimator::Estimator(const DeviceSetup& setup)
     const std::size_t pixels = std::size_t(height_ >> octave) * std::size_t(width_ >> octave);
     arena_.reserve(barriers_, pixels);
     for (float** plane : {&spread_map_, &spread_error_}) arena_.reserve(*plane, pixels);
-    if (setup.learns_distances) distances_.emplace(*model_, height_ >> octave, width_ >> octave, arena_);
+    if (setup.learns_distances)
+      distances_.emplace(*model_, height_ >> octave, width_ >> octave,
+                         learned::size(setup.height >> octave, setup.width >> octave), arena_);
   }
 
   arena_.reserve(image_, 3 * std::size_t(shapes_.image_height) * std::size_t(shapes_.image_width) * size);
@@ -114,7 +119,11 @@ void Estimator::run(const DeviceFrame& frame, Stream stream) {
     const std::size_t i = std::size_t(octave_of_step(int(step), int(count(frame))));
     Octave& octave = octaves_[i];
     clock_.begin(step, Stage::detect_edges, stream);
-    if (step == 0) reduce(frame, stream);
+    if (step == 0) {
+      octaves_[0].image = frame.image;
+      detect_first_edges(frame, stream);
+      reduce(frame, stream);
+    }
     detect_edges(frame, i, stream);
     clock_.begin(step, Stage::extract_features, stream);
     extract_features(octave, stream);
@@ -129,26 +138,38 @@ void Estimator::run(const DeviceFrame& frame, Stream stream) {
 }
 
 void Estimator::reduce(const DeviceFrame& frame, Stream stream) {
-  octaves_[0].image = frame.image;
   for (std::size_t i = 1; i < std::max(count(frame), std::size_t(propagation_.octave) + 1); ++i) {
     Octave& octave = octaves_[i];
     const ImageView& image = octaves_[i - 1].image;
     const std::ptrdiff_t size = image.type == PixelType::uint8 ? 1 : sizeof(float);
     octave.image = ImageView::interleaved(octave.pixels, image.type, octave.answers.height, octave.answers.width,
                                           image.channels, octave.answers.width * image.channels * size);
-    cuda::reduce(image, octave.image, octave.pixels, stream);
+    cuda::reduce(image, octaves_[i - 1].pad, octave.image, octave.pixels, stream);
   }
+}
+
+/// Those of the first octave, by which the others are placed. Until edges are classified, all of them stand in the mask
+/// of pattern edges.
+void Estimator::detect_first_edges(const DeviceFrame& frame, Stream stream) {
+  Octave& octave = octaves_[0];
+  std::uint8_t* const mask = octave.answers.pattern_edges;
+  if (frame.edges.data) {
+    if (octave.pad) check(cudaMemsetAsync(octave.pad, 0, sizeof *octave.pad, stream), "cudaMemsetAsync");
+    copy_edges(frame.edges, octave.canvas(), mask, stream);
+  } else {
+    octave.detector.detect_edges(octave.image, stream);
+    if (octave.pad) octave.detector.place(period_, octave.pad, stream);
+    octave.detector.write_mask(octave.canvas(), mask, stream);
+  }
+  if (frame.edge_stride > 1) keep_grid(frame.edge_stride, octave.canvas(), mask, stream);
 }
 
 void Estimator::detect_edges(const DeviceFrame& frame, std::size_t number, Stream stream) {
   Octave& octave = octaves_[number];
-  // Until the edges are classified, all of them stand in the mask of pattern edges.
-  std::uint8_t* const mask = octave.answers.pattern_edges;
-  if (frame.edges.data)  // then the first octave is the only one
-    octave.detector.copy_edges(frame.edges, mask, stream);
-  else
-    octave.detector.detect_edges(octave.image, mask, stream);
-  if (number == 0 && frame.edge_stride > 1) octave.detector.keep_grid(frame.edge_stride, mask, stream);
+  if (number > 0) {
+    octave.detector.detect_edges(octave.image, stream);
+    octave.detector.write_mask(octave.canvas(), octave.answers.pattern_edges, stream);
+  }
   const int octaves = int(count(frame)), own = int(number);
   if (own != first_read(octaves))
     drop_edges(octaves_[std::size_t(told_by(own, octaves))].answers, octave.answers, stream);
@@ -159,8 +180,8 @@ void Estimator::extract_features(const Octave& octave, Stream stream) {
   const Tiling& tiling = octave.tiling;
   for (int i = 0; i < tiling.down * tiling.across; ++i) {
     const int y = i / tiling.across * tiling.height, x = i % tiling.across * tiling.width;
-    extract_tile(octave.image, y - tiling.margin, x - tiling.margin, shapes_.image_height, shapes_.image_width,
-                 shapes_.type, image_, stream);
+    extract_tile(octave.image, octave.canvas(), y - tiling.margin, x - tiling.margin, shapes_.image_height,
+                 shapes_.image_width, shapes_.type, image_, stream);
     std::array<void*, 5> tensors{image_};
     std::size_t count = 1;
     for (std::byte* output : trunk_outputs_)
@@ -194,7 +215,7 @@ void Estimator::ask(Head head, const Octave& octave, Stream stream, const Read& 
   for (int first = 0; first < octave.edges.capacity; first += shapes_.head_batch) {
     const Batch batch{octave.edges, first, shapes_.head_batch};
     if (shapes_.evaluation == Evaluation::patch) {
-      extract_patches(octave.image, model_->crop_offset, batch, shapes_.type, inputs_, stream);
+      extract_patches(octave.image, octave.canvas(), model_->crop_offset, batch, shapes_.type, inputs_, stream);
       const std::array<void*, 4> tensors{inputs_[0], inputs_[1], inputs_[2], probabilities_};
       networks_->enqueue(edge ? Graph::edge_patch : Graph::blur_patch, tensors, stream);
     } else {
@@ -243,8 +264,9 @@ void Estimator::propagate(const DeviceFrame& frame, Stream stream) {
                               distances_ && !frame.edges.data ? &*distances_ : nullptr, options_.labels,
                               enlarged ? view(spread_map_) : frame.out, error, stream);
   if (!enlarged) return;
-  enlarge(view(spread_map_), propagation_.octave, frame.out, stream);
-  if (error.out.data) enlarge(error.out, propagation_.octave, frame.expected_error, stream);
+  const Pixel* const pad = octaves_[0].pad;
+  enlarge(view(spread_map_), propagation_.octave, pad, frame.out, stream);
+  if (error.out.data) enlarge(error.out, propagation_.octave, pad, frame.expected_error, stream);
 }
 
 }  // namespace defocus_fast::cuda

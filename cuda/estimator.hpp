@@ -22,11 +22,14 @@ struct Tiling {
   std::size_t pitch;  // bytes from tile to tile of an output
 };
 
-/// The image at one size, and what was found in it.
+/// The canvas at one size, and what was found in it.
 struct Octave {
+  /// Of the image in which edges are detected.
   Octave(int height, int width, const CannyOptions& canny, Arena& arena) : detector(height, width, canny, arena) {}
+  Canvas canvas() const { return {answers.height, answers.width, pad}; }
 
-  ImageView image;
+  Pixel* pad = nullptr;         // of the first octave, unless there is no canvas
+  ImageView image;              // without the pad
   std::byte* pixels = nullptr;  // of the image, unless it is the caller's
   EdgeDetector detector;
   EdgeList edges;
@@ -55,6 +58,7 @@ class Estimator {
 
  private:
   void reduce(const DeviceFrame& frame, Stream stream);
+  void detect_first_edges(const DeviceFrame& frame, Stream stream);
   void detect_edges(const DeviceFrame& frame, std::size_t octave, Stream stream);
   void extract_features(const Octave& octave, Stream stream);
   void classify_edges(const Octave& octave, Stream stream);
@@ -68,7 +72,8 @@ class Estimator {
   void ask(Head head, const Octave& octave, Stream stream, const Read& read);
   bool by_cell() const { return model_->architecture == Architecture::cells; }
 
-  const int height_, width_;
+  const int height_, width_;  // px, of the canvas
+  const int period_;          // px, see pad_of()
   const Options options_;
   const std::shared_ptr<const Model> model_;
   const double depth_threshold_;

@@ -43,7 +43,7 @@ __global__ void describe_edges(const __grid_constant__ Octaves octaves, int spre
 
 template <class Value>
 __global__ void describe_pixels(const __grid_constant__ ImageView image, const std::uint8_t* barriers,
-                                const __grid_constant__ Guide guide, int rows, int columns, float* out) {
+                                const __grid_constant__ Guide guide, int rows, int columns, float size, float* out) {
   int row, column;
   if (!pixel_of_thread(rows, columns, row, column)) return;
   float* const inputs = out + (std::ptrdiff_t(row) * columns + column) * learned::width;
@@ -73,8 +73,7 @@ __global__ void describe_pixels(const __grid_constant__ ImageView image, const s
         if (y > 0) down += fabsf(here[0] - here[-width]);
       }
   const float pixels = float((bottom - top) * (right - left));
-  learned::write_rest(fine / pixels, coarse / pixels, learned::size(height, width),
-                      (image.channels == 1 ? 3.0f : 1.0f) / pixels * across,
+  learned::write_rest(fine / pixels, coarse / pixels, size, (image.channels == 1 ? 3.0f : 1.0f) / pixels * across,
                       (image.channels == 1 ? 3.0f : 1.0f) / pixels * down, inputs);
 }
 
@@ -137,8 +136,8 @@ __global__ void answer(const float* in, const float* weights, int regions, float
 
 }  // namespace
 
-LearnedDistances::LearnedDistances(const Model& model, int height, int width, Arena& arena)
-    : rows_(learned::regions(height)), columns_(learned::regions(width)) {
+LearnedDistances::LearnedDistances(const Model& model, int height, int width, float size, Arena& arena)
+    : rows_(learned::regions(height)), columns_(learned::regions(width)), size_(size) {
   for (std::size_t i = 0; i <= learned::dilations.size(); ++i) {
     const std::string name = "propagation." + std::to_string(i);
     const Tensor& weight = model.weight(name + ".weight");
@@ -174,7 +173,7 @@ learned::Factors LearnedDistances::factors(const Octaves& octaves, int spread, c
          planes_[0]);
   for_pixel_type(image, [&](auto value) {
     launch(describe_pixels<decltype(value)>, blocks_for(regions), block_size, stream, image, barriers,
-           Guide{{guide[0], guide[1], guide[2]}}, rows_, columns_, planes_[0]);
+           Guide{{guide[0], guide[1], guide[2]}}, rows_, columns_, size_, planes_[0]);
   });
   constexpr std::size_t last = learned::dilations.size();
   std::size_t from = 0;

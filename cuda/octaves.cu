@@ -13,12 +13,16 @@ __device__ std::uint8_t mean(std::uint8_t a, std::uint8_t b, std::uint8_t c, std
 }
 
 template <class Value>
-__global__ void reduce_pixels(ImageView image, ImageView half, Value* out) {
+__global__ void reduce_pixels(ImageView image, const Pixel* pad, ImageView half, Value* out) {
   int y, x;
   if (!pixel_of_thread(half.height, half.width, y, x)) return;
+  const Pixel before = pad ? *pad : Pixel{0, 0};
   Value* const to = out + (std::ptrdiff_t(y) * half.width + x) * half.channels;
   for (int c = 0; c < half.channels; ++c) {
-    const auto at = [&](int dy, int dx) { return value_at<Value>(image, 2 * y + dy, 2 * x + dx, c); };
+    const auto at = [&](int dy, int dx) {
+      return value_at<Value>(image, reflect(2 * y + dy - before.y, image.height),
+                             reflect(2 * x + dx - before.x, image.width), c);
+    };
     to[c] = mean(at(0, 0), at(0, 1), at(1, 0), at(1, 1));
   }
 }
@@ -73,11 +77,11 @@ unsigned blocks_of(const Answers& answers) { return blocks_for(std::int64_t{answ
 
 }  // namespace
 
-void reduce(const ImageView& image, const ImageView& half, void* out, Stream stream) {
+void reduce(const ImageView& image, const Pixel* pad, const ImageView& half, void* out, Stream stream) {
   for_pixel_type(image, [&](auto pixel) {
     using Value = decltype(pixel);
-    launch(reduce_pixels<Value>, blocks_for(std::int64_t{half.height} * half.width), block_size, stream, image, half,
-           static_cast<Value*>(out));
+    launch(reduce_pixels<Value>, blocks_for(std::int64_t{half.height} * half.width), block_size, stream, image, pad,
+           half, static_cast<Value*>(out));
   });
 }
 

@@ -20,10 +20,11 @@ __device__ void copy_pixel(const ImageView& image, int y, int x, std::ptrdiff_t 
 }
 
 template <class Pixel, class Value>
-__global__ void copy_tile(ImageView image, int y0, int x0, int height, int width, Value* out) {
+__global__ void copy_tile(ImageView image, Canvas canvas, int y0, int x0, int height, int width, Value* out) {
   int y, x;
   if (!pixel_of_thread(height, width, y, x)) return;
-  copy_pixel<Pixel>(image, y0 + y, x0 + x, std::ptrdiff_t(height) * width, out + std::ptrdiff_t(y) * width + x);
+  const auto at = canvas.in_image(y0 + y, x0 + x);
+  copy_pixel<Pixel>(image, at.y, at.x, std::ptrdiff_t(height) * width, out + std::ptrdiff_t(y) * width + x);
 }
 
 template <class Value>
@@ -34,12 +35,13 @@ struct Crops {
 
 /// One block per edge.
 template <class Pixel, class Value>
-__global__ void copy_patches(ImageView image, const __grid_constant__ Crops<Value> crops, Batch batch) {
+__global__ void copy_patches(ImageView image, Canvas canvas, const __grid_constant__ Crops<Value> crops, Batch batch) {
   const int k = int(blockIdx.x);
   if (!batch.has(k)) return;
+  const auto edge = canvas.in_image(batch.edge(k).y, batch.edge(k).x);
   for (int i = 0; i < 3; ++i) {
     const int side = crops.sides[i], plane = side * side;
-    const int y = batch.edge(k).y + crops.corners[i], x = batch.edge(k).x + crops.corners[i];
+    const int y = edge.y + crops.corners[i], x = edge.x + crops.corners[i];
     Value* const out = crops.out[i] + std::ptrdiff_t(k) * 3 * plane;
     for (int at = int(threadIdx.x); at < plane; at += block_size)
       copy_pixel<Pixel>(image, y + at / side, x + at % side, plane, out + at);
@@ -67,17 +69,17 @@ __global__ void fuse(const Value* u, const Value* v, Features features, Batch ba
 
 }  // namespace
 
-void extract_tile(const ImageView& image, int y0, int x0, int height, int width, TensorType type, void* out,
-                  Stream stream) {
+void extract_tile(const ImageView& image, const Canvas& canvas, int y0, int x0, int height, int width, TensorType type,
+                  void* out, Stream stream) {
   for_pixel_type(image, [&](auto pixel) {
     for_tensor_type(type, [&](auto value) {
       launch(copy_tile<decltype(pixel), decltype(value)>, blocks_for(std::int64_t{height} * width), block_size, stream,
-             image, y0, x0, height, width, static_cast<decltype(value)*>(out));
+             image, canvas, y0, x0, height, width, static_cast<decltype(value)*>(out));
     });
   });
 }
 
-void extract_patches(const ImageView& image, int crop_offset, const Batch& batch, TensorType type,
+void extract_patches(const ImageView& image, const Canvas& canvas, int crop_offset, const Batch& batch, TensorType type,
                      const std::array<std::byte*, 3>& crops, Stream stream) {
   for_pixel_type(image, [&]<class Of>(Of) {
     for_tensor_type(type, [&]<class Value>(Value) {
@@ -87,7 +89,7 @@ void extract_patches(const ImageView& image, int crop_offset, const Batch& batch
         of_type.corners[i] = crop_corner(i, crop_offset);
         of_type.out[i] = reinterpret_cast<Value*>(crops[i]);
       }
-      launch(copy_patches<Of, Value>, unsigned(batch.size), block_size, stream, image, of_type, batch);
+      launch(copy_patches<Of, Value>, unsigned(batch.size), block_size, stream, image, canvas, of_type, batch);
     });
   });
 }

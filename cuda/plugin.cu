@@ -128,13 +128,15 @@ class Plugin : public Device {
     else
       download(map_, pixels, host_map_);
     download(error_, options.expected_error ? pixels : 0, result.expected_error);
-    const Answers& answers = estimator_.octaves().front().answers;
-    download(answers.pattern_edges, pixels, result.pattern_edges);
-    download(answers.depth_edges, pixels, result.depth_edges);
+    const Octave& first = estimator_.octaves().front();
+    Pixel pad{0, 0};
+    if (first.pad) check(cudaMemcpy(&pad, first.pad, sizeof pad, cudaMemcpyDeviceToHost), "cudaMemcpy");
+    download_mask(first.answers.pattern_edges, first.answers.width, pad, result.pattern_edges);
+    download_mask(first.answers.depth_edges, first.answers.width, pad, result.depth_edges);
     clear(result.edges);
     for (const EdgeCount& count : counts) reserve_edges(frame, std::size_t(count.kept));
     for (std::size_t octave = 0; octave < counts.size(); ++octave)
-      download_edges(frame, octave, std::size_t(counts[octave].kept), result.edges);
+      download_edges(frame, octave, pad, std::size_t(counts[octave].kept), result.edges);
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
     result.stage_ms = estimator_.clock().stage_ms(counts.size());
     for (int y = 0; y < height_ && !rows; ++y)
@@ -277,6 +279,12 @@ class Plugin : public Device {
             "cudaMemcpyAsync");
   }
 
+  /// The image's part of the canvas.
+  void download_mask(const std::uint8_t* from, int pitch, Pixel pad, std::vector<std::uint8_t>& to) {
+    to.resize(std::size_t(height_) * std::size_t(width_));
+    copy_rows(to.data(), width_, from + std::ptrdiff_t(pad.y) * pitch + pad.x, pitch, width_, cudaMemcpyDeviceToHost);
+  }
+
   /// Allocated when first wanted, which is seldom.
   float* bin_probabilities() {
     if (!bin_memory_) {
@@ -300,7 +308,7 @@ class Plugin : public Device {
   }
 
   /// Adds the last frame's `n` edges of an octave to `edges`, in px of the image.
-  void download_edges(const DeviceFrame& frame, std::size_t octave, std::size_t n, Edges& edges) {
+  void download_edges(const DeviceFrame& frame, std::size_t octave, Pixel pad, std::size_t n, Edges& edges) {
     const Octave& of = estimator_.octaves()[octave];
     cuda::collect_edges(of.answers, of.edges, estimator_.bin_probabilities(frame, octave), int(bins_), edge_arrays_,
                         stream);
@@ -315,7 +323,7 @@ class Plugin : public Device {
     edges.octave.resize(before + n, std::uint8_t(octave));
     const int scale = 1 << octave;
     for (std::size_t i = before; i < before + n; ++i) {
-      edges.position[i] = in_finer(edges.position[i], scale);
+      edges.position[i] = in_image(in_finer(edges.position[i], scale), pad, height_, width_);
       edges.radius[i] *= float(scale);
       edges.radius_std[i] *= float(scale);
     }

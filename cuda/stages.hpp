@@ -31,6 +31,16 @@ struct EdgeList {
   int* before_block = nullptr;  // edges before each block of pixels, see compaction.hpp
 };
 
+/// What an octave is computed on; see pad_of().
+struct Canvas {
+  int height = 0, width = 0;   // px
+  const Pixel* pad = nullptr;  // of the first octave, in device memory: from the canvas's corner to the image's
+
+  DEFOCUS_FAST_HOST_DEVICE Pixel in_image(int y, int x) const {
+    return pad ? Pixel{y - pad->y, x - pad->x} : Pixel{y, x};
+  }
+};
+
 /// Throws CudaError if this build has no kernels for the current GPU.
 void find_kernels();
 
@@ -42,12 +52,11 @@ class EdgeDetector {
   EdgeDetector(const EdgeDetector&) = delete;
   EdgeDetector& operator=(const EdgeDetector&) = delete;
 
-  /// mask[y * width + x] = 1 at edges, else 0.
-  void detect_edges(const ImageView& image, std::uint8_t* mask, Stream stream);
-  /// The same from the caller's mask.
-  void copy_edges(const MaskView& edges, std::uint8_t* mask, Stream stream);
-  /// Keeps the edges whose row and column are multiples of `stride`.
-  void keep_grid(int stride, std::uint8_t* mask, Stream stream);
+  void detect_edges(const ImageView& image, Stream stream);
+  /// The pad of the last image, by its strongest edge, the first one of equals.
+  void place(int period, Pixel* pad, Stream stream);
+  /// mask[y * canvas.width + x] = 1 at the edges of the last image, else 0.
+  void write_mask(const Canvas& canvas, std::uint8_t* mask, Stream stream);
 
  private:
   template <class T>
@@ -58,7 +67,13 @@ class EdgeDetector {
   const double low_, high_;
   double* values_ = nullptr;   // (height, width) of T, then the same smoothed
   double* columns_ = nullptr;  // (height, width) of T smoothed along y, then (1 + height * width) int of hysteresis
+  unsigned long long* strongest_ = nullptr;  // see key_of() in canny.cu
 };
+
+/// As EdgeDetector::write_mask from the caller's mask.
+void copy_edges(const MaskView& edges, const Canvas& canvas, std::uint8_t* mask, Stream stream);
+/// Keeps the edges whose row and column in the image are multiples of `stride`.
+void keep_grid(int stride, const Canvas& canvas, std::uint8_t* mask, Stream stream);
 
 /// What the networks say about the edges of a frame, or of an octave of it. They are asked questions: tip22 about every
 /// edge by itself, cells about every cell, whose edges share the answer. The answers lie where the image has these
@@ -84,8 +99,9 @@ struct Answers {
   }
 };
 
-/// Means of 2 x 2 pixels -> an image of half the size, of the same type, without gaps.
-void reduce(const ImageView& image, const ImageView& half, void* out, Stream stream);
+/// Means of 2 x 2 pixels -> an image of half the size, of the same type, without gaps. Its first pixel begins `pad`, in
+/// device memory, before the image's, which is mirrored at its borders; null: with it.
+void reduce(const ImageView& image, const Pixel* pad, const ImageView& half, void* out, Stream stream);
 /// The edges that would count nothing, as the neighbouring octave says, are no edges any more.
 void drop_edges(const Answers& neighbour, const Answers& answers, Stream stream);
 /// Fills answers.said, which drop_edges() has begun to fill if the octave is not the `first` that is read.
@@ -96,9 +112,9 @@ void list_edges(const Answers& answers, const EdgeList& edges, Stream stream);
 
 // ---- extract_features, and the inputs of the heads: patches.cu
 
-/// Pixels [y0, y0 + height) x [x0, x0 + width), which may lie outside the image -> (3, height, width).
-void extract_tile(const ImageView& image, int y0, int x0, int height, int width, TensorType type, void* out,
-                  Stream stream);
+/// Pixels [y0, y0 + height) x [x0, x0 + width) of the canvas, where it may be outside the image -> (3, height, width).
+void extract_tile(const ImageView& image, const Canvas& canvas, int y0, int x0, int height, int width, TensorType type,
+                  void* out, Stream stream);
 
 /// Edges [first, first + size) of the list: a network is asked about them at a time.
 struct Batch {
@@ -112,7 +128,7 @@ struct Batch {
 
 /// The three crops around the edges of a batch -> (size, 3, n, n) for n of crop_sizes. Rows beyond the last edge are
 /// left as they are.
-void extract_patches(const ImageView& image, int crop_offset, const Batch& batch, TensorType type,
+void extract_patches(const ImageView& image, const Canvas& canvas, int crop_offset, const Batch& batch, TensorType type,
                      const std::array<std::byte*, 3>& crops, Stream stream);
 
 /// Features of tip22's trunk for a head, with 6 px around each tile.
@@ -195,13 +211,13 @@ struct SeedSums {
 inline constexpr int seed_blocks = 256;
 
 /// To the image from the octave in which radii are spread, linearly between the pixels' centres.
-void enlarge(const MapView& values, int octave, const MapView& out, Stream stream);
+void enlarge(const MapView& values, int octave, const Pixel* pad, const MapView& out, Stream stream);
 
 /// The network that says where radii may spread; see `learned` in formulas.hpp.
 class LearnedDistances {
  public:
-  /// Of the octave in which radii are spread.
-  LearnedDistances(const Model& model, int height, int width, Arena& arena);
+  /// Of the octave in which radii are spread; `size` is learned::size of the image in it.
+  LearnedDistances(const Model& model, int height, int width, float size, Arena& arena);
   LearnedDistances(const LearnedDistances&) = delete;
   LearnedDistances& operator=(const LearnedDistances&) = delete;
 
@@ -212,7 +228,8 @@ class LearnedDistances {
                            const std::array<float*, 3>& guide, Stream stream);
 
  private:
-  const int rows_, columns_;         // regions
+  const int rows_, columns_;  // regions
+  const float size_;
   std::vector<float> weights_;       // of all layers
   std::vector<std::size_t> layers_;  // where each begins, and behind them the context's matrix
   float* on_device_ = nullptr;

@@ -29,7 +29,9 @@ def halved(image: np.ndarray) -> np.ndarray:
 def estimate(
     image: np.ndarray, model: str, octaves: int | None, edges: np.ndarray | None = None, **options: Any
 ) -> BlurMap:
-    estimator = Estimator.for_image(image, model=model, precision="float32", octaves=octaves, **options)
+    """Of whole reductions; tests/test_grid.py has those on other grids."""
+    options = {"precision": "float32", "grid": "corner"} | options
+    estimator = Estimator.for_image(image, model=model, octaves=octaves, **options)
     return estimator.estimate(image, edges=edges, bin_probabilities=True)
 
 
@@ -184,11 +186,11 @@ def test_map_is_what_all_edges_spread(random_cells: str, size: tuple[int, int]) 
 @pytest.mark.parametrize("model", ["fast", "tip22"])
 def test_number_of_threads_and_strides_do_not_matter(model: str) -> None:
     image = picture()
-    first = estimate(image, model, 8, num_threads=1)
+    first = estimate(image, model, 8, num_threads=1, grid="auto")
     padded = np.zeros((SIZE[0], 2 * SIZE[1], 4), np.uint8)
     padded[:, ::-2, 3:0:-1] = image
     for same, threads in ((image, 3), (padded[:, ::-2, 3:0:-1], 2)):
-        again = estimate(same, model, 8, num_threads=threads)
+        again = estimate(same, model, 8, num_threads=threads, grid="auto")
         for name in ("map", "expected_error", "edges", "radii", "octave", "depth_edges"):
             np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
 

@@ -356,8 +356,8 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
     y = np.arange(height)[:, None]
     image = texture(height, width, seed=1)
     image[:, width // 2 :] = (image[:, width // 2 :] // 4 + 90) * (1 + 0.2 * np.sin(y / 9))[..., None]
-    estimator = Estimator(height, width, model=folder)
-    plain = Estimator(height, width, model=folder, distances="domain_transform")
+    estimator = Estimator(height, width, model=folder, grid="corner")
+    plain = Estimator(height, width, model=folder, distances="domain_transform", grid="corner")
     metadata = train_propagation.metadata(folder)
     largest, threshold = float(metadata["radius_bins"].split()[-1]), float(metadata["depth_threshold"])
     sample = propagation.sample(plain, image, np.zeros((height, width), np.float32), largest, threshold)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from defocus_fast import BackendUnavailable, Estimator, Frame, VideoEstimator
 
 HEIGHT, WIDTH = 202, 278
+PLAIN = {"distances": "domain_transform", "grid": "corner"}  # as of videos
 Picture = NDArray[np.uint8]
 
 
@@ -58,7 +59,7 @@ def test_learned_distances_are_for_single_frames() -> None:
 def test_a_first_frame_is_a_single_frame(height: int, width: int, options: dict[str, object]) -> None:
     image = noisy(blurred(texture(height, width), 1.5), 3, 0)
     video = VideoEstimator(height, width, **options)
-    single = Estimator(height, width, device="cpu", distances="domain_transform", **options)
+    single = Estimator(height, width, device="cpu", **PLAIN, **options)
     for frame in (image, image[..., 0], image.astype(np.float32) / 255, image[::-1]):
         video.reset()
         got, expected = video.estimate(frame), single.estimate(frame)
@@ -69,7 +70,7 @@ def test_a_first_frame_is_a_single_frame(height: int, width: int, options: dict[
 
 def test_a_cut_leaves_nothing() -> None:
     first, second = (noisy(blurred(texture(HEIGHT, WIDTH, seed), 1 + 3 * seed), 3, seed) for seed in (0, 1))
-    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform")
+    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu", **PLAIN)
     for _ in range(4):
         assert not np.array_equal(video.estimate(first).map, single.estimate(second).map)
     after = video.estimate(second)
@@ -89,7 +90,7 @@ def test_the_same_frame_again_gives_the_same_map() -> None:
 
 def test_noise_is_averaged() -> None:
     image = blurred(texture(HEIGHT, WIDTH), 1.5)
-    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform")
+    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu", **PLAIN)
     frames = [noisy(image, 4, seed) for seed in range(20)]
     ours = [video.estimate(frame).map for frame in frames]
     theirs = [single.estimate(frame).map for frame in frames]
@@ -114,7 +115,7 @@ def test_the_camera_is_followed(down: int, right: int) -> None:
 def test_what_moves_starts_afresh() -> None:
     """A sharp square before a blurred background that stays: where it was, the map is soon as if it had never been."""
     background, square = blurred(texture(HEIGHT, WIDTH), 4), texture(60, 60, 1)
-    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform")
+    video, single = VideoEstimator(HEIGHT, WIDTH), Estimator(HEIGHT, WIDTH, device="cpu", **PLAIN)
     errors = []
     for t in range(12):
         frame = background.copy()
@@ -144,7 +145,7 @@ def test_without_time_for_all_regions_are_read_in_turn() -> None:
     edges at the regions' borders that no neighbour drops. After a cut nothing is left of what was before."""
     image, other = blurred(texture(HEIGHT, WIDTH), 1.2), blurred(texture(HEIGHT, WIDTH, 5), 5)
     video = VideoEstimator(HEIGHT, WIDTH, budget_ms=0.1)
-    single = Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform")
+    single = Estimator(HEIGHT, WIDTH, device="cpu", **PLAIN)
     video.warm_up()
     first = single.estimate(image)
     errors = []
@@ -167,7 +168,7 @@ def test_warming_up_leaves_nothing() -> None:
     video.warm_up()
     answer = video.estimate(image)
     assert answer.cut
-    single = Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform")
+    single = Estimator(HEIGHT, WIDTH, device="cpu", **PLAIN)
     np.testing.assert_array_equal(answer.map, single.estimate(image).map)
 
 
@@ -206,7 +207,7 @@ def test_more_frames_are_steadier() -> None:
     assert steps[0] > 2 * steps[1] > 4 * steps[2]
     np.testing.assert_array_equal(
         VideoEstimator(HEIGHT, WIDTH, frames=1).estimate(frames[0]).map,
-        Estimator(HEIGHT, WIDTH, device="cpu", distances="domain_transform").estimate(frames[0]).map,
+        Estimator(HEIGHT, WIDTH, device="cpu", **PLAIN).estimate(frames[0]).map,
     )
 
 

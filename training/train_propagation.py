@@ -52,7 +52,8 @@ def samples(model: Path, folder: Path) -> list[Sample]:
 
     def of_scene(files: tuple[Path, Path]) -> Sample:
         image = _images.read_photo(files[0])
-        estimator = Estimator(*image.shape[:2], model=model, num_threads=1, distances="domain_transform")
+        options = {"distances": "domain_transform", "grid": "corner", "num_threads": 1}
+        estimator = Estimator(*image.shape[:2], model=model, **options)
         return sample(estimator, image, evaluation.read_truth(files[1], 1.0), largest, threshold)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -128,6 +128,7 @@ EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, c
       weights_(smoothing_kernel(options)),
       // A strip computes what its first and last rows need of its neighbours'; four for each worker keep all busy.
       rows_per_strip_(std::max(64, height / (4 * workers.count()) + 1)),
+      strongest_(std::size_t((height - 1) / rows_per_strip_ + 1)),
       words_((width + word_bits - 1) / word_bits),
       candidates_(std::size_t(height) * std::size_t(words_ + 2)),
       edges_(candidates_.size()),
@@ -136,7 +137,7 @@ EdgeDetector::EdgeDetector(int height, int width, const CannyOptions& options, c
 
 EdgeDetector::~EdgeDetector() = default;
 
-void EdgeDetector::detect_edges(const ImageView& image, std::uint8_t* mask) {
+Pixel EdgeDetector::detect_edges(const ImageView& image) {
   if (image.type == PixelType::uint8)
     find_chains<double>(image, double_strips_);
   else
@@ -145,7 +146,9 @@ void EdgeDetector::detect_edges(const ImageView& image, std::uint8_t* mask) {
   for (int y = rows_per_strip_; y < height_; y += rows_per_strip_)
     for (const int row : {y - 1, y}) await_row(row);
   follow_chains(0, height_);
-  write_mask(mask);
+  return std::max_element(strongest_.begin(), strongest_.end(),
+                          [](const Strongest& a, const Strongest& b) { return a.magnitude < b.magnitude; })
+      ->at;
 }
 
 template <class T>
@@ -165,6 +168,8 @@ void EdgeDetector::find_chains(const ImageView& image, std::vector<Strip<T>>& st
 
   workers_.for_ranges(height_, rows_per_strip_, [&](int begin, int end, int slot) {
     Strip<T>& s = strips[std::size_t(slot)];
+    Strongest& strongest = strongest_[std::size_t(begin / rows_per_strip_)];
+    strongest = {};
     const auto smooth_bleed = [&](int y, T* out) {
       double sum = weights_[std::size_t(radius)];
       for (int j = 0; j < radius; ++j) {
@@ -220,6 +225,12 @@ void EdgeDetector::find_chains(const ImageView& image, std::vector<Strip<T>>& st
       candidates[last] &= ~bit(width_ - 1);
       edges[0] &= candidates[0];
       edges[last] &= candidates[last];
+      for (int w = 0; w < words_; ++w)
+        for (std::uint64_t rest = edges[w]; rest != 0; rest &= rest - 1) {
+          const int x = w * word_bits + std::countr_zero(rest);
+          if (const auto magnitude = float(s.magnitude.row(y)[x]); magnitude > strongest.magnitude)
+            strongest = {magnitude, {y, x}};
+        }
       await_row(y);
     }
     follow_chains(begin, end);
@@ -282,11 +293,11 @@ bool EdgeDetector::extend_chains(int y, int w, int first, int last) {
   return true;
 }
 
-void EdgeDetector::write_mask(std::uint8_t* mask) {
+void EdgeDetector::write_mask(std::uint8_t* mask, std::ptrdiff_t pitch) {
   workers_.for_ranges(height_, 64, [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y) {
       const auto* bytes = reinterpret_cast<const std::uint8_t*>(row_of(edges_, y));
-      std::uint8_t* const out = mask + std::ptrdiff_t(y) * width_;
+      std::uint8_t* const out = mask + y * pitch;
       int x = 0;
       for (; x < width_ - 7; x += 8) {
         // Bit k is left alone in byte k, and carries into its highest bit.

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "defocus_fast/options.hpp"
+#include "defocus_fast/estimator.hpp"
 #include "kernels.hpp"
 #include "workers.hpp"
 
@@ -17,12 +17,18 @@ class EdgeDetector {
  public:
   EdgeDetector(int height, int width, const CannyOptions& options, const Kernels& kernels, Workers& workers);
   ~EdgeDetector();
-  /// mask[y * width + x] = 1 at edges, else 0.
-  void detect_edges(const ImageView& image, std::uint8_t* mask);
+  /// Returns the edge whose gradient is the strongest, the first one of equals; (0, 0) without edges.
+  Pixel detect_edges(const ImageView& image);
+  /// mask[y * pitch + x] = 1 at the edges of the last image, else 0.
+  void write_mask(std::uint8_t* mask, std::ptrdiff_t pitch);
 
  private:
   template <class T>
   struct Strip;
+  struct Strongest {
+    float magnitude = 0;
+    Pixel at{0, 0};
+  };
   template <class T>
   void find_chains(const ImageView& image, std::vector<Strip<T>>& strips);
   std::uint64_t* row_of(std::vector<std::uint64_t>& bits, int y) const;
@@ -30,7 +36,6 @@ class EdgeDetector {
   void await_row(int y);
   void follow_chains(int first, int last);
   bool extend_chains(int y, int w, int first, int last);
-  void write_mask(std::uint8_t* mask);
 
   int height_, width_;
   CannyOptions options_;
@@ -38,6 +43,7 @@ class EdgeDetector {
   Workers& workers_;
   std::vector<double> weights_;
   int rows_per_strip_;
+  std::vector<Strongest> strongest_;        // by strip
   std::vector<Strip<float>> float_strips_;  // one per slot, made when the first image of the type comes
   std::vector<Strip<double>> double_strips_;
   // A bit per pixel, in words; a row has one more word at each end, which stays 0.

@@ -2,6 +2,7 @@
 // Frames on the CPU: the stages in order.
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <deque>
 #include <numeric>
 #include <utility>
@@ -53,21 +54,24 @@ cpu::TileSize tile_size(const Model& model, int height, int width, Precision pre
   return {tile_side(model, height, most), tile_side(model, width, most)};
 }
 
-/// The image at one size, and what was found in it.
+/// The canvas at one size, and what was found in it.
 struct Octave {
-  Octave(int number_, int image_height, int image_width, const CannyOptions& canny, const Kernels& kernels,
-         Workers& workers)
+  /// Edges of the first octave are detected in the image alone, of `period` - 1 px less.
+  Octave(int number_, int canvas_height, int canvas_width, int period, const CannyOptions& canny,
+         const Kernels& kernels, Workers& workers)
       : number(number_),
         scale(1 << number),
-        height(image_height / scale),
-        width(image_width / scale),
-        edge_detector(height, width, canny, kernels, workers),
+        height(canvas_height / scale),
+        width(canvas_width / scale),
+        edge_detector(number > 0 ? height : height - (period - 1), number > 0 ? width : width - (period - 1), canny,
+                      kernels, workers),
         row_start(std::size_t(height) + 1) {}
 
   std::size_t index(Pixel pixel) const { return std::size_t(pixel.y) * std::size_t(width) + std::size_t(pixel.x); }
 
   const int number, scale, height, width;
-  ImageView image;
+  Pixel pad{0, 0};                // of the first octave: from the canvas's corner to the image's
+  ImageView image;                // without the pad
   std::vector<std::byte> pixels;  // of the image, unless it is the caller's
   cpu::EdgeDetector edge_detector;
   std::vector<std::size_t> row_start;  // index of each row's first edge
@@ -81,13 +85,13 @@ struct Estimator::Cpu : Impl {
   Cpu(int height_, int width_, const Options& options_, const std::optional<ThreadPool>& pool,
       const VideoOptions* video_options)
       : Impl(height_, width_, options_, pool, "cpu", video_options != nullptr),
-        domain_transform(height >> propagation.octave, width >> propagation.octave, kernels, workers) {
+        domain_transform(canvas_height >> propagation.octave, canvas_width >> propagation.octave, kernels, workers) {
     if (options.evaluation == Evaluation::patch)
       throw InvalidArgument("evaluation: patch needs device cuda; accepted on the CPU: shared");
     precision = choose(options.precision, kernels);
-    tile = tile_size(*model, height, width, precision);
+    tile = tile_size(*model, canvas_height, canvas_width, precision);
     for (int number = 0; number < octave_count(height, width, options.octaves); ++number)
-      octaves.emplace_back(number, height, width, options.canny, kernels, workers);
+      octaves.emplace_back(number, canvas_height, canvas_width, period, options.canny, kernels, workers);
     weights = cpu::network_weights(model, precision, kernels);
     networks = weights->make_workspace(kernels, workers, tile);
     if (video_options) {
@@ -109,7 +113,7 @@ struct Estimator::Cpu : Impl {
       said_in_rows.assign(std::size_t(workers.count()), std::vector<std::uint8_t>(std::size_t(octaves[1].width)));
     if (const Octave& spread = octaves[std::size_t(propagation.octave)]; spread.number > 0) {
       lines.assign(std::size_t(workers.count()), std::vector<float>(std::size_t(spread.width)));
-      for (int x = 0; x < width; ++x) columns.push_back(between(x, spread.number, spread.width));
+      for (int x = 0; x < canvas_width; ++x) columns.push_back(between(x, spread.number, spread.width));
     }
   }
 
@@ -118,13 +122,13 @@ struct Estimator::Cpu : Impl {
     const std::size_t count = frame.edges.data ? 1 : octaves.size();
     const Clock::time_point start = Clock::now();
     octaves[0].image = image;
+    detect_edges(octaves[0], result, frame);
     for (std::size_t i = 1; i < std::max(count, std::size_t(propagation.octave) + 1); ++i)
-      reduce(octaves[i - 1].image, octaves[i], result);
+      reduce(octaves[i - 1], octaves[i], result);
     if (average) compare_with_average(result);
-    for (std::size_t i = 0; i < count; ++i) {
-      BlurMap& found = i == 0 ? result : octaves[i].found;
-      if (i > 0) found.stage_ms.fill(0);
-      detect_edges(octaves[i], found, frame);
+    for (std::size_t i = 1; i < count; ++i) {
+      octaves[i].found.stage_ms.fill(0);
+      detect_edges(octaves[i], octaves[i].found, frame);
     }
     const double began_to_ask = budget ? choose_regions(result, count, start) : 0;
     for (std::size_t step = 0; step < count; ++step) {
@@ -139,6 +143,7 @@ struct Estimator::Cpu : Impl {
     }
     const double had_asked = milliseconds(Clock::now() - start);
     propagate(out, result, frame, count);
+    put_in_image(result, count);
     if (budget) {
       count_asked(result, count);
       budget->learn(began_to_ask, had_asked, milliseconds(Clock::now() - start));
@@ -158,7 +163,7 @@ struct Estimator::Cpu : Impl {
       }
   }
 
-  void reduce(const ImageView& image, Octave& octave, BlurMap& result);
+  void reduce(const Octave& finer, Octave& octave, BlurMap& result);
   void compare_with_average(BlurMap& result);
   void detect_edges(Octave& octave, BlurMap& found, const FrameOptions& frame);
   double choose_regions(BlurMap& result, std::size_t count, Clock::time_point start);
@@ -172,6 +177,7 @@ struct Estimator::Cpu : Impl {
   void estimate_radii(BlurMap& found, const FrameOptions& frame);
   void propagate(const MapView& out, BlurMap& result, const FrameOptions& frame, std::size_t count);
   void describe_regions(const BlurMap& result, std::size_t count);
+  void put_in_image(BlurMap& result, std::size_t count);
   void merge(const Octave& octave, BlurMap& result);
   void mark_barriers(const BlurMap& result, std::size_t count);
   void enlarge(const std::vector<float>& values, const MapView& out);
@@ -222,19 +228,21 @@ struct Estimator::Cpu : Impl {
   std::vector<float> spread_map, spread_error;
   std::vector<std::vector<float>> lines;                // of the map, one per slot
   std::vector<std::vector<std::uint8_t>> said_in_rows;  // by column of an octave, one per slot; see drop_edges()
-  std::vector<Between> columns;                         // by column of the image
+  std::vector<Between> columns;                         // by column of the canvas
 };
 
 /// A pixel is the mean of four.
-void Estimator::Cpu::reduce(const ImageView& image, Octave& octave, BlurMap& result) {
+void Estimator::Cpu::reduce(const Octave& finer, Octave& octave, BlurMap& result) {
   StageTimer timer(result, Stage::detect_edges);
+  const ImageView& image = finer.image;
   const std::ptrdiff_t size = image.type == PixelType::uint8 ? 1 : sizeof(float);
   const std::ptrdiff_t pitch = octave.width * image.channels * size;
   octave.pixels.resize(std::size_t(octave.height) * std::size_t(pitch));
   octave.image =
       ImageView::interleaved(octave.pixels.data(), image.type, octave.height, octave.width, image.channels, pitch);
   workers.for_ranges(octave.height, 32, [&](int begin, int end, int) {
-    for (int y = begin; y < end; ++y) cpu::reduce_row(image, y, octave.pixels.data() + y * pitch);
+    for (int y = begin; y < end; ++y)
+      cpu::reduce_row(image, finer.pad, y, octave.width, octave.pixels.data() + y * pitch);
   });
 }
 
@@ -245,16 +253,22 @@ void Estimator::Cpu::detect_edges(Octave& octave, BlurMap& found, const FrameOpt
   mask.resize(std::size_t(octave.height) * std::size_t(octave.width));
   found.depth_edges.resize(mask.size());
   std::fill(found.depth_edges.begin(), found.depth_edges.end(), std::uint8_t{0});
-  if (frame.edges.data == nullptr)
-    octave.edge_detector.detect_edges(octave.image, mask.data());
-  else
+  const bool in_part = octave.number == 0 && period > 1;  // of the canvas the image is
+  if (in_part) std::fill(mask.begin(), mask.end(), std::uint8_t{0});
+  if (frame.edges.data == nullptr) {
+    const Pixel strongest = octave.edge_detector.detect_edges(octave.image);
+    if (in_part) octave.pad = pad_of(strongest, period);
+    octave.edge_detector.write_mask(mask.data() + octave.index(octave.pad), octave.width);
+  } else {
+    octave.pad = {0, 0};
     for (int y = 0; y < height; ++y)
       for (int x = 0; x < width; ++x) mask[octave.index({y, x})] = *frame.edges.at(y, x) != 0;
+  }
   if (all_are_edges) std::fill(mask.begin(), mask.end(), std::uint8_t{1});
   if (const int stride = frame.edge_stride; stride > 1 && octave.number == 0)
     for (int y = 0; y < height; ++y)
       for (int x = 0; x < width; ++x)
-        if (y % stride != 0 || x % stride != 0) mask[octave.index({y, x})] = 0;
+        if (y % stride != 0 || x % stride != 0) mask[octave.index({y + octave.pad.y, x + octave.pad.x})] = 0;
 }
 
 void Estimator::Cpu::compare_with_average(BlurMap& result) {
@@ -387,7 +401,7 @@ void Estimator::Cpu::select_tile(const Octave& octave, int y0, int x0, const Blu
 
 void Estimator::Cpu::extract_features(const Octave& octave, int y0, int x0, BlurMap& found) {
   StageTimer timer(found, Stage::extract_features);
-  networks->extract_features(octave.image, y0, x0, in_tile);
+  networks->extract_features(octave.image, y0 - octave.pad.y, x0 - octave.pad.x, in_tile);
 }
 
 void Estimator::Cpu::classify_edges(const Octave& octave, BlurMap& found) {
@@ -496,15 +510,17 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
     spread_map.resize(barriers.size());
     spread_error.resize(frame.expected_error ? barriers.size() : 0);
   }
-  result.expected_error.resize(frame.expected_error && out.data ? result.depth_edges.size() : 0);
-  const auto view = [](std::vector<float>& values, const Octave& of) {
-    return MapView{values.data(), of.height, of.width, of.width * std::ptrdiff_t{sizeof(float)}};
+  const std::size_t pixels = std::size_t(height) * std::size_t(width);
+  result.expected_error.resize(frame.expected_error && out.data ? pixels : 0);
+  const auto view = [](std::vector<float>& values, int rows, int columns_) {
+    return MapView{values.data(), rows, columns_, columns_ * std::ptrdiff_t{sizeof(float)}};
   };
   std::vector<float>& errors = aside ? spread_error : result.expected_error;
   domain_transform.propagate(
       spread.image.channels, barriers.empty() ? result.depth_edges.data() : barriers.data(), propagation, factors,
-      average ? cpu::SeedRow(std::ref(averages)) : cpu::SeedRow(std::ref(seed)), aside ? view(spread_map, spread) : out,
-      frame.expected_error ? errors.data() : nullptr, model->radius_bins.back() * float(octaves[count - 1].scale));
+      average ? cpu::SeedRow(std::ref(averages)) : cpu::SeedRow(std::ref(seed)),
+      aside ? view(spread_map, spread.height, spread.width) : out, frame.expected_error ? errors.data() : nullptr,
+      model->radius_bins.back() * float(octaves[count - 1].scale));
   const float floor = float(model->error_floor), slope = float(model->error_slope);
   const int columns_of_errors = spread.width;
   workers.for_ranges(int(errors.size()) / columns_of_errors, 32, [&](int begin, int end, int) {
@@ -521,9 +537,8 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
   }
   if (enlarged && out.data) {
     enlarge(spread_map, out);
-    if (frame.expected_error) enlarge(spread_error, view(result.expected_error, octaves[0]));
+    if (frame.expected_error) enlarge(spread_error, view(result.expected_error, height, width));
   }
-  for (std::size_t o = 1; o < count; ++o) merge(octaves[o], result);
 }
 
 /// Writes what the network of distances reads.
@@ -581,7 +596,8 @@ void Estimator::Cpu::describe_regions(const BlurMap& result, std::size_t count) 
           coarse += float((bits & learned::is_coarse_barrier) != 0);
         }
       const float pixels = float((bottom - top) * (right - left));
-      learned::write_rest(fine / pixels, coarse / pixels, learned::size(spread.height, spread.width), across, down,
+      learned::write_rest(fine / pixels, coarse / pixels,
+                          learned::size(height >> spread.number, width >> spread.number), across, down,
                           distances->inputs(row, column));
     });
   });
@@ -605,19 +621,36 @@ void Estimator::Cpu::mark_barriers(const BlurMap& result, std::size_t count) {
 /// From the octave in which radii are spread to the image, linearly between the pixels' centres.
 void Estimator::Cpu::enlarge(const std::vector<float>& values, const MapView& out) {
   const Octave& spread = octaves[std::size_t(propagation.octave)];
+  const Pixel pad = octaves[0].pad;
   workers.for_ranges(height, 32, [&](int begin, int end, int slot) {
     float* const line = lines[std::size_t(slot)].data();
     for (int y = begin; y < end; ++y) {
-      const Between rows = between(y, spread.number, spread.height);
+      const Between rows = between(y + pad.y, spread.number, spread.height);
       const float *above = values.data() + spread.index({rows.before, 0}),
                   *below = values.data() + spread.index({rows.after, 0});
       for (int x = 0; x < spread.width; ++x) line[x] = above[x] + rows.share * (below[x] - above[x]);
       for (int x = 0; x < width; ++x) {
-        const Between& at = columns[std::size_t(x)];
+        const Between& at = columns[std::size_t(x + pad.x)];
         *out.at(y, x) = line[at.before] + at.share * (line[at.after] - line[at.before]);
       }
     }
   });
+}
+
+/// From the canvas, and all octaves' edges behind those of the first.
+void Estimator::Cpu::put_in_image(BlurMap& result, std::size_t count) {
+  StageTimer timer(result, Stage::propagate);
+  const Octave& octave = octaves[0];
+  if (period > 1) {
+    for (Pixel& at : result.edges.position) at = in_image(at, octave.pad, height, width);
+    for (std::vector<std::uint8_t>* mask : {&result.pattern_edges, &result.depth_edges}) {
+      for (int y = 0; y < height; ++y)  // to the front: no row is overwritten before it has been moved
+        std::memmove(mask->data() + std::ptrdiff_t(y) * width,
+                     mask->data() + octave.index({y + octave.pad.y, octave.pad.x}), std::size_t(width));
+      mask->resize(std::size_t(height) * std::size_t(width));
+    }
+  }
+  for (std::size_t o = 1; o < count; ++o) merge(octaves[o], result);
 }
 
 /// Adds what an octave's edges say to the result, in px of the image.
@@ -628,7 +661,7 @@ void Estimator::Cpu::merge(const Octave& octave, BlurMap& result) {
   Edges& all = result.edges;
   const float scale = float(octave.scale);
   for (std::size_t i = 0; i < edges.size(); ++i) {
-    all.position.push_back(in_finer(edges.position[i], octave.scale));
+    all.position.push_back(in_image(in_finer(edges.position[i], octave.scale), octaves[0].pad, height, width));
     all.octave.push_back(std::uint8_t(octave.number));
     all.depth_probability.push_back(edges.depth_probability[i]);
     all.radius.push_back(scale * edges.radius[i]);

@@ -31,7 +31,9 @@ cuda::NetworkShapes network_shapes(const Model& model, int height, int width, co
   if (!cells) shapes.head_batch = std::min(max_edges(height, width, options), patch ? 256 : 16384);
   if (patch) return shapes;
   const int most = cells ? 1536 : 512, margin = network_margin(model);
-  const int tile_height = tile_side(model, height, most), tile_width = tile_side(model, width, most);
+  // Of the canvas that there is by default, so that the same engines serve other options.
+  const int more = grid_period(question_side(model), octave_count(height, width, {})) - 1;
+  const int tile_height = tile_side(model, height + more, most), tile_width = tile_side(model, width + more, most);
   shapes.image_height = tile_height + 2 * margin;
   shapes.image_width = tile_width + 2 * margin;
   if (cells) {
@@ -71,6 +73,7 @@ struct Estimator::Cuda : Impl {
                       depth_threshold,
                       propagation,
                       learns_distances,
+                      period,
                       max_edges(height, width, options),
                       network_shapes(*model, height, width, options)};
     setup.options.canny.smoothing = cpu::smoothing_kernel(options.canny);

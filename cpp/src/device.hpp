@@ -32,6 +32,7 @@ struct DeviceSetup {
   double depth_threshold;
   Propagation propagation;
   bool learns_distances;
+  int period;              // px, see pad_of()
   std::int32_t max_edges;  // not of the architecture "cells"
   cuda::NetworkShapes shapes;
 };

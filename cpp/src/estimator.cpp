@@ -43,6 +43,16 @@ bool learns(const Options& options, const Model& model, const Propagation& propa
   return options.distances != Distances::domain_transform && !missing;
 }
 
+/// What Options::grid comes to: the period, in px.
+int period_for(const Options& options, const Model& model, int octaves, bool of_video) {
+  const char* const missing = octaves == 1 ? "more than one octave"
+                              : of_video   ? "images that are no frames of a video"
+                                           : nullptr;
+  if (options.grid == Grid::anchored && missing)
+    throw InvalidArgument(std::string("grid: anchored needs ") + missing + "; accepted: corner, auto");
+  return options.grid == Grid::corner || missing ? 1 : grid_period(question_side(model), octaves);
+}
+
 }  // namespace
 
 std::shared_ptr<const Model> load_model_for(const Options& options) {
@@ -69,7 +79,10 @@ Estimator::Impl::Impl(int height_, int width_, const Options& options_, const st
       propagation(resolve(options.guide, options.propagation, hard(options) ? 3.75 : model->sigma_r,
                           hard(options) ? 5 : model->iterations, height, width,
                           octave_count(height, width, options.octaves))),
-      learns_distances(learns(options, *model, propagation, of_video)) {}
+      learns_distances(learns(options, *model, propagation, of_video)),
+      period(period_for(options, *model, octave_count(height, width, options.octaves), of_video)),
+      canvas_height(height + period - 1),
+      canvas_width(width + period - 1) {}
 
 void Estimator::Impl::estimate(const ImageView& image, const MapView& out, BlurMap& result, const FrameOptions& frame) {
   check_out(out, "out", height, width);

@@ -51,6 +51,8 @@ struct Estimator::Impl {
   const double depth_threshold;
   const Propagation propagation;
   const bool learns_distances;
+  const int period;                       // px, see pad_of()
+  const int canvas_height, canvas_width;  // px
   Precision precision = Precision::float32;
   BlurMap scratch;  // what estimate_into finds on the way
   struct Video {

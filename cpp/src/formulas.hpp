@@ -382,6 +382,21 @@ struct Factors {
 
 }  // namespace learned
 
+// ---- where the pixels of coarse octaves and cells lie
+
+/// The octaves of an image whose grid is anchored at its strongest edge are those of a canvas that is `period` - 1 px
+/// larger, on which the image, mirrored at its borders, is put so that this edge's pixel is at a multiple of the period
+/// (Chaman and Dokmanic 2021 choose the samples of strided convolutions by their values, for the same reason). A period
+/// of 1 px is no canvas.
+DEFOCUS_FAST_HOST_DEVICE inline Pixel pad_of(Pixel strongest, int period) {
+  return {(period - strongest.y % period) % period, (period - strongest.x % period) % period};
+}
+/// To the image's pixel, or to the nearest one, from the canvas's.
+DEFOCUS_FAST_HOST_DEVICE inline Pixel in_image(Pixel pixel, Pixel pad, int height, int width) {
+  const auto nearest = [](int at, int length) { return at < 0 ? 0 : at < length ? at : length - 1; };
+  return {nearest(pixel.y - pad.y, height), nearest(pixel.x - pad.x, width)};
+}
+
 // ---- host only
 
 /// Octaves of images of this size: none so small that all of it is near its border.
@@ -391,6 +406,12 @@ inline int octave_count(int height, int width, std::optional<int> wanted) {
   int count = 1;
   while (count < most && (std::min(height, width) >> count) >= smallest) ++count;
   return count;
+}
+
+/// In px of the image. Of octaves beyond the fourth the grid is not anchored: their canvas would cost too much.
+inline int grid_period(int side_of_questions, int octaves) {
+  constexpr int most_halves = 3;
+  return octaves == 1 ? 1 : side_of_questions << std::min(octaves - 1, most_halves);
 }
 
 /// ln of the first iteration's feedback coefficient over a distance of 1 (equations 14 and 21 of the domain transform).

@@ -405,20 +405,37 @@ template void load_value_row(const ImageView&, int, const CannyKernels<double>&,
 namespace {
 
 template <class T>
-void reduce_row_of(const ImageView& image, int y, T* out) {
-  const int width = image.width / 2;
+T mean_of_four(const T& a, const T& b, const T& c, const T& d) {
+  const auto sum = a + b + c + d;
+  return std::is_same_v<T, float> ? T(sum * 0.25f) : T((int(sum) + 2) / 4);
+}
+
+template <class T>
+void reduce_row_of(const ImageView& image, Pixel pad, int y, int width, T* out) {
+  const int upper_row = reflect(2 * y - pad.y, image.height), lower_row = reflect(2 * y + 1 - pad.y, image.height);
   std::array<RowMemory<T>, 2> memory;
-  for (int begin = 0; begin < width; begin += row_part / 2) {
-    const int count = std::min(row_part / 2, width - begin);
-    const RowPart<T> above = read_row(image, 2 * y, 2 * begin, 2 * count, memory[0]);
-    const RowPart<T> below = read_row(image, 2 * y + 1, 2 * begin, 2 * count, memory[1]);
+  const auto reduce_mirrored = [&](int x) {
+    const auto at = [&](int row, int column, std::size_t c) {
+      return *read_row<T>(image, row, reflect(column, image.width), 1, memory[0]).channels[c];
+    };
+    for (std::size_t c = 0; c < std::size_t(image.channels); ++c) {
+      const int left = 2 * x - pad.x, right = left + 1;
+      *out++ = mean_of_four<T>(at(upper_row, left, c), at(upper_row, right, c), at(lower_row, left, c),
+                               at(lower_row, right, c));
+    }
+  };
+  const int first = std::min((pad.x + 1) / 2, width), last = std::clamp((image.width + pad.x) / 2, first, width);
+  for (int x = 0; x < first; ++x) reduce_mirrored(x);
+  for (int begin = first; begin < last; begin += row_part / 2) {
+    const int count = std::min(row_part / 2, last - begin);
+    const RowPart<T> above = read_row(image, upper_row, 2 * begin - pad.x, 2 * count, memory[0]);
+    const RowPart<T> below = read_row(image, lower_row, 2 * begin - pad.x, 2 * count, memory[1]);
     with_step(above.step, [&](auto step) {
       const auto reduce = [&](auto channels) {
         for (int x = 0; x < count; ++x)
           for (std::size_t c = 0; c < channels; ++c) {
             const T *const upper = above.channels[c] + 2 * x * step, *const lower = below.channels[c] + 2 * x * step;
-            const auto sum = upper[0] + upper[step] + lower[0] + lower[step];
-            *out++ = std::is_same_v<T, float> ? T(sum * 0.25f) : T((int(sum) + 2) / 4);
+            *out++ = mean_of_four<T>(upper[0], upper[step], lower[0], lower[step]);
           }
       };
       if (image.channels == 1)
@@ -427,15 +444,16 @@ void reduce_row_of(const ImageView& image, int y, T* out) {
         reduce(std::integral_constant<std::size_t, 3>{});
     });
   }
+  for (int x = last; x < width; ++x) reduce_mirrored(x);
 }
 
 }  // namespace
 
-void reduce_row(const ImageView& image, int y, std::byte* out) {
+void reduce_row(const ImageView& image, Pixel pad, int y, int width, std::byte* out) {
   if (image.type == PixelType::uint8)
-    reduce_row_of(image, y, reinterpret_cast<std::uint8_t*>(out));
+    reduce_row_of(image, pad, y, width, reinterpret_cast<std::uint8_t*>(out));
   else
-    reduce_row_of(image, y, reinterpret_cast<float*>(out));
+    reduce_row_of(image, pad, y, width, reinterpret_cast<float*>(out));
 }
 
 int reflect(int i, int n) {

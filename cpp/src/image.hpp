@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <initializer_list>
 
-#include "defocus_fast/image.hpp"
+#include "defocus_fast/estimator.hpp"
 #include "kernels.hpp"
 #include "workers.hpp"
 
@@ -35,8 +35,9 @@ void load_row(const ImageView& image, int y, int x0, int n, float* const* channe
 template <class T>
 void load_value_row(const ImageView& image, int y, const CannyKernels<T>& kernels, T* out);
 
-/// Row y of the image of half the size: means of 2 x 2 pixels of the same type, interleaved.
-void reduce_row(const ImageView& image, int y, std::byte* out);
+/// Row y of an image of half the size, of `width` pixels: means of 2 x 2 pixels of the same type, interleaved. Its
+/// first pixel begins `pad` before the image's, which is mirrored at its borders.
+void reduce_row(const ImageView& image, Pixel pad, int y, int width, std::byte* out);
 
 /// The index in [0, n) that i stands for under symmetric reflection (edge pixel repeated).
 int reflect(int i, int n);

@@ -76,6 +76,9 @@ inline int network_margin(const Model& model) {
   return model.architecture == Architecture::cells ? cell * (model.depth + 1) : 20;
 }
 
+/// px, of the square whose edges share an answer.
+inline int question_side(const Model& model) { return model.architecture == Architecture::cells ? cell : 1; }
+
 /// Rows and columns from an edge to the corner of its i-th crop.
 inline int crop_corner(std::size_t i, int crop_offset) { return (i > 0 ? crop_offset : 0) - crop_sizes[i] / 2; }
 

@@ -66,7 +66,8 @@ void detect_edges(const ImageView& image, const CannyOptions& options, std::uint
   auto workspace =
       Workspace<cpu::EdgeDetector, CannyOptions>::take(image.height, image.width, kernels, num_threads, options);
   cpu::check_range(image, "image", 0, 1, workspace->workers);
-  workspace->stage.detect_edges(image, mask);
+  workspace->stage.detect_edges(image);
+  workspace->stage.write_mask(mask, image.width);
   workspace->keep(std::move(workspace));
 }
 

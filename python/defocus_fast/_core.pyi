@@ -40,6 +40,7 @@ class EstimatorOptions(PropagateOptions, total=False):
     depth_threshold: float | None
     octaves: int | None
     distances: Literal["auto", "learned", "domain_transform"]
+    grid: Literal["auto", "anchored", "corner"]
     max_edges: int | None
     networks: Callable[[str, list[int], int], object] | None
     canny_sigma: float

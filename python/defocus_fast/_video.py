@@ -82,7 +82,7 @@ class VideoEstimator(Sized):
     Each answer is of the frame given, without any delay. What edges say of their radii, and where depth edges keep
     radii from spreading, is averaged along time as far as the video stays the same: the camera's movement is followed,
     and where the image or its radii change by more than noise, averages start afresh. The map of a first frame, and of
-    one after a cut, equals :class:`Estimator`'s to the last bit.
+    one after a cut, equals :class:`Estimator`'s (``grid="corner"``, ``distances="domain_transform"``) to the last bit.
 
     With `budget_ms` a frame is read in part where there is no time for all of it: regions that have changed and regions
     that have waited longest. Elsewhere what is known stays as it is; where that no longer holds, coarse octaves, which

@@ -92,6 +92,14 @@ inline int atomicMin(int* address, int value) {
   return old;
 }
 
+inline unsigned long long atomicMax(unsigned long long* address, unsigned long long value) {
+  defocus_fast::emulation::interrupt();
+  unsigned long long old = __atomic_load_n(address, __ATOMIC_RELAXED);
+  while (value > old && !__atomic_compare_exchange_n(address, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return old;
+}
+
 inline int atomicAdd(int* address, int value) {
   defocus_fast::emulation::interrupt();
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);

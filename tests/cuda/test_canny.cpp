@@ -28,17 +28,31 @@ CannyOptions options_of(double sigma, double low, double high) {
   return options;
 }
 
-/// Compares with the CPU's edges; returns how many there are.
+constexpr int period = 12;  // px
+
+/// Compares with the CPU's edges, and where they lie on a canvas; returns how many there are.
 int check_edges(const ImageView& image, const CannyOptions& options) {
   const std::size_t pixels = std::size_t(image.height) * std::size_t(image.width);
   Workers workers{ThreadPool(1)};
   std::vector<std::uint8_t> expected(pixels, 9), mask(pixels, 9);
-  cpu::EdgeDetector(image.height, image.width, options, select_kernels("portable"), workers)
-      .detect_edges(image, expected.data());
+  cpu::EdgeDetector detector(image.height, image.width, options, select_kernels("portable"), workers);
+  const Pixel pad = pad_of(detector.detect_edges(image), period);
+  detector.write_mask(expected.data(), image.width);
+  Pixel found{-1, -1};
+  const cuda::Canvas canvas{image.height + period - 1, image.width + period - 1, &found};
+  std::vector<std::uint8_t> on_canvas(std::size_t(canvas.height) * std::size_t(canvas.width), 0), got(on_canvas);
+  detector.write_mask(on_canvas.data() + std::ptrdiff_t(pad.y) * canvas.width + pad.x, canvas.width);
   Device device(image.height, image.width, options);
   for (int run = 0; run < 2; ++run) {  // the second finds what the first left in memory
-    device.detector.detect_edges(image, mask.data(), nullptr);
+    device.detector.detect_edges(image, nullptr);
+    device.detector.write_mask({image.height, image.width}, mask.data(), nullptr);
     CHECK(mask == expected);
+    device.detector.place(period, &found, nullptr);
+    CHECK(found.y == pad.y);
+    CHECK(found.x == pad.x);
+    std::fill(got.begin(), got.end(), std::uint8_t{9});
+    device.detector.write_mask(canvas, got.data(), nullptr);
+    CHECK(got == on_canvas);
   }
   return int(std::count(expected.begin(), expected.end(), 1));
 }

@@ -68,17 +68,18 @@ struct Answer {
 DeviceSetup make_setup(int height, int width, const Options& options) {
   const auto model = load_model(options.model);
   const bool hard = options.labels == Labels::hard;
-  return {
-      .height = height,
-      .width = width,
-      .options = options,
-      .model = model,
-      .depth_threshold = options.depth_threshold.value_or(model->depth_threshold),
-      .propagation = resolve(options.guide, options.propagation, hard ? 3.75 : model->sigma_r,
-                             hard ? 5 : model->iterations, height, width, octave_count(height, width, options.octaves)),
-      .learns_distances = model->learns_distances() && !hard && octave_count(height, width, options.octaves) > 1,
-      .max_edges = options.max_edges.value_or(height * width),
-      .shapes = cuda::network_shapes(height, width, options)};
+  const int octaves = octave_count(height, width, options.octaves);
+  return {.height = height,
+          .width = width,
+          .options = options,
+          .model = model,
+          .depth_threshold = options.depth_threshold.value_or(model->depth_threshold),
+          .propagation = resolve(options.guide, options.propagation, hard ? 3.75 : model->sigma_r,
+                                 hard ? 5 : model->iterations, height, width, octaves),
+          .learns_distances = model->learns_distances() && !hard && octaves > 1,
+          .period = grid_period(question_side(*model), octaves),
+          .max_edges = options.max_edges.value_or(height * width),
+          .shapes = cuda::network_shapes(height, width, options)};
 }
 
 Answer run(const Case& c) {
@@ -114,7 +115,8 @@ Answer run(const Case& c) {
   DeviceSetup setup = make_setup(c.height, c.width, options);
   // Smaller ones than the library's, so that small images have several of both.
   if (c.evaluation == Evaluation::shared) {
-    const int height = tile_side(*model, c.height, c.tile), width = tile_side(*model, c.width, c.tile);
+    const int more = setup.period - 1;
+    const int height = tile_side(*model, c.height + more, c.tile), width = tile_side(*model, c.width + more, c.tile);
     setup.shapes.image_height = height + 2 * network_margin(*model);
     setup.shapes.image_width = width + 2 * network_margin(*model);
     if (setup.shapes.cell_rows > 0) {

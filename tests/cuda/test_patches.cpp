@@ -21,7 +21,9 @@ void check_tiles(const ImageView& image) {
       std::vector<float> expected(std::size_t(3 * height * width));
       std::vector<T> tile(expected.size(), T(-1));
       cpu::extract_pixels(image, y0, x0, height, width, 3, expected.data());
-      cuda::extract_tile(image, y0, x0, height, width, type_of<T>, tile.data(), nullptr);
+      // A canvas is begun further up and to the left.
+      const Pixel pad{2, 5};
+      cuda::extract_tile(image, {0, 0, &pad}, y0 + pad.y, x0 + pad.x, height, width, type_of<T>, tile.data(), nullptr);
       bool equal = true;
       for (int i = 0; i < height * width; ++i)
         for (int c = 0; c < 3; ++c)
@@ -53,7 +55,7 @@ void check_patches(const ImageView& image, int percent, int crop_offset) {
           expected[i][std::size_t(k * 3 * plane + at % 3 * plane + at / 3)] = T(of_edge[std::size_t(at)]);
       }
     }
-    cuda::extract_patches(image, crop_offset, {edges.list, first, batch}, type_of<T>, pointers, nullptr);
+    cuda::extract_patches(image, {}, crop_offset, {edges.list, first, batch}, type_of<T>, pointers, nullptr);
     CHECK(got == expected);
   }
 }
@@ -104,20 +106,23 @@ TEST_CASE("tiles equal the CPU's, rounded in half precision") {
       }
 }
 
-TEST_CASE("frames of cameras are read as on the CPU, and so are their octaves") {
+TEST_CASE("frames of cameras are read as on the CPU, and so are their octaves, on canvases too") {
   for (const PixelFormat format : all_formats)
     for (const auto& [height, width] : std::vector<std::pair<int, int>>{{2, 2}, {2, 50}, {50, 2}, {22, 18}}) {
       CAPTURE(int(format));
       const CameraFrame frame(format, height, width, {.range = {}, .matrix = ColourMatrix(random_int(0, 1))});
       check_tiles<float>(frame.view);
-      const std::ptrdiff_t row =
-          width / 2 * frame.view.channels * (frame.view.type == PixelType::uint8 ? 1 : std::ptrdiff_t{sizeof(float)});
-      std::vector<std::byte> expected(std::size_t(height / 2 * row)), got(expected.size());
-      for (int y = 0; y < height / 2; ++y) cpu::reduce_row(frame.view, y, expected.data() + y * row);
-      const ImageView half =
-          ImageView::interleaved(got.data(), frame.view.type, height / 2, width / 2, frame.view.channels, row);
-      cuda::reduce(frame.view, half, got.data(), nullptr);
-      CHECK(got == expected);
+      for (const Pixel& pad : {Pixel{0, 0}, {1, 0}, {2, 3}, {7, 6}}) {
+        const int rows = (height + 7) / 2, columns = (width + 7) / 2;
+        const std::ptrdiff_t row =
+            columns * frame.view.channels * (frame.view.type == PixelType::uint8 ? 1 : std::ptrdiff_t{sizeof(float)});
+        std::vector<std::byte> expected(std::size_t(rows * row)), got(expected.size());
+        for (int y = 0; y < rows; ++y) cpu::reduce_row(frame.view, pad, y, columns, expected.data() + y * row);
+        const ImageView half =
+            ImageView::interleaved(got.data(), frame.view.type, rows, columns, frame.view.channels, row);
+        cuda::reduce(frame.view, pad.y + pad.x > 0 ? &pad : nullptr, half, got.data(), nullptr);
+        CHECK(got == expected);
+      }
     }
 }
 

@@ -27,6 +27,7 @@ enum class Precision : std::uint8_t { automatic, float32, bfloat16, float16, int
 enum class Evaluation : std::uint8_t { shared, patch };
 enum class Labels : std::uint8_t { posterior, hard };
 enum class Distances : std::uint8_t { automatic, learned, domain_transform };
+enum class Grid : std::uint8_t { automatic, anchored, corner };
 
 /// Which values an option takes.
 struct Accepted {
@@ -43,7 +44,7 @@ struct Option {
   const char* name;
   std::variant<bool Group::*, int Group::*, double Group::*, std::string Group::*, std::optional<int> Group::*,
                std::optional<double> Group::*, Precision Group::*, Evaluation Group::*, Labels Group::*,
-               Distances Group::*, std::shared_ptr<cuda::Networks> Group::*>
+               Distances Group::*, Grid Group::*, std::shared_ptr<cuda::Networks> Group::*>
       member;
   Accepted accepted;
   const char* unit;  // of numbers, or ""
@@ -135,6 +136,7 @@ struct Options {
   std::optional<double> depth_threshold = {};
   std::optional<int> octaves = {};
   Distances distances = Distances::automatic;
+  Grid grid = Grid::automatic;
   CannyOptions canny = {};              // their names have the prefix canny_ where options have no groups
   GuideOptions guide = {};              // guide_
   PropagationOptions propagation = {};  // no prefix
@@ -147,6 +149,7 @@ inline constexpr std::array<const char*, 5> precision_names{"auto", "float32", "
 inline constexpr std::array<const char*, 2> evaluation_names{"shared", "patch"};
 inline constexpr std::array<const char*, 2> labels_names{"posterior", "hard"};
 inline constexpr std::array<const char*, 3> distances_names{"auto", "learned", "domain_transform"};
+inline constexpr std::array<const char*, 3> grid_names{"auto", "anchored", "corner"};
 inline constexpr Option<Options> option_rows[]{
     {"model", &Options::model, any_path, "", "Name of a shipped model, or a model folder: a path with a '/' in it."},
     {"device", &Options::device, one_of(device_names), "",
@@ -180,6 +183,13 @@ inline constexpr Option<Options> option_rows[]{
      "image is like; needs more than one octave and posterior labels. auto is learned where the model has the network, "
      "as fast has, and the options allow it, but not of videos, of whose frames the network would see a part only. "
      "Given edges are always spread by domain_transform."},
+    {"grid", &Options::grid, one_of(grid_names), "",
+     "Where the pixels of coarse octaves begin, and the cells of 3 x 3 px that models such as fast answer for. "
+     "anchored: "
+     "at the image's strongest edge, so that a view which moves by whole pixels gets the same answer; needs more than "
+     "one octave. corner: at the image's upper left corner, whatever it shows. auto is anchored where there is more "
+     "than one octave, but not of videos, whose grid must stay where it is. With given edges the grid is at the "
+     "corner."},
     {"max_edges", &Options::max_edges, Accepted{1, std::numeric_limits<int>::max()}, "",
      "Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with more is an "
      "error; of images in device memory, where nobody waits for the number, the last edges, at the bottom of the "

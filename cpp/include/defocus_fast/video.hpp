@@ -47,7 +47,8 @@ struct FocusMap {
 /// the frame given, without any delay. What edges say of their radii, and where depth edges keep radii from spreading,
 /// is averaged along time as far as the video stays the same: the camera's movement is followed, and where the image or
 /// its radii change by more than noise, averages start afresh. So the map of a first frame, and of one after a cut,
-/// equals Estimator's to the last bit; edges and masks in results always do.
+/// equals Estimator's (of grid "corner" and distances "domain_transform") to the last bit; edges and masks in results
+/// always do.
 ///
 /// With VideoOptions::budget_ms a frame is read in part where there is no time for all of it: regions that have changed
 /// and regions that have waited longest. Elsewhere what is known stays as it is; where that no longer holds, coarse
