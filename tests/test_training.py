@@ -107,34 +107,13 @@ def test_crops_at_the_border_are_mirrored_as_the_estimator_does(shards: Path) ->
     scene = np.array(sampler.shards[0][0])
     sampler._edge = lambda _rng: (scene, np.array([0, 127]))  # type: ignore[method-assign]
     padded = np.pad(scene, ((75, 75), (75, 75), (0, 0)), mode="symmetric")
-    side = sampler.drawn
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(0, 1))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (75, 75), axis=(0, 1))
     for seed in range(5):
         crop = sampler._crop(np.random.default_rng(seed))
         kinds = {
             np.rot90(flipped, turns).tobytes() for flipped in (crop[..., 4], crop[:, ::-1, 4]) for turns in range(4)
         }
-        assert any(windows[y, x, 4].tobytes() in kinds for y in range(30, 90) for x in range(120, 201))
-
-
-def test_pairs_of_crops_show_the_same_edges(shards: Path) -> None:
-    sampler = batches.Sampler(shards / "train", side=75, patch=45, every_edge=True)
-    batch = sampler(8, np.random.default_rng(0))
-    one, other = (half.numpy() for half in batch.at.chunk(2))
-    assert len(one) > 100
-    np.testing.assert_array_equal(one[:, 0], other[:, 0] - 4)
-    apart = one[:, 1:] - other[:, 1:]
-    for pair in range(4):
-        moved = np.unique(apart[one[:, 0] == pair], axis=0)
-        assert len(moved) == 1
-        assert (moved % 3).any()
-        assert np.abs(moved).max() < 3
-    crops = batch.crops.numpy()
-    for answer in (batch.radius, batch.kind):
-        np.testing.assert_array_equal(*answer.chunk(2))
-    np.testing.assert_array_equal(*(crops[at[:, 0], :, at[:, 1], at[:, 2]] for at in (one, other)))
-    cells = {tuple(at) for at in one[:, 1:] % 3} | {tuple(at) for at in other[:, 1:] % 3}
-    assert len(cells) == 9
+        assert any(windows[y, x, 4].tobytes() in kinds for y in range(30, 90) for x in range(120, 203))
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(

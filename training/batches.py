@@ -22,11 +22,7 @@ VALIDATION_CROPS = 2048
 
 
 class Batch(NamedTuple):
-    """Crops and labelled edges in them.
-
-    Of models that are asked about every edge, the second half are the crops of the first again, moved by less than a
-    cell, with the same edges in the same order: what is said of an edge should not depend on where the cells lie.
-    """
+    """Crops and labelled edges in them."""
 
     crops: Tensor  # (B, 3, S, S) channels last: uint8, on its device float32 in [0, 1]
     at: Tensor  # (N, 3) int64: crop, row, column in `crops`
@@ -51,12 +47,10 @@ class Sampler:
                 raise ValueError(f"{folder}: expected shards (N, S, S, 5) uint8, got {shard.shape} {shard.dtype}")
         if side < patch or (side - patch) % STRIDE:
             raise ValueError(f"side: expected {patch} + a multiple of {STRIDE}, got {side}")
-        self.side, self.half, self.in_pairs = side, patch // 2, every_edge
-        self.drawn = side + STRIDE - 1 if every_edge else side  # px, of which both crops of a pair are parts
-        self.asked = np.zeros((self.drawn, self.drawn), bool)  # where the networks are asked about edges
+        self.side, self.half = side, patch // 2
+        self.asked = np.zeros((side, side), bool)  # where the networks are asked about edges
         if every_edge:
-            both = slice(self.half + STRIDE - 2, side - self.half + 1)
-            self.asked[both, both] = True
+            self.asked[self.half - 1 : side - self.half + 1, self.half - 1 : side - self.half + 1] = True
         else:
             for grid in GRIDS:
                 inner = slice(self.half + grid, side - self.half, STRIDE)
@@ -77,18 +71,18 @@ class Sampler:
         raise ValueError(f"shards: no labelled edges found in {ATTEMPTS} tries")
 
     def _crop(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Return what a crop, or a pair of crops, is taken from, with a random labelled edge on its grid."""
+        """Return a crop (S, S, 5) with a random labelled edge on its grid."""
         scene, edge = self._edge(rng)
         size = len(scene)
         on_grid = rng.integers(0, (self.side - 2 * self.half - 1) // STRIDE + 1, 2)
         corner = edge - self.half - STRIDE * on_grid
-        if corner.min() < 0 or corner.max() + self.drawn > size:
+        if corner.min() < 0 or corner.max() + self.side > size:
             # Patches at the border see the image mirrored (edge pixel repeated), as in the estimator.
-            index = np.arange(self.drawn) + corner[:, None]
+            index = np.arange(self.side) + corner[:, None]
             index = np.where(index < 0, -1 - index, np.where(index >= size, 2 * size - 1 - index, index))
             crop = scene[np.ix_(*index)]
         else:
-            crop = scene[corner[0] : corner[0] + self.drawn, corner[1] : corner[1] + self.drawn]
+            crop = scene[corner[0] : corner[0] + self.side, corner[1] : corner[1] + self.side]
         crop = np.rot90(crop, rng.integers(4))
         crop = crop[:, ::-1] if rng.random() < 0.5 else crop
         if rng.random() < 0.3:  # the detector takes the largest channel, so their order does not change the edges
@@ -97,28 +91,14 @@ class Sampler:
 
     def __call__(self, count: int, rng: np.random.Generator) -> Batch:
         """Return a batch of `count` crops with the edges that the networks are asked about."""
-        drawn = np.stack([self._crop(rng) for _ in range(count // 2 if self.in_pairs else count)])
-        kind, radius = drawn[..., 4], drawn[..., 3]
+        crops = np.stack([self._crop(rng) for _ in range(count)])
+        kind, radius = crops[..., 4], crops[..., 3]
         edge = (kind != NO_EDGE) & self.asked
-        at = np.argwhere(edge)
-        if not self.in_pairs:
-            crops, repeats = drawn, 1
-        else:
-            first = rng.integers(0, STRIDE, (len(drawn), 2))
-            apart = np.stack(np.divmod(rng.integers(1, STRIDE**2, len(drawn)), STRIDE), axis=1)
-            second = (first + apart) % STRIDE
-            moved = np.concatenate([first, second])
-            crops = np.stack(
-                [drawn[i % len(drawn), y : y + self.side, x : x + self.side] for i, (y, x) in enumerate(moved)]
-            )
-            at = np.concatenate([at, at + np.array([len(drawn), 0, 0])])
-            at[:, 1:] -= moved[at[:, 0]]
-            repeats = 2
         return Batch(
             torch.from_numpy(np.ascontiguousarray(crops[..., :3])).permute(0, 3, 1, 2),
-            torch.from_numpy(at),
-            torch.from_numpy(np.tile(radius[edge].astype(np.float32) / RADIUS_SCALE, repeats)),
-            torch.from_numpy(np.tile(kind[edge].astype(np.int64), repeats)),
+            torch.from_numpy(np.argwhere(edge)),
+            torch.from_numpy(radius[edge].astype(np.float32) / RADIUS_SCALE),
+            torch.from_numpy(kind[edge].astype(np.int64)),
         )
 
 

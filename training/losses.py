@@ -11,8 +11,6 @@ from training.batches import Batch
 from training.networks import Fast, Tip22
 from training.synthesis import AMBIGUOUS, DEPTH, NO_EDGE, PATTERN, RADIUS_BINS
 
-AGREEMENT = 2.0  # weight of the answers' distance in pairs of crops
-
 # Weight of each kind in B-NET's loss: what E-NET misses should still get a sensible radius.
 BLUR_WEIGHT = {NO_EDGE: 0.0, PATTERN: 1.0, DEPTH: 0.2, AMBIGUOUS: 0.5}
 
@@ -23,15 +21,8 @@ def soft_bins(radius: Tensor, count: int = len(RADIUS_BINS)) -> Tensor:
     return (1 - (position[:, None] - torch.arange(count, device=radius.device)).abs()).clamp(min=0)
 
 
-def disagreement(logits: Tensor) -> Tensor:
-    """Return by edge how far both answers of a pair are apart: the mean of both Kullback-Leibler divergences."""
-    one, other = logits.log_softmax(1).chunk(2)
-    return ((one.exp() - other.exp()) * (one - other)).sum(1) / 2
-
-
 def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return B-NET's cross-entropy against soft bins, and E-NET's with both classes of the same total weight; and in
-    both, where crops come in pairs, how far the answers of a pair are apart."""
+    """Return B-NET's cross-entropy against soft bins, and E-NET's with both classes of the same total weight."""
     blur, edge = (logits.float() for logits in model(batch.crops, batch.at))
     weight = batch.radius.new_tensor([BLUR_WEIGHT[kind] for kind in range(4)])[batch.kind]
     blur_loss = F.cross_entropy(blur, soft_bins(batch.radius), reduction="none")
@@ -39,11 +30,7 @@ def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
     pattern = (batch.kind == PATTERN).float()
     class_weight = depth / depth.sum().clamp(min=1) + pattern / pattern.sum().clamp(min=1)
     edge_loss = F.cross_entropy(edge, depth.long(), reduction="none")
-    of_blur, of_edge = (blur_loss * weight).sum() / weight.sum(), (edge_loss * class_weight).sum() / class_weight.sum()
-    if model.every_edge:
-        of_blur = of_blur + AGREEMENT * disagreement(blur).mean()
-        of_edge = of_edge + AGREEMENT * disagreement(edge).mean()
-    return of_blur, of_edge
+    return (blur_loss * weight).sum() / weight.sum(), (edge_loss * class_weight).sum() / class_weight.sum()
 
 
 def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
@@ -51,8 +38,7 @@ def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
 
     Of B-NET, at pattern edges of a radius within its bins, the accuracy (nearest bin) and the mean absolute errors, px,
     of the most probable bin and of the posterior mean; of E-NET the recall of both classes and their mean, the balanced
-    accuracy. Where crops come in pairs, how far both answers are apart: posterior means, px, and the share of edges
-    that change their class.
+    accuracy.
     """
     results = [model(batch.crops, batch.at) for batch in batches]
     probability = torch.cat([blur for blur, _ in results]).float().softmax(1)
@@ -63,7 +49,7 @@ def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
     pattern = (kind == PATTERN) & (radius <= bins[-1])
     target = soft_bins(radius, len(bins))
     recall = [float((called_depth == label)[kind == one].float().mean()) for label, one in enumerate((PATTERN, DEPTH))]
-    found = {
+    return {
         "val_blur_loss": float(-(target * probability.clamp(min=1e-9).log()).sum(1)[pattern].mean()),
         "accuracy": float((probability.argmax(1) == target.argmax(1))[pattern].float().mean()),
         "mae_argmax_px": float((bins[probability.argmax(1)] - radius).abs()[pattern].mean()),
@@ -72,10 +58,3 @@ def scores(model: Tip22 | Fast, batches: list[Batch]) -> dict[str, float]:
         "recall_pattern": recall[0],
         "recall_depth": recall[1],
     }
-    if model.every_edge:
-        pairs = [[half.float() for half in logits.chunk(2)] for answers in results for logits in answers]
-        apart = [(one.softmax(1) @ bins - other.softmax(1) @ bins).abs() for one, other in pairs[::2]]
-        flipped = [one.argmax(1) != other.argmax(1) for one, other in pairs[1::2]]
-        found["apart_px"] = float(torch.cat(apart).mean())
-        found["flipped"] = float(torch.cat(flipped).float().mean())
-    return found
