@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import defocus_fast
 from defocus_fast import _images
 
-PANS = (1, 2, 3, 4, 6, 12)  # px
+PANS = (1, 2, 3, 4)  # px
 MARGIN = 16  # px at the border, where the two frames show different things
 
 
