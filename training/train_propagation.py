@@ -224,8 +224,7 @@ def train(args: argparse.Namespace) -> None:
         lost.append(loss.item())
         decay = min(EMA_DECAY, (state.step + 1) / (state.step + 20))
         with torch.no_grad():
-            for ours, theirs in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-                ours.lerp_(theirs, 1 - decay) if ours.is_floating_point() else ours.copy_(theirs)
+            torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
         state.step += 1
         state.elapsed_s += min(time.monotonic() - start, LONGEST_STEP_S)
         if state.step % args.every == 0 or state.step == args.steps or stop.asked:
