@@ -359,7 +359,7 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
     for other in (paper, *without):  # else nothing was tested
         assert (other - maps).abs().mean() > 10 * tolerance
     for num_threads in (1, 3):
-        again = Estimator(height, width, model=folder, num_threads=num_threads).estimate(image)
+        again = Estimator(height, width, model=folder, grid="corner", num_threads=num_threads).estimate(image)
         np.testing.assert_array_equal(again.map, answer.map)
 
 
