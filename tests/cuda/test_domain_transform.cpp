@@ -196,6 +196,8 @@ TEST_CASE("radii are spread as on the CPU") {
     for (const int channels : {1, 3})
       for (const auto& [height, width] :
            std::vector<std::pair<int, int>>{{1, 1}, {1, 90}, {90, 1}, {small_pictures ? 20 : 71, 43}}) {
+        // The sums of seeds have 65536 threads, however small the picture is.
+        if (small_pictures && (width == 1 || (labels == Labels::hard) != (channels == 1))) continue;
         CAPTURE(height);
         CAPTURE(width);
         const PixelType type = channels == 1 ? PixelType::float32 : PixelType::uint8;
