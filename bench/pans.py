@@ -19,8 +19,6 @@ from defocus_fast import _images
 
 PANS = (1, 2, 3, 4)  # px
 MARGIN = 16  # px at the border, where the two frames show different things
-
-
 VARIANTS: dict[str, dict[str, Any]] = {
     "all octaves": {},
     'all, `grid="corner"`': {"grid": "corner"},

@@ -64,7 +64,7 @@ Estimator::Estimator(const DeviceSetup& setup)
     Answers& answers = octave.answers;
     answers.height = height;
     answers.width = width;
-    answers.side = by_cell() ? cell : 1;
+    answers.side = question_side(*model_);
     for (std::uint8_t** mask : {&answers.pattern_edges, &answers.depth_edges}) arena_.reserve(*mask, pixels);
     if (number > 0) arena_.reserve(answers.said, pixels);
     for (float** values :

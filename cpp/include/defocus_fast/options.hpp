@@ -185,11 +185,10 @@ inline constexpr Option<Options> option_rows[]{
      "Given edges are always spread by domain_transform."},
     {"grid", &Options::grid, one_of(grid_names), "",
      "Where the pixels of coarse octaves begin, and the cells of 3 x 3 px that models such as fast answer for. "
-     "anchored: "
-     "at the image's strongest edge, so that a view which moves by whole pixels gets the same answer; needs more than "
-     "one octave. corner: at the image's upper left corner, whatever it shows. auto is anchored where there is more "
-     "than one octave, but not of videos, whose grid must stay where it is. With given edges the grid is at the "
-     "corner."},
+     "anchored: at the image's strongest edge, so that a view which moves by whole pixels gets the same answer; needs "
+     "more than one octave. corner: at the image's upper left corner, whatever it shows. auto is anchored where there "
+     "is more than one octave, but not of videos, whose grid must stay where it is. With given edges the grid is at "
+     "the corner."},
     {"max_edges", &Options::max_edges, Accepted{1, std::numeric_limits<int>::max()}, "",
      "Device cuda only: edges for which there is memory, and for which networks are evaluated. A frame with more is an "
      "error; of images in device memory, where nobody waits for the number, the last edges, at the bottom of the "
