@@ -42,6 +42,9 @@ psi=100
 sigma_s=min(height, width) / 16
 sigma_s=min(height, width) / 4
 octaves=1, labels="hard", psi=100
+model="tiny"
+model="tiny", octaves=1
+model="tiny", edge_stride=3
 model="tip22"
 """
 
