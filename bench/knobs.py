@@ -15,9 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-import plots
 import report
 from conftest import machine
 
@@ -25,7 +23,6 @@ import defocus_fast
 from defocus_fast import _core, _images, evaluation
 
 PAGE = report.ROOT / "docs" / "settings.md"
-FRONT = PAGE.with_name("settings_front.png")
 # Arguments as they are written in Python, of Estimator and of estimate.
 SETTINGS = """
 octaves=1
@@ -94,21 +91,6 @@ def errors(arguments: str, folder: Path) -> tuple[float, float]:
     return float(mae), float(octaves)
 
 
-def draw(points: dict[str, tuple[float, float]], file: Path) -> None:
-    """Draw time against error of every setting; a line joins those that no other one beats in both."""
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    front = [
-        p for p in sorted(points.values()) if not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points.values())
-    ]
-    axes.plot(*np.transpose(front), color="tab:blue", alpha=0.4)
-    for name, point in points.items():
-        axes.plot(*point, "o", color="tab:blue" if point in front else "tab:grey")
-        axes.annotate(name, point, fontsize=7, xytext=(4, 3), textcoords="offset points")
-    axes.set(xscale="log", xlabel="processor time, in units of the default's", ylabel="raw MAE, px")
-    axes.grid(alpha=0.3, which="both")
-    plots.save(figure, file)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", type=Path, nargs=2, metavar="TEST WIDE", help="with radii up to 6 px, and up to 40")
@@ -117,7 +99,7 @@ def main() -> None:
     frame = _images.read_photo(report.ROOT / "examples" / "otters.jpg")
     size = frame.shape[:2]
     default = Setting("", *size)
-    rows, points = [], {}
+    rows = []
     for arguments in ["", *SETTINGS.strip().splitlines()]:
         name = f"`{arguments}`" if arguments else "the default"
         try:
@@ -131,9 +113,7 @@ def main() -> None:
         else:
             (mae, _), (_, octaves) = (errors(arguments, folder) for folder in args.scenes)
             rows.append([name, f"{times:.2f}", f"{mae:.3f}", f"{octaves:.3f}"])
-            points[arguments or "the default"] = times, mae
         print(*rows[-1], sep="\t", flush=True)
-    draw(points, FRONT)
     facts, estimator = machine(), defocus_fast.Estimator(*size)
     narrow, wide = (len(evaluation.pairs(folder, folder)[0]) for folder in args.scenes)
     text = f"""<!-- knobs -->
@@ -146,11 +126,7 @@ row shows how exact that is; [BENCHMARK.md](../BENCHMARK.md) has times in ms. "p
 on {narrow} scenes of radii up to 6 px. "octaves": the mean of |log2((map + 0.5) / (truth + 0.5))| on {wide} scenes of
 radii up to 40 px. Both sets are those of [ACCURACY.md](../ACCURACY.md). "same": the map is the default's, bit for bit.
 
-{report.table(["setting", "time", "px", "octaves"], rows)}
-Time against error in px; the line joins the settings that no other one beats in both:
-
-![time against error]({FRONT.name})
-<!-- /knobs -->"""
+{report.table(["setting", "time", "px", "octaves"], rows)}<!-- /knobs -->"""
     page, count = re.subn(r"(?s)<!-- knobs -->.*<!-- /knobs -->", lambda _: text, PAGE.read_text(encoding="utf-8"))
     if count != 1:
         raise SystemExit(f"{PAGE}: expected the markers <!-- knobs --> and <!-- /knobs -->")
