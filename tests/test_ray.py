@@ -106,6 +106,7 @@ def test_a_node_dies_and_every_picture_is_there_once(
             deadline = time.monotonic() + 60
             while ray.available_resources().get("CPU", 0) > 0 and time.monotonic() < deadline:
                 time.sleep(0.1)
+            assert ray.available_resources().get("CPU", 0) == 0, "every node has a worker"
             cluster.remove_node(victim, allow_graceful=False)
 
     monkeypatch.setattr(_ray.Results, "add", kill)
