@@ -39,8 +39,8 @@ distances="domain_transform"
 grid="corner"
 psi=0
 psi=100
-sigma_s=min(height, width) / 16
-sigma_s=min(height, width) / 4
+sigma_s=min(height, width) / 8
+sigma_s=min(height, width) / 2
 octaves=1, labels="hard", psi=100
 model="tiny"
 model="tiny", octaves=1

@@ -211,38 +211,40 @@ __global__ void seed_pixels(const __grid_constant__ Octaves octaves, int spread,
   __shared__ double values[3][block_size];
   double weight_sum = 0, radius_sum = 0, square_sum = 0;
   const int height = octaves.answers[spread].height, width = octaves.answers[spread].width;
+  const bool is_learned = factors.values != nullptr;
   for (std::int64_t i = thread_index(); i < std::int64_t{height} * width; i += seed_blocks * block_size) {
     const int at_y = int(i / width), at_x = int(i % width);
     Seed seed{};
     for (int o = 0; o < octaves.count; ++o) {
       const Answers& answers = octaves.answers[o];
       // The edges of those that are put into this pixel.
-      const auto add = [&](int own_y, int own_x, bool beside) {
+      const auto add = [&](int own_y, int own_x, Side side) {
+        const bool beside = side != Side::here;
         const Range rows = put_into(own_y, height, spread, answers.height, o);
         const Range columns = put_into(own_x, width, spread, answers.width, o);
         for (int y = rows.begin; y < rows.end; ++y)
           for (int x = columns.begin; x < columns.end; ++x) {
             const bool depth = answers.depth_edges[answers.pixel(y, x)] != 0;
-            if (beside != is_beside_barrier(depth, o)) continue;
+            if (beside != is_beside_barrier(depth, o, is_learned)) continue;
             if (!depth && answers.pattern_edges[answers.pixel(y, x)] == 0) continue;
             const std::ptrdiff_t at = answers.question(y, x);
             const float radius = answers.radius[at], radius_std = answers.radius_std[at];
             float weight = edge_weight(labels, depth, answers.depth_probability[at], radius_std, o) *
                            octave_weight(radius, octaves.largest_radius, o, o + 1 == octaves.count);
             if (!(weight > 0)) continue;
-            if (factors.values) weight *= factors.at(learned::kind(depth, learned::group(o, spread)), at_y, at_x);
+            if (is_learned) weight *= factors.at(learned::kind(learned::group(o, spread), side), at_y, at_x);
             const float scale = float(1 << o);
             const Seed of_edge = make_seed(beside ? weight / 4 : weight, scale * radius, scale * radius_std);
             seed = {seed.weight + of_edge.weight, seed.radius + of_edge.radius, seed.square + of_edge.square};
           }
       };
-      const int aside = (beside_barrier << o) >> spread;
-      add(at_y, at_x, false);
-      if (o == 0) continue;
-      add(at_y, at_x - aside, true);
-      add(at_y, at_x + aside, true);
-      add(at_y - aside, at_x, true);
-      add(at_y + aside, at_x, true);
+      add(at_y, at_x, Side::here);
+      if (!is_beside_barrier(true, o, is_learned)) continue;
+      const int aside = beside_barrier(o, spread, is_learned);
+      add(at_y, at_x - aside, Side::right);
+      add(at_y, at_x + aside, Side::left);
+      add(at_y - aside, at_x, Side::below);
+      add(at_y + aside, at_x, Side::above);
     }
     weights[i] = seed.weight;
     radii[i] = seed.radius;

@@ -32,9 +32,10 @@ __global__ void describe_edges(const __grid_constant__ Octaves octaves, int spre
         for (int at_x = left; at_x < clipped(left + learned::region, width); ++at_x) {
           const Range own_columns = put_into(at_x, width, spread, answers.width, o);
           for (int x = own_columns.begin; x < own_columns.end; ++x) {
-            if (!answers.pattern_edges[answers.pixel(y, x)] && !answers.depth_edges[answers.pixel(y, x)]) continue;
+            const bool depth = answers.depth_edges[answers.pixel(y, x)] != 0;
+            if (!depth && !answers.pattern_edges[answers.pixel(y, x)]) continue;
             const std::ptrdiff_t at = answers.question(y, x);
-            sums.add(o, spread, answers.radius[at], answers.depth_probability[at], answers.radius_std[at]);
+            sums.add(o, spread, depth, answers.radius[at], answers.radius_std[at], answers.depth_probability[at]);
           }
         }
     }

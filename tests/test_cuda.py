@@ -193,7 +193,7 @@ def test_patches_take_no_memory_for_features(random_model: str, bytes_asked_for:
 @pytest.mark.parametrize(
     ("options", "bytes_per_pixel"),
     [
-        ({"model": "fast"}, 105),
+        ({"model": "fast"}, 106),
         ({"model": "fast", "precision": "float16"}, 85),
         ({"model": "tip22"}, 1224),
         ({"model": "tip22", "precision": "float16"}, 655),

@@ -125,11 +125,11 @@ def learned(cells: Path) -> Path:
 @pytest.mark.parametrize(
     ("tensor", "wrong", "message"),
     [
-        ("context.weight", "", 'tensor "propagation.context.weight": expected shape 64 x 32, got none'),
-        ("context.weight", "context.weight: 0 32 64", "expected shape 64 x 32, got 32 x 64"),
-        ("context.weight", "context.weight: 0 64 32 1 1", "expected shape 64 x 32, got 64 x 32 x 1 x 1"),
-        ("context.weight", "context.bias: 0 32", 'tensor "propagation.context.weight": expected shape 64 x 32, got no'),
-        ("6.bias", "7.bias: 0 11", 'tensor "propagation.6.bias": expected shape 11, got none'),
+        ("context.weight", "", 'tensor "propagation.context.weight": expected shape 96 x 48, got none'),
+        ("context.weight", "context.weight: 0 48 96", "expected shape 96 x 48, got 48 x 96"),
+        ("context.weight", "context.weight: 0 96 48 1 1", "expected shape 96 x 48, got 96 x 48 x 1 x 1"),
+        ("context.weight", "context.bias: 0 48", 'tensor "propagation.context.weight": expected shape 96 x 48, got no'),
+        ("6.bias", "7.bias: 0 17", 'tensor "propagation.6.bias": expected shape 17, got none'),
         ("0.weight", "", 'tensor "propagation.0.bias": expected none of this name, got one'),
     ],
 )

@@ -85,9 +85,9 @@ def test_a_network_of_distances_is_added_or_replaced(tmp_path: Path) -> None:
             np.testing.assert_array_equal(read[name], array, err_msg=name)
     for name, wrong, message in (
         ("propagation.context.weight", None, "expected tensors of the shapes"),
-        ("propagation.context.weight", np.zeros((32, 64), np.float32), "expected tensors of the shapes"),
-        ("propagation.context.bias", np.zeros(32, np.float32), "expected tensors of the shapes"),
-        ("propagation.0.bias", np.full(32, np.inf, np.float32), "expected finite values"),
+        ("propagation.context.weight", np.zeros((48, 96), np.float32), "expected tensors of the shapes"),
+        ("propagation.context.bias", np.zeros(48, np.float32), "expected tensors of the shapes"),
+        ("propagation.0.bias", np.full(48, np.inf, np.float32), "expected finite values"),
     ):
         changed = {key: value for key, value in {**added, name: wrong}.items() if value is not None}
         with pytest.raises(ValueError, match=message):

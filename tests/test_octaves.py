@@ -158,7 +158,7 @@ def spread_by_hand(image: np.ndarray, found: BlurMap, octaves: int) -> tuple[np.
     reduced = image
     for _ in range(spread):
         reduced = halved(reduced)
-    sigma_s = min(size) / 8
+    sigma_s = min(size) / 4
     options: dict[str, Any] = {"psi": 4.5 * sigma_s / scale, "sigma_s": sigma_s / scale, "guide_sigma_s": 7 / scale}
     options |= {"sigma_r": 0.5, "iterations": 3}
     total = np.maximum(weights, 1e-300)

@@ -339,12 +339,13 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
     plain = Estimator(height, width, model=folder, distances="domain_transform", grid="corner")
     metadata = train_propagation.metadata(folder)
     largest, threshold = float(metadata["radius_bins"].split()[-1]), float(metadata["depth_threshold"])
-    sample = propagation.sample(plain, image, np.zeros((height, width), np.float32), largest, threshold)
+    of_image: Any = (plain, image, np.zeros((height, width), np.float32), largest, threshold)
+    sample = propagation.sample(*of_image)
     with torch.no_grad():
         inputs = torch.from_numpy(sample.inputs)[None]
         logarithms = network(inputs)
         maps, weight, squares, factor = propagation.propagate(logarithms, [sample], squares=True)
-        (paper,) = propagation.propagate(None, [sample])
+        (paper,) = propagation.propagate(None, [propagation.sample(*of_image, learned=False)])
         spread = propagation.deviation(maps, weight, squares, sample.octave)
         without = []
         for half in (slice(0, propagation.WIDTH), slice(propagation.WIDTH, None)):  # of the context: means, maxima

@@ -25,10 +25,13 @@ from defocus_fast.model_io import DILATIONS, PROPAGATION
 REGION = 8  # px of the octave in which radii are spread
 GROUPS = 5  # of octaves, from the one above the spreading one's; the last holds all that are coarser
 INPUTS, WIDTH, OUTPUTS = PROPAGATION  # see `sample`
-GAIN, ACROSS, DOWN, BARRIER, WEIGHT, ERROR = 0, 1, 2, 3, 5, 10
+GAIN, ACROSS, DOWN, BARRIER, WEIGHT, ERROR = 0, 1, 2, 3, 5, 16
 """Factors of the guide's differences; distances in px that are added along rows and along columns; factors of psi at
-barriers of the first group and of coarser ones, of the weights of five kinds of edges (pattern edges of the first
-group, the second and coarser ones; depth edges of the first and of coarser ones) and of the expected error."""
+barriers of the first group and of coarser ones, of the weights of the kinds of edges (pattern edges of the first group,
+the second and coarser ones; each of the SIDES of depth edges of the first group and of coarser ones) and of the
+expected error."""
+KINDS = ERROR - WEIGHT
+SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, below, above
 CONTEXT = 3  # the convolution to whose outputs what the image is like is added
 LIMIT = 8.0  # of the logarithms
 CERTAIN = 0.15
@@ -105,7 +108,7 @@ class Sample:
 
     inputs: Array  # (INPUTS, rows, columns)
     seeds: Array  # (3, n): weight, and weight times radius and mean square
-    kinds: Array  # (n): which of the five weights
+    kinds: Array  # (n): which of the weights
     at: Array  # (2, n): row and column
     barriers: Array  # (2, height, width): of the first group, of coarser ones
     guide: Array  # (2, height, width) of differences()
@@ -114,8 +117,10 @@ class Sample:
     truth: Array  # (height, width)
 
 
-def sample(estimator: Estimator, image: Array, truth: Array, largest_radius: float, threshold: float) -> Sample:
-    """Return what the estimator finds in an image, ready for the network.
+def sample(
+    estimator: Estimator, image: Array, truth: Array, largest_radius: float, threshold: float, learned: bool = True
+) -> Sample:
+    """Return what the estimator finds in an image, ready for the network, or for the filter without it.
 
     The constants are those of cpp/src/formulas.hpp, whose names are given beside them.
     """
@@ -136,7 +141,7 @@ def sample(estimator: Estimator, image: Array, truth: Array, largest_radius: flo
     at = np.minimum(own // down[:, None] * up[:, None] + up[:, None] // 2, [height - 1, width - 1])  # put
 
     group = np.clip(octave - spread + 1, 0, GROUPS - 1)
-    inputs = [of_edges(found, group, at, octave - spread, spread, deviation, (height, width)), contrasts(small)]
+    inputs = [of_edges(found, depth, group, at, octave - spread, spread, (height, width)), contrasts(small)]
     unit = small.astype(np.float32) / 255
     guide = domain_transform_filter(unit, unit, sigma_s=7 / 2**spread, sigma_r=0.5, iterations=3)
     slopes = differences(guide)
@@ -146,19 +151,19 @@ def sample(estimator: Estimator, image: Array, truth: Array, largest_radius: flo
     weight = weight * (CERTAIN / (CERTAIN + deviation)) ** 2
     weight = weight * np.where(octave > 0, np.clip(read - 2.5, 0, 1), 1) * scale**1.5
     weight = weight * np.where(octave < count - 1, 1e-3 + (1 - 1e-3) * np.clip((largest_radius - read) / 1.5, 0, 1), 1)
-    kinds = np.where(depth, 3 + (group > 0), np.minimum(group, 2))
-    beside = depth & (octave > 0)  # is_beside_barrier
-    ways, shares, whose = [], [], []
-    for step in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)):
-        these = np.flatnonzero(~beside if step == (0, 0) else beside)
-        aside = (2 * 2 ** octave[these] // 2**spread)[:, None] * np.array(step)
-        place = at[these] + aside
+    seeds_of = []  # which edges, where, which weight, and what share of it
+    beside = depth & (learned | (octave > 0))  # is_beside_barrier
+    places = [(~beside, (0, 0), np.minimum(group, 2), 1.0)]
+    places += [(beside, side, 3 + len(SIDES) * (group > 0) + i, 0.25) for i, side in enumerate(SIDES)]
+    for which, side, kind, share in places:
+        these = np.flatnonzero(which)
+        aside = np.maximum(2 * 2 ** octave[these] // 2**spread, 2 if learned else 0)  # beside_barrier
+        place = at[these] + aside[:, None] * np.array(side)
         inside = ((place >= 0) & (place < [height, width])).all(1) & (weight[these] > 0)
-        ways.append(place[inside])
-        whose.append(these[inside])
-        shares.append(np.full(inside.sum(), 1.0 if step == (0, 0) else 0.25))
-    ids = np.concatenate(whose)
-    of_seed = weight[ids] * np.concatenate(shares)
+        these = these[inside]
+        seeds_of.append((these, place[inside], kind[these], np.full(len(these), share)))
+    ids, ways, kinds, shares = (np.concatenate(each) for each in zip(*seeds_of, strict=True))
+    of_seed = weight[ids] * shares
     radius = found.radii[ids].astype(np.float64)
     square = radius**2 + found.radius_std[ids].astype(np.float64) ** 2
     seeds = np.stack([of_seed, of_seed * radius, of_seed * square]).astype(np.float32)
@@ -174,36 +179,38 @@ def sample(estimator: Estimator, image: Array, truth: Array, largest_radius: flo
     return Sample(
         np.concatenate(inputs).astype(np.float32),
         seeds,
-        kinds[ids].astype(np.int64),
-        np.concatenate(ways).T.astype(np.int64),
+        kinds.astype(np.int64),
+        ways.T.astype(np.int64),
         barriers,
         slopes,
-        shorter / 8 / 2**spread,
+        shorter / (4 if count > 1 else 8) / 2**spread,
         spread,
         true.astype(np.float32),
     )
 
 
 def of_edges(
-    found: Any, group: Array, at: Array, coarser: Array, spread: int, deviation: Array, size: tuple[int, int]
+    found: Any, depth: Array, group: Array, at: Array, coarser: Array, spread: int, size: tuple[int, int]
 ) -> Array:
-    """Return per group of octaves what is known of the edges in each region: how many there are, as a share of a
-    straight line's across the region, and the means of log2 of their radius, of their depth probability and of their
-    standard deviation, (4 * GROUPS, rows, columns)."""
+    """Return per group of octaves what is known of the edges in each region: of pattern edges and of depth edges how
+    many there are, as a share of a straight line's across the region, and the means of log2 of their radius and of
+    their standard deviation; and the mean depth probability of all, (7 * GROUPS, rows, columns)."""
     rows, columns = regions_of(*size)
-    sums = np.zeros((GROUPS, 5, rows, columns), np.float32)
-    region = group, *(at // REGION).T
+    sums = np.zeros((GROUPS, 2, 5, rows, columns), np.float32)
+    region = group, depth.astype(int), *(at // REGION).T
     values = (
         2.0**coarser / REGION,
         np.ones(len(group)),
         np.log2(found.radii / 2.0**spread + 0.25),
+        found.radius_std / 2.0 ** (coarser + spread),
         found.depth_probability,
-        deviation,
     )
     for i, value in enumerate(values):
-        np.add.at(sums[:, i], region, value)
-    means_of = sums[:, 2:] / np.maximum(sums[:, 1:2], 1)
-    return np.concatenate([np.minimum(sums[:, :1], 2), means_of], 1).reshape(-1, rows, columns)
+        np.add.at(sums[:, :, i], region, value)
+    means_of = sums[:, :, 2:4] / np.maximum(sums[:, :, 1:2], 1)
+    of_kinds = np.concatenate([np.minimum(sums[:, :, :1], 2), means_of], 2).reshape(GROUPS, -1, rows, columns)
+    both = sums.sum(1)
+    return np.concatenate([of_kinds, both[:, 4:] / np.maximum(both[:, 1:2], 1)], 1).reshape(-1, rows, columns)
 
 
 class _Scan(torch.autograd.Function):
@@ -343,7 +350,7 @@ def propagate(logarithms: torch.Tensor | None, batch: list[Sample], squares: boo
     signals = torch.zeros(len(batch), channels, height * width)
     for n, s in enumerate(batch):
         at = torch.from_numpy(s.at[0] * width + s.at[1])
-        of_kind = factors[n, WEIGHT : WEIGHT + 5].reshape(5, -1)[torch.from_numpy(s.kinds), at]
+        of_kind = factors[n, WEIGHT : WEIGHT + KINDS].reshape(KINDS, -1)[torch.from_numpy(s.kinds), at]
         signals[n] = signals[n].index_add(1, at, torch.from_numpy(s.seeds[:channels]) * of_kind)
     filtered = spread(signals.view(len(batch), channels, height, width), across, down, sigma_s)
     total = signals.sum(2)

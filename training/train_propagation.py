@@ -28,7 +28,18 @@ from defocus_fast.model_io import add_propagation
 from training import existing, natural, plain_name, positive, run
 from training.checkpoints import Run
 from training.optimizer import learning_rate
-from training.propagation import ERROR, REGION, Propagation, Sample, deviation, enlarged, propagate, sample
+from training.propagation import (
+    ERROR,
+    REGION,
+    SIDES,
+    Array,
+    Propagation,
+    Sample,
+    deviation,
+    enlarged,
+    propagate,
+    sample,
+)
 from training.train import LONGEST_STEP_S, Stop, append
 
 PIXELS = 300_000  # of a batch, where radii are spread
@@ -63,6 +74,12 @@ def samples(model: Path, folder: Path) -> list[Sample]:
     return found
 
 
+def swapped(kinds: Array, *sides: int) -> Array:
+    """Return the kinds of seeds after their sides have changed places."""
+    of_depth = [3 + first + side for first in (0, len(SIDES)) for side in sides]
+    return np.array([0, 1, 2, *of_depth])[kinds]
+
+
 def turned(s: Sample, rng: np.random.Generator) -> Sample:
     """Return the sample mirrored and with rows for columns, each with a chance of a half."""
     s = copy.copy(s)
@@ -70,12 +87,14 @@ def turned(s: Sample, rng: np.random.Generator) -> Sample:
     if rng.random() < 0.5:
         s.inputs, s.barriers, s.truth = (values[..., ::-1] for values in (s.inputs, s.barriers, s.truth))
         s.at = np.stack([s.at[0], width - 1 - s.at[1]])
+        s.kinds = swapped(s.kinds, 1, 0, 2, 3)
         guide = s.guide[..., ::-1].copy()
         guide[0, :, 1:], guide[0, :, 0] = s.guide[0, :, :0:-1], 0  # to the left neighbour
         s.guide = guide
     if rng.random() < 0.5:
         s.inputs, s.barriers, s.truth = (values[..., ::-1, :] for values in (s.inputs, s.barriers, s.truth))
         s.at = np.stack([height - 1 - s.at[0], s.at[1]])
+        s.kinds = swapped(s.kinds, 0, 1, 3, 2)
         guide = s.guide[..., ::-1, :].copy()
         guide[1, 1:], guide[1, 0] = s.guide[1, :0:-1], 0
         s.guide = guide
@@ -85,6 +104,7 @@ def turned(s: Sample, rng: np.random.Generator) -> Sample:
         )
         s.inputs = np.concatenate([s.inputs[:-2], s.inputs[:-3:-1]])
         s.at = s.at[::-1]
+        s.kinds = swapped(s.kinds, 2, 3, 0, 1)
     return s
 
 

@@ -459,40 +459,43 @@ void Estimator::Cpu::propagate(const MapView& out, BlurMap& result, const FrameO
     describe_regions(result, count);
     factors = distances->factors();
   }
+  const bool is_learned = factors.values != nullptr;
   // An octave's edges that have seeds in a row of `spread`, `dy` rows below their own.
   const auto seed_edges = [&](const Octave& octave, int y, int dy, const cpu::SeedRows& rows) {
     const Range lines = put_into(y - dy, spread.height, spread.number, octave.height, octave.number);
     const Edges& edges = octave.number == 0 ? result.edges : octave.found.edges;
     const float scale = float(octave.scale);
+    const int group = learned::group(octave.number, spread.number);
     for (std::size_t i = octave.row_start[std::size_t(lines.begin)]; i < octave.row_start[std::size_t(lines.end)];
          ++i) {
       const bool depth = is_depth_edge(edges.depth_probability[i], depth_threshold);
-      const bool beside = is_beside_barrier(depth, octave.number);
+      const bool beside = is_beside_barrier(depth, octave.number, is_learned);
       if (dy != 0 && !beside) continue;
       const float weight =
           edge_weight(options.labels, depth, edges.depth_probability[i], edges.radius_std[i], octave.number) *
           octave_weight(edges.radius[i], model->radius_bins.back(), octave.number, octave.number + 1 == int(count));
       if (!(weight > 0)) continue;
-      const int kind = learned::kind(depth, learned::group(octave.number, spread.number));
-      const auto add = [&](int x) {
-        const float of_place = factors.values ? weight * factors.at(kind, y, x) : weight;
+      const auto add = [&](int x, Side side) {
+        const float of_place = is_learned ? weight * factors.at(learned::kind(group, side), y, x) : weight;
         rows.add(x, make_seed(beside ? of_place / 4 : of_place, scale * edges.radius[i], scale * edges.radius_std[i]));
       };
-      const int x = put(edges.position[i], octave.number, spread.number, spread.height, spread.width).x,
-                aside = beside_barrier * octave.scale / spread.scale;
-      if (!beside || dy != 0) {
-        add(x);
-        continue;
+      const int x = put(edges.position[i], octave.number, spread.number, spread.height, spread.width).x;
+      if (!beside) {
+        add(x, Side::here);
+      } else if (dy != 0) {
+        add(x, dy > 0 ? Side::below : Side::above);
+      } else {
+        const int aside = beside_barrier(octave.number, spread.number, is_learned);
+        if (x + aside < spread.width) add(x + aside, Side::right);
+        if (x - aside >= 0) add(x - aside, Side::left);
       }
-      if (x - aside >= 0) add(x - aside);
-      if (x + aside < spread.width) add(x + aside);
     }
   };
   const auto seed = [&](int y, const cpu::SeedRows& rows) {
     for (std::size_t o = 0; o < count; ++o) {
-      const int aside = beside_barrier * octaves[o].scale / spread.scale;
       seed_edges(octaves[o], y, 0, rows);
-      if (o == 0) continue;
+      if (!is_beside_barrier(true, octaves[o].number, is_learned)) continue;
+      const int aside = beside_barrier(octaves[o].number, spread.number, is_learned);
       seed_edges(octaves[o], y, -aside, rows);
       seed_edges(octaves[o], y, aside, rows);
     }
@@ -567,7 +570,8 @@ void Estimator::Cpu::describe_regions(const BlurMap& result, std::size_t count) 
              ++i) {
           const int x = put(edges.position[i], octave.number, spread.number, spread.height, spread.width).x;
           sums[std::size_t(x / learned::region * learned::groups + group)].add(
-              octave.number, spread.number, edges.radius[i], edges.depth_probability[i], edges.radius_std[i]);
+              octave.number, spread.number, is_depth_edge(edges.depth_probability[i], depth_threshold), edges.radius[i],
+              edges.radius_std[i], edges.depth_probability[i]);
         }
       }
     }

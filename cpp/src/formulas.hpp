@@ -127,9 +127,16 @@ DEFOCUS_FAST_HOST_DEVICE void for_barrier(Pixel centre, int scale, const Use& us
 }
 
 /// A coarse depth edge is walled in by its own barrier: a quarter of its weight is put as many px of the octave to each
-/// side.
-inline constexpr int beside_barrier = 2;
-DEFOCUS_FAST_HOST_DEVICE inline bool is_beside_barrier(bool depth_edge, int octave) { return depth_edge && octave > 0; }
+/// side. With learned distances, which tell the sides apart, those of the first octave are put aside too, and all of
+/// them by at least as many px of the octave in which radii are spread.
+DEFOCUS_FAST_HOST_DEVICE inline bool is_beside_barrier(bool depth_edge, int octave, bool learned) {
+  return depth_edge && (octave > 0 || learned);
+}
+DEFOCUS_FAST_HOST_DEVICE inline int beside_barrier(int octave, int spread, bool learned) {
+  return learned && octave < spread ? 2 : (2 << octave) >> spread;
+}
+/// Where an edge's weight is put.
+enum class Side { here, right, left, below, above };
 
 /// Where an octave's pixel is put in the octave in which radii are spread, of this height and width.
 DEFOCUS_FAST_HOST_DEVICE inline Pixel put(Pixel pixel, int octave, int spread, int height, int width) {
@@ -247,11 +254,11 @@ DEFOCUS_FAST_HOST_DEVICE inline int group(int octave, int spread) {
   return from < 0 ? 0 : from < groups ? from : groups - 1;
 }
 
-/// What the network reads of a region: four values per group of edges, contrasts of three bands, shares of barriers of
+/// What the network reads of a region: seven values per group of edges, contrasts of three bands, shares of barriers of
 /// the first group and of coarser ones, the image's size, and the guide's differences along rows and along columns.
-inline constexpr int of_group = 4, bands = 3, edge_inputs = of_group * groups, inputs = edge_inputs + bands + 2 + 1 + 2;
+inline constexpr int of_group = 7, bands = 3, edge_inputs = of_group * groups, inputs = edge_inputs + bands + 2 + 1 + 2;
 /// Its layers: 3 x 3 convolutions with these dilations and ReLU, and one of 1 x 1.
-inline constexpr int width = 32;
+inline constexpr int width = 48;
 inline constexpr std::array<int, 6> dilations{1, 2, 4, 8, 4, 2};
 /// To the biases of this layer a matrix adds what the image is like: its context, which is the mean over all regions of
 /// each value of the layer before, and then the maximum of each.
@@ -275,14 +282,28 @@ DEFOCUS_FAST_HOST_DEVICE inline std::uint8_t barrier_bit(int group) {
   return group > 0 ? is_coarse_barrier : is_fine_barrier;
 }
 
-/// What it answers: logarithms of factors of the guide's differences, of distances in px that are added along rows and
-/// along columns, and of factors of psi at barriers of the first group and of coarser ones, of the weights of five
-/// kinds of edges and of the expected error.
-enum Output { gain, across, down, fine_barrier, coarse_barrier, weight, error = weight + 5, outputs };
+inline constexpr int sides = 4;  // of a depth edge
 
-/// The kinds: pattern edges of the first group, the second and coarser ones; depth edges of the first and coarser ones.
-DEFOCUS_FAST_HOST_DEVICE inline int kind(bool depth_edge, int group) {
-  return weight + (depth_edge ? 3 + int(group > 0) : group < 2 ? group : 2);
+/// What it answers: logarithms of factors of the guide's differences, of distances in px that are added along rows and
+/// along columns, and of factors of psi at barriers of the first group and of coarser ones, of the weights of the kinds
+/// of edges and of the expected error.
+enum Output {
+  gain,
+  across,
+  down,
+  fine_barrier,
+  coarse_barrier,
+  weight,
+  weight_of_depth_edges = weight + 3,
+  error = weight_of_depth_edges + 2 * sides,
+  outputs
+};
+
+/// The kinds: pattern edges of the first group, the second and coarser ones; each side of depth edges of the first
+/// group and of coarser ones. An outline is as soft as the layer that is nearer, which lies on one side of it.
+DEFOCUS_FAST_HOST_DEVICE inline int kind(int group, Side side) {
+  if (side == Side::here) return weight + (group < 2 ? group : 2);
+  return weight_of_depth_edges + (group > 0 ? sides : 0) + int(side) - int(Side::right);
 }
 
 DEFOCUS_FAST_HOST_DEVICE inline float factor(float logarithm) {
@@ -298,23 +319,30 @@ DEFOCUS_FAST_HOST_DEVICE inline float factor_of_barrier(std::uint8_t bits, float
 
 /// Of the edges of one group in a region.
 struct EdgeSums {
-  float count, density, radius, depth, deviation;
+  struct OfKind {
+    float count, density, radius, deviation;
+  };
+  OfKind pattern, depth;
+  float depth_probability;
 
-  DEFOCUS_FAST_HOST_DEVICE void add(int octave, int spread, float radius_of_edge, float depth_probability,
-                                    float radius_std) {
+  DEFOCUS_FAST_HOST_DEVICE void add(int octave, int spread, bool depth_edge, float radius, float radius_std,
+                                    float probability) {
     const float coarser = std::exp2(float(octave - spread));
-    count += 1;
-    density += coarser / region;  // as a share of a straight line's edges across the region
-    radius += std::log2(radius_of_edge * coarser + 0.25f);
-    depth += depth_probability;
-    deviation += radius_std;
+    OfKind& own = depth_edge ? depth : pattern;
+    own.count += 1;
+    own.density += coarser / region;  // as a share of a straight line's edges across the region
+    own.radius += std::log2(radius * coarser + 0.25f);
+    own.deviation += radius_std;
+    depth_probability += probability;
   }
   DEFOCUS_FAST_HOST_DEVICE void write(float* out) const {
-    const float per_edge = count > 0 ? 1 / count : 0.0f;
-    out[0] = density < 2 ? density : 2.0f;
-    out[1] = radius * per_edge;
-    out[2] = depth * per_edge;
-    out[3] = deviation * per_edge;
+    const auto at_least_one = [](float count) { return count > 1 ? count : 1.0f; };
+    for (const OfKind& own : {pattern, depth}) {
+      *out++ = own.density < 2 ? own.density : 2.0f;
+      *out++ = own.radius / at_least_one(own.count);
+      *out++ = own.deviation / at_least_one(own.count);
+    }
+    *out = depth_probability / at_least_one(pattern.count + depth.count);
   }
 };
 
@@ -438,7 +466,7 @@ inline Propagation resolve(const GuideOptions& guide, const PropagationOptions& 
                            int height, int width, int octaves) {
   const int n = options.iterations.value_or(iterations), shorter = std::min(height, width);
   const int octave = std::min(octaves - 1, shorter >> 2 >= smallest_spread ? 2 : 1);
-  const double scale = 1 << octave, sigma_s = options.sigma_s.value_or(shorter / 8.0);
+  const double scale = 1 << octave, sigma_s = options.sigma_s.value_or(octaves == 1 ? shorter / 8.0 : shorter / 4.0);
   return {octave,
           {guide.sigma_s / scale, guide.sigma_r, n},
           {sigma_s / scale, options.sigma_r.value_or(sigma_r), n},

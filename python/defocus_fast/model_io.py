@@ -49,7 +49,7 @@ RADIUS_BINS: tuple[float, ...] = tuple(0.5 + 0.25 * i for i in range(23))
 FORMAT = 3
 OPSET = 17
 CROPS = (41, 27, 15)
-PROPAGATION = (28, 32, 11)  # values that the network reads of a region, channels of its layers, and answers
+PROPAGATION = (43, 48, 17)  # values that the network reads of a region, channels of its layers, and answers
 DILATIONS = (1, 2, 4, 8, 4, 2)  # of its 3 x 3 convolutions
 
 Weights = Mapping[str, np.ndarray]
