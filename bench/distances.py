@@ -97,17 +97,16 @@ def main() -> None:
     text = f"""## Learned distances
 
 Written by `bench/distances.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, defocus_fast
-{defocus_fast.__version__}, model fast. The scenes without learning are those of the sections above. "expected" is the
-mean of the expected error; by ranges of the true radius the raw MAE in px and the error in octaves.
+{defocus_fast.__version__}, model fast. The scenes are those of the sections above. "expected" is the mean of the
+expected error; by ranges of the true radius the raw MAE in px and the error in octaves.
 
 {report.table(["scenes", "distances", "raw MAE px", "octaves", "expected px", *ranges], rows, left=2)}
 Times of a frame in ms, median and 99th percentile, one call of each in turn, {CALLS} times:
 
 {report.table(["size", "learned", "domain_transform", "ratio"], of_times)}{shown}
 The network has learnt what synthetic scenes are like. There a region without edges beside a sharp outline is mostly
-the strongly blurred background, seldom the smooth inside of a sharp thing: so a sky no longer takes the radius of the
-bird before it, and the inside of a white petal takes that of the leaves behind it. Where it is so unsure the expected
-error is large.
+the strongly blurred background, seldom the smooth inside of a sharp thing: so the inside of a white petal takes the
+radius of the leaves behind it. Where it is so unsure the expected error is large.
 """
     sections.write("distances", text)
 
