@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what learned distances change, and write the section of ACCURACY.md about it:
+"""Measure what learned distances and weak edges change, and write the section of ACCURACY.md about it:
 ``python bench/distances.py TEST WIDE [--photos FOLDER]``, folders written by training.scenes, and photographs of
 shallow focus. Times are for a machine that does nothing else."""
 
@@ -24,8 +24,10 @@ from defocus_fast import _images, evaluation
 VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"distances": "learned"},
     "domain_transform": {"distances": "domain_transform"},
+    "learned, fine_thresholds 1": {"distances": "learned", "fine_thresholds": 1.0},
     "octaves 1": {"octaves": 1},
 }
+TIMED = ("learned", "domain_transform", "learned, fine_thresholds 1")  # the ratios are those of the first to the others
 SIZES = ((480, 640), (1080, 1920))
 CALLS = 60  # of each variant, in turn
 
@@ -52,7 +54,7 @@ def errors(folder: Path, model: str) -> list[list[str]]:
 
 
 def times(photo: np.ndarray[Any, Any], model: str) -> list[list[str]]:
-    """Return a row per size: medians and 99th percentiles of both, called in turn, and the median of their ratios."""
+    """Return a row per size: medians and 99th percentiles of each, called in turn, and medians of the ratios."""
     rows = []
     for height, width in SIZES:
         image = np.pad(
@@ -61,9 +63,9 @@ def times(photo: np.ndarray[Any, Any], model: str) -> list[list[str]]:
         image = np.ascontiguousarray(image[:height, :width])
         estimators = [
             defocus_fast.Estimator(height, width, model=model, device="cpu", **VARIANTS[name])
-            for name in ("learned", "domain_transform")
+            for name in TIMED
         ]
-        ms = np.empty((CALLS, 2))
+        ms = np.empty((CALLS, len(TIMED)))
         for call in range(-3, CALLS):
             for n, estimator in enumerate(estimators):
                 start = time.perf_counter()
@@ -71,7 +73,8 @@ def times(photo: np.ndarray[Any, Any], model: str) -> list[list[str]]:
                 if call >= 0:
                     ms[call, n] = 1e3 * (time.perf_counter() - start)
         cells = [f"{np.median(each):.1f}, {np.percentile(each, 99):.1f}" for each in ms.T]
-        rows.append([f"{width}x{height}", *cells, f"{np.median(ms[:, 0] / ms[:, 1]):.2f}x"])
+        ratios = [f"{np.median(ms[:, 0] / other):.2f}x" for other in ms.T[1:]]
+        rows.append([f"{width}x{height}", *cells, *ratios])
         print(*rows[-1], sep=" | ", flush=True)
     return rows
 
@@ -98,12 +101,13 @@ def main() -> None:
 
 Written by `bench/distances.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, defocus_fast
 {defocus_fast.__version__}, model fast. The scenes are those of the sections above. "expected" is the mean of the
-expected error; by ranges of the true radius the raw MAE in px and the error in octaves.
+expected error; by ranges of the true radius the raw MAE in px and the error in octaves. "fine_thresholds 1" has fewer
+edges: only those that the paper's thresholds find, in the first two octaves too.
 
 {report.table(["scenes", "distances", "raw MAE px", "octaves", "expected px", *ranges], rows, left=2)}
 Times of a frame in ms, median and 99th percentile, one call of each in turn, {CALLS} times:
 
-{report.table(["size", "learned", "domain_transform", "ratio"], of_times)}{shown}
+{report.table(["size", *TIMED, *(f"to {name}" for name in TIMED[1:])], of_times)}{shown}
 The network has learnt what synthetic scenes are like. There a region without edges beside a sharp outline is mostly
 the strongly blurred background, seldom the smooth inside of a sharp thing: so the inside of a white petal takes the
 radius of the leaves behind it. Where it is so unsure the expected error is large.

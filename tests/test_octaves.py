@@ -82,16 +82,19 @@ def picture(height: int = SIZE[0], width: int = SIZE[1]) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_edges_are_those_of_the_reduced_images(dtype: type, channels: int) -> None:
+@pytest.mark.parametrize("fine_thresholds", [None, 0.7])
+def test_edges_are_those_of_the_reduced_images(dtype: type, channels: int, fine_thresholds: float | None) -> None:
     """All of them, but for those that would count nothing."""
+    options = {"fine_thresholds": fine_thresholds} if fine_thresholds else {}
     model = "fast"  # random networks call nothing sharp
     image = picture() if dtype == np.uint8 else picture().astype(np.float32) / 255
     image = image if channels == 3 else np.ascontiguousarray(image[..., 0])
-    found = estimate(image, model, None)
+    found = estimate(image, model, None, **options)
     assert list(np.unique(found.octave)) == [0, 1, 2]
     alone = []
-    for _ in range(3):
-        alone.append(estimate(image, model, 1))
+    for octave in range(3):
+        factor = (fine_thresholds or 0.4) ** (1 - octave / 2)  # in the second octave its square root
+        alone.append(estimate(image, model, 1, canny_low=0.08 * factor, canny_high=0.2 * factor))
         image = halved(image)
     for octave, asked in enumerate(asked_edges(alone)):
         own, scale = found.octave == octave, 2**octave

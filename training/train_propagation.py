@@ -48,6 +48,7 @@ OF_ERRORS = 0.2  # weight of the errors in px and in octaves, both divided by th
 OF_CHANGE = 0.001  # weight of the mean square of what is changed of the paper's filter
 ERROR_STEPS = 300  # of the factor of the expected error
 NEGLIGIBLE = 0.02  # px, of errors
+OF_FILTER = 100  # scenes of a folder by which the paper's filter is judged there
 MOST_GROWTH = 1.02  # of the error in octaves on scenes that are not wide
 
 
@@ -201,7 +202,8 @@ def train(args: argparse.Namespace) -> None:
         if len(of_folder) > 1 or any(side % REGION for side in next(iter(of_folder))):
             raise ValueError(f"{folder}: expected scenes of one size, with sides that {2 * REGION} divides")
     validation = [samples(args.model, folder) for folder in args.validation]
-    plain, paper = (np.stack([validate(None, scenes) for scenes in each]) for each in (folders, validation))
+    plain = np.stack([validate(None, scenes[:OF_FILTER]) for scenes in folders])
+    paper = np.stack([validate(None, scenes) for scenes in validation])
     print("domain transform:", *(f"{px:.4f} px {octaves:.4f} octaves" for px, octaves in paper), flush=True)
     plain_of = torch.from_numpy(plain.astype(np.float32))
 

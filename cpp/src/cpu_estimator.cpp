@@ -90,8 +90,10 @@ struct Estimator::Cpu : Impl {
       throw InvalidArgument("evaluation: patch needs device cuda; accepted on the CPU: shared");
     precision = choose(options.precision, kernels);
     tile = tile_size(*model, canvas_height, canvas_width, precision);
-    for (int number = 0; number < octave_count(height, width, options.octaves); ++number)
-      octaves.emplace_back(number, canvas_height, canvas_width, period, options.canny, kernels, workers);
+    const int count = octave_count(height, width, options.octaves);
+    for (int number = 0; number < count; ++number)
+      octaves.emplace_back(number, canvas_height, canvas_width, period, canny_of(options, number, count), kernels,
+                           workers);
     weights = cpu::network_weights(model, precision, kernels);
     networks = weights->make_workspace(kernels, workers, tile);
     if (video_options) {

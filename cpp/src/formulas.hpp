@@ -436,6 +436,18 @@ inline int octave_count(int height, int width, std::optional<int> wanted) {
   return count;
 }
 
+/// What an octave's edges are detected by. Weak edges of fine octaves are as good as others. In a coarse octave the
+/// gradual change of a clear sky would pass for an edge, of a radius as large as can be read.
+inline CannyOptions canny_of(const Options& options, int octave, int octaves) {
+  constexpr int first_plain = 2;
+  const double factor =
+      octaves == 1 ? 1.0 : std::pow(options.fine_thresholds, std::max(first_plain - octave, 0) / double(first_plain));
+  CannyOptions canny = options.canny;
+  canny.low *= factor;
+  canny.high *= factor;
+  return canny;
+}
+
 /// In px of the image. Of octaves beyond the fourth the grid is not anchored: their canvas would cost too much.
 inline int grid_period(int side_of_questions, int octaves) {
   constexpr int most_halves = 3;

@@ -136,6 +136,7 @@ struct Options {
   Labels labels = Labels::posterior;
   std::optional<double> depth_threshold = {};
   std::optional<int> octaves = {};
+  double fine_thresholds = 0.4;
   Distances distances = Distances::automatic;
   Grid grid = Grid::automatic;
   CannyOptions canny = {};              // their names have the prefix canny_ where options have no groups
@@ -178,6 +179,10 @@ inline constexpr Option<Options> option_rows[]{
      "Sizes at which the image is read, at most: the image's own, and each half of the one before, as long as the "
      "shorter side has 64 px. Every one doubles the largest radius that can be read. 1 is the method of the paper.",
      "as many as there are"},
+    {"fine_thresholds", &Options::fine_thresholds, Accepted{0.01, 1}, "",
+     "Factor of the edge detector's thresholds in the first octave, where there are more; in the second they have its "
+     "square root. Weak edges tell radii and outlines where there are no others. 1 finds fewer edges in less time. The "
+     "method of the paper, with one octave, has no such factor."},
     {"distances", &Options::distances, one_of(distances_names), "",
      "How far it is from pixel to pixel for radii that spread. domain_transform: as in the paper. learned: a network "
      "of the model changes these distances, and how much edges count, by what lies around them and by what the whole "
