@@ -62,8 +62,7 @@ def times(photo: np.ndarray[Any, Any], model: str) -> list[list[str]]:
         )
         image = np.ascontiguousarray(image[:height, :width])
         estimators = [
-            defocus_fast.Estimator(height, width, model=model, device="cpu", **VARIANTS[name])
-            for name in TIMED
+            defocus_fast.Estimator(height, width, model=model, device="cpu", **VARIANTS[name]) for name in TIMED
         ]
         ms = np.empty((CALLS, len(TIMED)))
         for call in range(-3, CALLS):
