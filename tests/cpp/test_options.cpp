@@ -82,11 +82,12 @@ TEST_CASE("each option by name is one member, and no other") {
 TEST_CASE("every member has a row") {
   // A member more, and this does not compile.
   [[maybe_unused]] const auto& [model, device, precision, evaluation, num_threads, kernels, labels, depth_threshold,
-                                octaves, distances, grid, canny, guide, propagation, max_edges, networks] = Options{};
+                                octaves, fine_thresholds, distances, grid, canny, guide, propagation, max_edges,
+                                networks] = Options{};
   [[maybe_unused]] const auto& [canny_sigma, low, high, smoothing] = canny;
   [[maybe_unused]] const auto& [guide_sigma_s, guide_sigma_r] = guide;
   [[maybe_unused]] const auto& [psi, sigma_s, sigma_r, iterations] = propagation;
-  CHECK(option_table<Options>().size() == 13 + 3 + 2 + 4);
+  CHECK(option_table<Options>().size() == 14 + 3 + 2 + 4);
   [[maybe_unused]] const auto& [edges, edge_stride, expected_error, bin_probabilities] = FrameOptions{};
   CHECK(option_table<FrameOptions>().size() == 3);
   [[maybe_unused]] const auto& [filter_sigma_s, filter_sigma_r, filter_iterations] = FilterOptions{};
