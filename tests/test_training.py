@@ -476,6 +476,28 @@ def test_which_learned_distances_are_written(largest: float, after: float, accep
             train_propagation.accept(Path("f"), scenes, 6.0, 0.2, after)
 
 
+def test_what_a_network_does_not_see(spread_scenes: Path) -> None:
+    """Neither what is kept from it nor the training changes its answer by that; every input has one name."""
+    names = propagation.INPUTS_OF
+    np.testing.assert_array_equal(np.sort(np.concatenate(list(names.values()))), np.arange(propagation.INPUTS))
+    (sample, *_) = train_propagation.samples(model_io.shipped_folder() / "fast", spread_scenes / "wide")
+    inputs = train_propagation.inputs_of([sample])
+    for name in (*names, "context"):
+        network = random_distances(2)
+        network.blind([name])
+        before = network(inputs)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+        before.square().mean().backward()
+        optimizer.step()
+        if name == "context":
+            assert not network.context.weight.any()
+        else:
+            changed = inputs.clone()
+            changed[:, names[name]] += 1
+            torch.testing.assert_close(network(changed), network(inputs), rtol=0, atol=0)
+        assert (network(inputs) - before).abs().max() > 0.1
+
+
 def test_what_a_training_may_begin_with() -> None:
     network = propagation.Propagation()
     network.load(Path(propagation.__file__).parent / "candidates" / "distances.npz")

@@ -10,6 +10,7 @@ estimator. So it cannot invent radii, only say which ones count where, and how f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,18 @@ barriers of the first group and of coarser ones, of the weights of the kinds of 
 the second and coarser ones; each of the SIDES of depth edges of the first group and of coarser ones) and of the
 expected error."""
 KINDS = ERROR - WEIGHT
+_OF_EDGES = np.arange(7 * GROUPS).reshape(GROUPS, 7)
+INPUTS_OF = {
+    "density": _OF_EDGES[:, [0, 3]].ravel(),
+    "radius": _OF_EDGES[:, [1, 4]].ravel(),
+    "deviation": _OF_EDGES[:, [2, 5]].ravel(),
+    "depth": _OF_EDGES[:, 6],
+    "contrast": _OF_EDGES.size + np.array([0, 1, 2]),
+    "barriers": _OF_EDGES.size + np.array([3, 4]),
+    "size": _OF_EDGES.size + np.array([5]),
+    "guide": _OF_EDGES.size + np.array([6, 7]),
+}
+"""Inputs by what they are of, in the order of `of_edges` and `sample`."""
 SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, below, above
 CONTEXT = 3  # the convolution to whose outputs what the image is like is added
 LIMIT = 8.0  # of the logarithms
@@ -283,6 +296,20 @@ class Propagation(nn.Module):
         scale[[ACROSS, DOWN]], offset[[ACROSS, DOWN]] = 4.0, -2.0
         self.register_buffer("scale", scale[:, None, None], persistent=False)
         self.register_buffer("offset", offset[:, None, None], persistent=False)
+
+    def blind(self, names: Sequence[str]) -> None:
+        """Keep some inputs, whose names are those of INPUTS_OF, or the "context" from the network, in training too."""
+        for name in names:
+            weight, of = (
+                (self.context.weight, slice(None))
+                if name == "context"
+                else (self.convs[0].weight, torch.from_numpy(INPUTS_OF[name]))
+            )
+            seen = torch.ones_like(weight)
+            seen[:, of] = 0
+            weight.register_hook(seen.mul)
+            with torch.no_grad():
+                weight.mul_(seen)
 
     def trunk(self, x: torch.Tensor) -> torch.Tensor:
         for i, conv in enumerate(self.convs):

@@ -34,6 +34,7 @@ Array = np.ndarray[Any, Any]
 
 RADIUS_BINS = np.arange(0.5, 8.01, 0.25)  # px, that B-NET tells apart; the last stands for larger ones, too
 LEAST_RADIUS = 0.3  # px
+FINE_THRESHOLDS = 0.4  # of Canny, times the paper's; as the estimator's in the first octave
 MARGIN = 16  # px rendered beyond the image on each side, so that its border is blurred from real content
 
 # Codes of the kind map.
@@ -46,8 +47,13 @@ LAYER_STEP = 0.5  # px, least difference between the radii of a layer and of the
 
 
 def detect_edges(image: Array) -> Array:
-    """Return the edge mask (H, W) bool of an RGB image, by the detector that the estimator uses."""
-    return canny(image.max(axis=2), sigma=math.sqrt(2), low_threshold=0.08, high_threshold=0.20)
+    """Return the edge mask (H, W) bool of an RGB image, by the detector that the estimator uses in the first octave."""
+    return canny(
+        image.max(axis=2),
+        sigma=math.sqrt(2),
+        low_threshold=FINE_THRESHOLDS * 0.08,
+        high_threshold=FINE_THRESHOLDS * 0.20,
+    )
 
 
 # ---------------------------------------------------------------- images

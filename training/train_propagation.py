@@ -30,6 +30,7 @@ from training.checkpoints import Run
 from training.optimizer import learning_rate
 from training.propagation import (
     ERROR,
+    INPUTS_OF,
     REGION,
     SIDES,
     Array,
@@ -181,12 +182,14 @@ def train(args: argparse.Namespace) -> None:
     network = Propagation()
     if args.init:
         network.load(args.init)
+    network.blind(args.without)
     groups = [
         {"params": [each for each in network.parameters() if each.dim() > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [each for each in network.parameters() if each.dim() < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.99))
     fixed = {"model": str(args.model), "init": str(args.init), "seed": args.seed}
+    fixed["without"] = " ".join(args.without)
     fixed["scenes"] = " ".join(map(str, args.scenes))
     state = Run(network, copy.deepcopy(network), optimizer, fixed)
     if args.resume:
@@ -274,6 +277,9 @@ def main() -> None:
         "--name", type=plain_name, default="distances", help="of OUT/<name>.pt, the log .csv and the network .npz"
     )
     parser.add_argument("--init", type=existing, help=".npz of a network to start from, with a schedule of its own")
+    parser.add_argument(
+        "--without", nargs="*", default=[], choices=[*INPUTS_OF, "context"], help="inputs that the network does not see"
+    )
     parser.add_argument("--steps", type=positive, default=3000)
     parser.add_argument("--every", type=positive, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--seed", type=natural, default=0)
