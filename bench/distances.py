@@ -9,6 +9,7 @@ import argparse
 import datetime
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,15 @@ import numpy as np
 import plots
 import report
 import sections
+from scipy import ndimage
 
 import defocus_fast
 from defocus_fast import _images, evaluation
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from training.propagation import Propagation, Sample
+from training.train_propagation import samples, validate
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"distances": "learned"},
@@ -30,6 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 TIMED = tuple(VARIANTS)[:-1]  # the ratios are those of the first to the others
 SIZES = ((480, 640), (1080, 1920))
 CALLS = 60  # of each variant, in turn
+NETWORK = Path(__file__).parents[1] / "training" / "candidates" / "distances.npz"  # that of fast
+STEADY = 0.5  # px of the spreading octave, by which the true radius differs within 5 x 5 px at most
 
 
 def errors(folder: Path, model: str) -> list[list[str]]:
@@ -51,6 +60,29 @@ def errors(folder: Path, model: str) -> list[list[str]]:
         rows.append(cells + ["-"] * (5 + len(evaluation.RADIUS_RANGES) - 1 - len(cells)))
         print(*rows[-1], sep=" | ", flush=True)
     return rows
+
+
+def perfect(sample: Sample) -> Sample:
+    """Give every pattern edge the true radius, where that is about the same all around it."""
+    steady = (
+        ndimage.maximum_filter(sample.truth, 5) - ndimage.minimum_filter(sample.truth, 5) <= STEADY * 2**sample.octave
+    )
+    at = tuple(sample.at)
+    known = (sample.kinds < 3) & steady[at]
+    sample.seeds[1] = np.where(known, sample.seeds[0] * sample.truth[at], sample.seeds[1])
+    return sample
+
+
+def with_true_radii(folder: Path) -> list[str]:
+    """Return the row of what is left if B-NET were right at every pattern edge, by the filter of the training."""
+    network = Propagation()
+    network.load(NETWORK)
+    found = samples(defocus_fast.model_io.shipped_folder() / "fast", folder)
+    height, width = (side << found[0].octave for side in found[0].truth.shape)
+    px, octaves = validate(network.eval(), [perfect(sample) for sample in found])
+    cells = [f"{len(found)} of {width}x{height}", "learned, true radii at pattern edges", f"{px:.3f}", f"{octaves:.3f}"]
+    print(*cells, sep=" | ", flush=True)
+    return cells + ["-"] * (1 + len(evaluation.RADIUS_RANGES) - 1)
 
 
 def times(photo: np.ndarray[Any, Any], model: str) -> list[list[str]]:
@@ -87,7 +119,11 @@ def main() -> None:
     args = parser.parse_args()
     photo = _images.read_photo(sorted(args.wide.glob("*.png"))[0])
     of_times = times(photo, args.model)
-    rows = errors(args.test, args.model) + errors(args.wide, args.model)
+    rows = []
+    for folder in (args.test, args.wide):
+        rows += errors(folder, args.model)
+        if args.model == "fast":
+            rows.append(with_true_radii(folder))
     if args.model != "fast":
         return
     ranges = [f"from {low} px" for low in evaluation.RADIUS_RANGES[:-1]]
@@ -101,7 +137,8 @@ def main() -> None:
 Written by `bench/distances.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, defocus_fast
 {defocus_fast.__version__}, model fast. The scenes are those of the sections above. "expected" is the mean of the
 expected error; by ranges of the true radius the raw MAE in px and the error in octaves. "fine_thresholds 1" has fewer
-edges: only those that the paper's thresholds find, in the first two octaves too.
+edges: only those that the paper's thresholds find, in the first two octaves too. "true radii" is what the same network
+and filter make of these edges, computed as in training, if the radius at every pattern edge is the true one.
 
 {report.table(["scenes", "distances", "raw MAE px", "octaves", "expected px", *ranges], rows, left=2)}
 Times of a frame in ms, median and 99th percentile, one call of each in turn, {CALLS} times:

@@ -8,6 +8,7 @@ import signal
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,13 @@ def test_fixed_scenes(images: Images) -> None:
     for name, scene in found.items():
         if name.endswith("_slanted"):  # more radii than layers
             assert len(np.unique(scene.radius)) > 4
+
+
+def test_fixed_scenes_have_edges_by_the_papers_thresholds(images: Images) -> None:
+    """By those of today's first octave, other scenes would be taken than when they were first written."""
+    faint = [photo // 5 + 100 for photo in images.photos]
+    for _, scene in scenes.fixed_scenes(replace(images, photos=[*images.photos, *faint]), 8, 96, "validation"):
+        assert synthesis.detect_edges(np.float32(scene.image) / 255, 1.0).mean() >= 0.03
 
 
 @pytest.mark.parametrize(("module", "split"), [(scenes, "test"), (synthesis, "validation")])

@@ -46,14 +46,11 @@ DEPTH_STEP, SAME_DEPTH_STEP = 1.0, 0.25
 LAYER_STEP = 0.5  # px, least difference between the radii of a layer and of the background
 
 
-def detect_edges(image: Array) -> Array:
-    """Return the edge mask (H, W) bool of an RGB image, by the detector that the estimator uses in the first octave."""
-    return canny(
-        image.max(axis=2),
-        sigma=math.sqrt(2),
-        low_threshold=FINE_THRESHOLDS * 0.08,
-        high_threshold=FINE_THRESHOLDS * 0.20,
-    )
+def detect_edges(image: Array, thresholds: float = FINE_THRESHOLDS) -> Array:
+    """Return the edge mask (H, W) bool of an RGB image, by the estimator's detector with a factor of the paper's
+    thresholds; by default it is that of the first octave."""
+    low, high = 0.08 * thresholds, 0.20 * thresholds
+    return canny(image.max(axis=2), sigma=math.sqrt(2), low_threshold=low, high_threshold=high)
 
 
 # ---------------------------------------------------------------- images
