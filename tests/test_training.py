@@ -290,6 +290,16 @@ def test_a_narrower_model_begins_with_the_channels_that_matter(tmp_path: Path) -
     torch.testing.assert_close(found.state_dict(), narrow.state_dict())
 
 
+@pytest.mark.parametrize("name", ["fast", "tiny", "tip22"])
+def test_training_begins_with_shipped_weights(name: str) -> None:
+    """Which may have a network of distances, too."""
+    folder = model_io.shipped_folder() / name
+    model = networks.read_model(folder)
+    weights = model_io.read_weights(folder)
+    for tensor, values in model.state_dict().items():
+        np.testing.assert_array_equal(values, weights[tensor])
+
+
 def test_several_models_begin_as_their_mean(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "other", tmp_path / "third"]
     trained = [networks.Fast(4) for _ in folders]

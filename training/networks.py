@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defocus_fast.model_io import read_weights
+from defocus_fast.model_io import propagation_shapes, read_weights
 from training.synthesis import RADIUS_BINS
 
 STRIDE = 3  # px between grid points, and side of a cell
@@ -253,13 +253,18 @@ MODELS = {"tip22": Tip22, "fast": Fast}
 
 
 def read_model(folder: Path) -> Tip22 | Fast:
-    """Return the network of a model folder; architecture, width, depth and number of bins are those of its weights.
+    """Return the network of a model folder; architecture, width, depth and number of bins are those of its weights. The
+    network of distances, which training/propagation.py has, is not part of it.
 
     Raises:
         ValueError: the crops of the model do not share their centre, as those of the published weights.
         OSError: no model is in the folder.
     """
-    weights = {name: torch.from_numpy(array.copy()) for name, array in read_weights(folder).items()}
+    weights = {
+        name: torch.from_numpy(array.copy())
+        for name, array in read_weights(folder).items()
+        if name not in propagation_shapes()
+    }
     if "crop_offset: 1" in (folder / "model.txt").read_text(encoding="utf-8").splitlines():
         raise ValueError(f"{folder}: expected a model whose crops share their centre, got crop_offset 1")
     name, first, last = (
