@@ -51,7 +51,7 @@ Estimator::Estimator(const DeviceSetup& setup)
     const int height = height_ >> number, width = width_ >> number;
     const std::size_t pixels = std::size_t(height) * std::size_t(width);
     Octave& octave = octaves_.emplace_back(number > 0 ? height : setup.height, number > 0 ? width : setup.width,
-                                           canny_of(options_, number, octaves), arena_);
+                                           canny_of(options_, number, setup.height, setup.width), arena_);
     if (number == 0 && period_ > 1) arena_.reserve(octave.pad, 1);
     if (number > 0) arena_.reserve(octave.pixels, pixels * 3 * sizeof(float));
 

@@ -80,6 +80,21 @@ def picture(height: int = SIZE[0], width: int = SIZE[1]) -> np.ndarray:
     return np.uint8((texture(height, width).astype(int) + coarse[:height, :width]) // 2)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "factor"), [(300, 420, 0.4), (480, 500, 0.4), (700, 640, 640 / 1200), (1300, 1210, 1.0)]
+)
+def test_thresholds_of_weak_edges_grow_with_the_image(height: int, width: int, factor: float) -> None:
+    """Up to the paper's."""
+    image = texture(height, width) // 2 + 60
+    for size in (image, np.ascontiguousarray(image.swapaxes(0, 1))):
+        found, same, more = (
+            estimate(size, "tiny", None, **({"fine_thresholds": each} if each else {}))
+            for each in (None, factor, 0.95 * factor)
+        )
+        np.testing.assert_array_equal(found.edges, same.edges)
+        assert len(more.edges) > len(found.edges)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("fine_thresholds", [None, 0.7])

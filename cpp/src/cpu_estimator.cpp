@@ -92,8 +92,8 @@ struct Estimator::Cpu : Impl {
     tile = tile_size(*model, canvas_height, canvas_width, precision);
     const int count = octave_count(height, width, options.octaves);
     for (int number = 0; number < count; ++number)
-      octaves.emplace_back(number, canvas_height, canvas_width, period, canny_of(options, number, count), kernels,
-                           workers);
+      octaves.emplace_back(number, canvas_height, canvas_width, period, canny_of(options, number, height, width),
+                           kernels, workers);
     weights = cpu::network_weights(model, precision, kernels);
     networks = weights->make_workspace(kernels, workers, tile);
     if (video_options) {
@@ -581,12 +581,16 @@ void Estimator::Cpu::describe_regions(const BlurMap& result, std::size_t count) 
       float* const inputs = distances->inputs(row, column);
       for (int group = 0; group < learned::groups; ++group)
         sums[std::size_t(column * learned::groups + group)].write(inputs + group * learned::of_group);
-      const auto grey = [&](int y, int x) {
-        float sum = 0;
+      std::array<std::array<float, learned::region>, learned::region> mean;  // over channels
+      for (int y = 0; y < learned::region; ++y) {
+        auto& line = mean[std::size_t(y)] = {};
         for (int c = 0; c < channels; ++c)
-          sum += pixels[std::size_t((c * learned::region + y) * pitch + column * learned::region + x)];
-        return sum / float(channels);
-      };
+          for (int x = 0; x < learned::region; ++x)
+            line[std::size_t(x)] +=
+                pixels[std::size_t((c * learned::region + y) * pitch + column * learned::region + x)];
+        for (float& value : line) value /= float(channels);
+      }
+      const auto grey = [&](int y, int x) { return mean[std::size_t(y)][std::size_t(x)]; };
       for (int band = 0; band < learned::bands; ++band)
         inputs[learned::edge_inputs + band] = learned::contrast(band, grey);
     }

@@ -436,12 +436,16 @@ inline int octave_count(int height, int width, std::optional<int> wanted) {
   return count;
 }
 
-/// What an octave's edges are detected by. Weak edges of fine octaves are as good as others. In a coarse octave the
-/// gradual change of a clear sky would pass for an edge, of a radius as large as can be read.
-inline CannyOptions canny_of(const Options& options, int octave, int octaves) {
+/// What an octave's edges are detected by. Weak edges of fine octaves are as good as others; in large images coarser
+/// octaves know as much without them. In a coarse octave the gradual change of a clear sky would pass for an edge, of a
+/// radius as large as can be read.
+inline CannyOptions canny_of(const Options& options, int octave, int height, int width) {
   constexpr int first_plain = 2;
-  const double factor =
-      octaves == 1 ? 1.0 : std::pow(options.fine_thresholds, std::max(first_plain - octave, 0) / double(first_plain));
+  constexpr double least = 0.4, plain_side = 1200;  // px
+  const double finest = options.fine_thresholds.value_or(std::clamp(std::min(height, width) / plain_side, least, 1.0));
+  const double factor = octave_count(height, width, options.octaves) == 1
+                            ? 1.0
+                            : std::pow(finest, std::max(first_plain - octave, 0) / double(first_plain));
   CannyOptions canny = options.canny;
   canny.low *= factor;
   canny.high *= factor;

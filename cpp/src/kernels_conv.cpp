@@ -175,20 +175,22 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
 }
 #endif
 
+/// Some blocks of outputs at all pixels.
+template <int count, class T, class Out>
+void convolve_blocks(const Convolution<T>& layer, int first, const std::int32_t* at, int n, Out* out) {
+  int i = 0;
+  for (; i + tile_pixels <= n; i += tile_pixels) convolve_tile<tile_pixels, count>(layer, first, at + i, out);
+  for (; i < n; ++i) convolve_tile<1, count>(layer, first, at + i, out);
+}
+
 template <class T, class Out>
 void convolve(const Convolution<T>& layer, const std::int32_t* at, int n, Out* out) {
   const int blocks = layer.outputs / feature_block;
   int block = 0;
-  for (; block + tile_blocks <= blocks; block += tile_blocks) {
-    int i = 0;
-    for (; i + tile_pixels <= n; i += tile_pixels) convolve_tile<tile_pixels, tile_blocks>(layer, block, at + i, out);
-    for (; i < n; ++i) convolve_tile<1, tile_blocks>(layer, block, at + i, out);
-  }
-  for (; block < blocks; ++block) {
-    int i = 0;
-    for (; i + tile_pixels <= n; i += tile_pixels) convolve_tile<tile_pixels, 1>(layer, block, at + i, out);
-    for (; i < n; ++i) convolve_tile<1, 1>(layer, block, at + i, out);
-  }
+  for (; block + tile_blocks <= blocks; block += tile_blocks) convolve_blocks<tile_blocks>(layer, block, at, n, out);
+  if constexpr (tile_blocks > 3)
+    if (block + 3 == blocks) return convolve_blocks<3>(layer, block, at, n, out);
+  for (; block < blocks; ++block) convolve_blocks<1>(layer, block, at, n, out);
 }
 
 /// As much of a block as a register holds: GCC compares and selects in longer vectors element by element.

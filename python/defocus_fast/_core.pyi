@@ -39,7 +39,7 @@ class EstimatorOptions(PropagateOptions, total=False):
     labels: Literal["posterior", "hard"]
     depth_threshold: float | None
     octaves: int | None
-    fine_thresholds: float
+    fine_thresholds: float | None
     distances: Literal["auto", "learned", "domain_transform"]
     grid: Literal["auto", "anchored", "corner"]
     max_edges: int | None
