@@ -81,7 +81,7 @@ def picture(height: int = SIZE[0], width: int = SIZE[1]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "factor"), [(300, 420, 0.4), (480, 500, 0.4), (700, 640, 640 / 1200), (1300, 1210, 1.0)]
+    ("height", "width", "factor"), [(300, 420, 0.4), (432, 500, 0.4), (700, 640, 640 / 1080), (1300, 1090, 1.0)]
 )
 def test_thresholds_of_weak_edges_grow_with_the_image(height: int, width: int, factor: float) -> None:
     """Up to the paper's."""

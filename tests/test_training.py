@@ -19,7 +19,7 @@ from images import texture
 
 torch = pytest.importorskip("torch")
 
-from defocus_fast import Estimator, model_io  # noqa: E402
+from defocus_fast import BackendUnavailable, Estimator, model_io  # noqa: E402
 from training import (  # noqa: E402
     batches,
     calibrate,
@@ -331,22 +331,27 @@ def random_distances(seed: int) -> Any:
     return network.eval()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("height", "width"), [(144, 161), (203, 130), (140, 520)])
-def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int, width: int) -> None:
+def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int, width: int, precision: str) -> None:
     """The map and the expected error of the core against PyTorch's, on sizes with regions that are not whole, and that
     are one piece of cpp/src/formulas.hpp, two and four.
 
-    Both compute in float; edges, inputs and factors differ by rounding, which the filter's many steps add up.
+    In float32 edges, inputs and factors differ by rounding, which the filter's many steps add up. bfloat16 rounds
+    each layer's values to 1/256, and factors are exponential in the last one's.
     """
-    tolerance = 5e-4
+    tolerance = 5e-4 if precision == "float32" else 0.02
     folder = shipped_copy(tmp_path / "model")
     network = random_distances(height)
     model_io.add_propagation(folder, network.weights())
     y = np.arange(height)[:, None]
     image = texture(height, width, seed=1)
     image[:, width // 2 :] = (image[:, width // 2 :] // 4 + 90) * (1 + 0.2 * np.sin(y / 9))[..., None]
-    estimator = Estimator(height, width, model=folder, grid="corner")
-    plain = Estimator(height, width, model=folder, distances="domain_transform", grid="corner")
+    try:
+        estimator = Estimator(height, width, model=folder, grid="corner", precision=precision)
+    except BackendUnavailable:
+        pytest.skip("this CPU has no bfloat16")
+    plain = Estimator(height, width, model=folder, distances="domain_transform", grid="corner", precision=precision)
     metadata = train_propagation.metadata(folder)
     largest, threshold = float(metadata["radius_bins"].split()[-1]), float(metadata["depth_threshold"])
     of_image: Any = (plain, image, np.zeros((height, width), np.float32), largest, threshold)
@@ -370,7 +375,9 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
     for other in (paper, *without):  # else nothing was tested
         assert (other - maps).abs().mean() > 10 * tolerance
     for num_threads in (1, 3):
-        again = Estimator(height, width, model=folder, grid="corner", num_threads=num_threads).estimate(image)
+        again = Estimator(
+            height, width, model=folder, grid="corner", precision=precision, num_threads=num_threads
+        ).estimate(image)
         np.testing.assert_array_equal(again.map, answer.map)
 
 

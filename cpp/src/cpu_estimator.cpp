@@ -103,7 +103,7 @@ struct Estimator::Cpu : Impl {
     }
     if (learns_distances) {
       const Octave& spread = octaves[std::size_t(propagation.octave)];
-      distances.emplace(weights->distances, spread.height, spread.width, kernels, workers);
+      distances = weights->make_distances(spread.height, spread.width, kernels, workers);
       const std::size_t columns = std::size_t(distances->columns());
       regions.assign(std::size_t(workers.slots(distances->rows(), 1)), {});
       for (auto& [sums, pixels] : regions) {
@@ -211,7 +211,7 @@ struct Estimator::Cpu : Impl {
   std::shared_ptr<const cpu::NetworkWeights> weights;
   std::unique_ptr<cpu::TileNetworks> networks;
   cpu::DomainTransform domain_transform;
-  std::optional<cpu::LearnedDistances> distances;
+  std::unique_ptr<cpu::LearnedDistances> distances;
   struct RowOfRegions {
     std::vector<learned::EdgeSums> sums;  // (columns, groups)
     std::vector<float> pixels;            // (channels, region rows, columns of pixels)

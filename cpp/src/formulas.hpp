@@ -441,7 +441,7 @@ inline int octave_count(int height, int width, std::optional<int> wanted) {
 /// radius as large as can be read.
 inline CannyOptions canny_of(const Options& options, int octave, int height, int width) {
   constexpr int first_plain = 2;
-  constexpr double least = 0.4, plain_side = 1200;  // px
+  constexpr double least = 0.4, plain_side = 1080;  // px
   const double finest = options.fine_thresholds.value_or(std::clamp(std::min(height, width) / plain_side, least, 1.0));
   const double factor = octave_count(height, width, options.octaves) == 1
                             ? 1.0

@@ -2,6 +2,7 @@
 // The network that says where radii may spread; see `learned` in formulas.hpp.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "formulas.hpp"
@@ -11,11 +12,13 @@
 
 namespace defocus_fast::cpu {
 
-/// The layers' weights, packed; none of a model without the network. In float, whatever the precision of the others.
+/// The layers' weights, packed; none of a model without the network. T is what they are computed in.
+template <class T>
 struct DistanceWeights {
   struct Layer {
     int inputs, kernel, dilation;
-    std::vector<float> weights, bias;  // for learned::width outputs; the last layer's that are too many are 0
+    std::vector<Weight<T>> weights;  // for learned::width outputs; the last layer's that are too many are 0
+    std::vector<float> bias;
   };
   std::vector<Layer> layers;
   std::vector<float> context;  // (learned::context, learned::width)
@@ -26,33 +29,24 @@ struct DistanceWeights {
 /// The network's workspace for images of one size, as seen in the octave in which radii are spread.
 class LearnedDistances {
  public:
-  LearnedDistances(const DistanceWeights& weights, int height, int width, const Kernels& kernels, Workers& workers);
+  LearnedDistances(int height, int width);
+  virtual ~LearnedDistances() = default;
 
   int rows() const { return rows_; }
   int columns() const { return columns_; }
   /// Where the `learned::inputs` values of a region are to be written, for every call of factors() again.
   float* inputs(int row, int column) {
-    return planes_[0].data() + std::ptrdiff_t{region(row, column)} * learned::width;
+    return inputs_.data() + (std::ptrdiff_t{row} * columns_ + column) * learned::inputs;
   }
-  learned::Factors factors();
+  virtual learned::Factors factors() = 0;
 
- private:
-  std::int32_t region(int row, int column) const { return (row + margin_) * grid_pitch_ + margin_ + column; }
-  void add_context();
-
-  const DistanceWeights& weights_;
-  const NetworkKernels<float>& kernels_;
-  Workers& workers_;
-  const int rows_, columns_, margin_, grid_pitch_;
-  std::vector<std::int32_t> regions_;
-  // What layers read and write in turn: `learned::width` values of each region, in a grid with zeros around the
-  // regions.
-  std::array<std::vector<float>, 2> planes_;
-  std::vector<std::vector<const float*>> taps_;  // by layer
-  std::vector<Convolution<float>> layers_;
-  std::vector<std::array<learned::Summary, learned::width>> pieces_;
-  std::vector<float> image_bias_;  // of learned::context_layer
-  std::vector<float> factors_;
+ protected:
+  const int rows_, columns_;
+  std::vector<float> inputs_, factors_;
 };
+
+template <class T>
+std::unique_ptr<LearnedDistances> make_distances(const DistanceWeights<T>& weights, int height, int width,
+                                                 const Kernels& kernels, Workers& workers);
 
 }  // namespace defocus_fast::cpu

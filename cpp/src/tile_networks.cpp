@@ -44,16 +44,22 @@ template <template <class T, class Hidden> class Trunk, class T, class Hidden>
 class NetworkWeightsOf : public NetworkWeights {
  public:
   explicit NetworkWeightsOf(const std::shared_ptr<const Model>& of)
-      : NetworkWeights(of), trunk_(Trunk<T, Hidden>::pack(*of)), heads_(*of) {}
+      : NetworkWeights(of), trunk_(Trunk<T, Hidden>::pack(*of)), heads_(*of), distances_(*of) {}
 
   std::unique_ptr<TileNetworks> make_workspace(const Kernels& kernels, Workers& workers,
                                                const TileSize& tile) const override {
     return std::make_unique<TileNetworksOf<Trunk, T, Hidden>>(*model, trunk_, heads_, kernels, workers, tile);
   }
 
+  std::unique_ptr<LearnedDistances> make_distances(int height, int width, const Kernels& kernels,
+                                                   Workers& workers) const override {
+    return cpu::make_distances(distances_, height, width, kernels, workers);
+  }
+
  private:
   const TrunkWeights<Hidden> trunk_;
   const HeadWeights<T> heads_;
+  const DistanceWeights<T> distances_;
 };
 
 /// All weights that estimators use at the moment. A process that is forked finds the lock open.

@@ -46,12 +46,14 @@ class NetworkWeights {
   virtual ~NetworkWeights() = default;
   virtual std::unique_ptr<TileNetworks> make_workspace(const Kernels& kernels, Workers& workers,
                                                        const TileSize& tile) const = 0;
+  /// Of a model that has the network.
+  virtual std::unique_ptr<LearnedDistances> make_distances(int height, int width, const Kernels& kernels,
+                                                           Workers& workers) const = 0;
 
   const std::shared_ptr<const Model> model;
-  const DistanceWeights distances;
 
  protected:
-  explicit NetworkWeights(std::shared_ptr<const Model> model_) : model(std::move(model_)), distances(*model) {}
+  explicit NetworkWeights(std::shared_ptr<const Model> model_) : model(std::move(model_)) {}
 };
 
 /// The weights of a model, packed for this precision, which must not be automatic and which the kernels must have.

@@ -183,7 +183,7 @@ inline constexpr Option<Options> option_rows[]{
      "Factor of the edge detector's thresholds in the first octave, where there are more; in the second they have its "
      "square root. Weak edges tell radii and outlines where there are no others; large images have more octaves for "
      "that. 1 finds fewer edges in less time. The method of the paper, with one octave, has no such factor.",
-     "a 1200th of the shorter side in px, but from 0.4 to 1"},
+     "a 1080th of the shorter side in px, but from 0.4 to 1"},
     {"distances", &Options::distances, one_of(distances_names), "",
      "How far it is from pixel to pixel for radii that spread. domain_transform: as in the paper. learned: a network "
      "of the model changes these distances, and how much edges count, by what lies around them and by what the whole "
