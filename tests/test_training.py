@@ -340,7 +340,7 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
     In float32 edges, inputs and factors differ by rounding, which the filter's many steps add up. bfloat16 rounds
     each layer's values to 1/256, and factors are exponential in the last one's.
     """
-    tolerance = 5e-4 if precision == "float32" else 0.02
+    tolerance, on_average = (5e-4, 5e-4) if precision == "float32" else (0.02, 0.01)
     folder = shipped_copy(tmp_path / "model")
     network = random_distances(height)
     model_io.add_propagation(folder, network.weights())
@@ -371,9 +371,11 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
     error = np.hypot(floor, slope * spread[0].numpy()) * factor[0].numpy()
     answer, plain_answer = estimator.estimate(image), plain.estimate(image)
     for found, expected in ((answer.map, maps[0]), (answer.expected_error, error), (plain_answer.map, paper[0])):
-        np.testing.assert_allclose(found, enlarged(np.asarray(expected), height, width), tolerance, tolerance)
+        known = enlarged(np.asarray(expected), height, width)
+        np.testing.assert_allclose(found, known, tolerance, tolerance)
+        assert np.abs(found - known).mean() < on_average
     for other in (paper, *without):  # else nothing was tested
-        assert (other - maps).abs().mean() > 10 * tolerance
+        assert (other - maps).abs().mean() > 5 * on_average
     for num_threads in (1, 3):
         again = Estimator(
             height, width, model=folder, grid="corner", precision=precision, num_threads=num_threads

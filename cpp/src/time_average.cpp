@@ -358,7 +358,7 @@ void TimeAverage::compare_radii() {
   constexpr int pooled_reach = 2, filled_reach = 4;                           // cells
   constexpr float none = 3, all = 6;                                          // times the noise of pooled innovations
   constexpr float least = 0.04f, most_at_first = 0.15f, most_growth = 1.02f;  // of that noise
-  constexpr float of_some = 0.3f, of_most = 0.6f;
+  constexpr float of_some = 0.4f, of_most = 0.6f;
   const auto for_cells = [&](const auto& use) {
     workers_.for_ranges(rows_, 4, [&](int begin, int end, int) {
       for (int r = begin; r < end; ++r)
