@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"distances": "learned"},
     "domain_transform": {"distances": "domain_transform"},
     "learned, fine_thresholds 1": {"distances": "learned", "fine_thresholds": 1.0},
+    "learned, fine_thresholds 0.4": {"distances": "learned", "fine_thresholds": 0.4},
     "octaves 1": {"octaves": 1},
 }
 TIMED = tuple(VARIANTS)[:-1]  # the ratios are those of the first to the others
@@ -136,8 +137,9 @@ def main() -> None:
 
 Written by `bench/distances.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, defocus_fast
 {defocus_fast.__version__}, model fast. The scenes are those of the sections above. "expected" is the mean of the
-expected error; by ranges of the true radius the raw MAE in px and the error in octaves. "fine_thresholds 1" has fewer
-edges: only those that the paper's thresholds find, in the first two octaves too. "true radii" is what the same network
+expected error; by ranges of the true radius the raw MAE in px and the error in octaves. "fine_thresholds 1" has
+the edges that the paper's thresholds find, in the first two octaves too, which is the default from 1080 px on, and 0.4
+weak ones, which is the default up to 432 px (shorter side). "true radii" is what the same network
 and filter make of these edges, computed as in training, if the radius at every pattern edge is the true one.
 
 {report.table(["scenes", "distances", "raw MAE px", "octaves", "expected px", *ranges], rows, left=2)}
