@@ -50,7 +50,7 @@ def errors(folder: Path, model: str) -> list[list[str]]:
         scores, expected = [], []
         for file, known in pairs:
             image, truth = _images.read_photo(file), evaluation.read_truth(known)
-            estimator = defocus_fast.Estimator(*truth.shape, model=model, device="cpu", **options)
+            estimator = defocus_fast.Estimator(*truth.shape, model=model, device="cpu", precision="float32", **options)
             result = estimator.estimate(image, bin_probabilities=True)
             scores.append(evaluation.radius_scores(file.name, result, truth, list(estimator.radius_bins)))
             expected.append(float(result.expected_error.mean()))
@@ -136,7 +136,8 @@ def main() -> None:
     text = f"""## Learned distances
 
 Written by `bench/distances.py` on {datetime.date.today()}: {os.cpu_count()} cores, {platform.machine()}, defocus_fast
-{defocus_fast.__version__}, model fast. The scenes are those of the sections above. "expected" is the mean of the
+{defocus_fast.__version__}, model fast, errors in float32, times in bfloat16 where the CPU has it. The scenes are those
+of the sections above. "expected" is the mean of the
 expected error; by ranges of the true radius the raw MAE in px and the error in octaves. "fine_thresholds 1" has
 the edges that the paper's thresholds find, in the first two octaves too, which is the default from 1080 px on, and 0.4
 weak ones, which is the default up to 432 px (shorter side). "true radii" is what the same network
