@@ -69,7 +69,7 @@ def test_the_image_is_put_on_a_canvas(model: str, kind: str, seed: int) -> None:
 
 def test_views_that_moved_by_whole_pixels_get_the_same_answer() -> None:
     """Away from borders, where a view shows something else: the same radii at the same edges, and a map that changes by
-    what the borders' edges spread."""
+    what the borders' edges spread. In float32: bfloat16 rounds differently where Winograd's squares lie elsewhere."""
     scene = texture(400, 420, seed=4) // 2 + 64
     scene[200:230, 200:230] = 0  # the strongest edges
     scene[205:225, 205:225] = 255
@@ -81,7 +81,9 @@ def test_views_that_moved_by_whole_pixels_get_the_same_answer() -> None:
         maps = []
         known: list[dict[tuple[int, ...], float]] = []
         for view, move in zip(views, moves, strict=True):
-            found = Estimator(height, width, grid=grid, distances="domain_transform").estimate(view)
+            found = Estimator(height, width, grid=grid, distances="domain_transform", precision="float32").estimate(
+                view
+            )
             at = found.edges + move
             inside = ((at >= border + moves[-1][1]) & (at < height - border)).all(1)
             keys = np.column_stack([found.octave, at])[inside]
