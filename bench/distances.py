@@ -83,7 +83,7 @@ def with_true_radii(folder: Path) -> list[str]:
     px, octaves = validate(network.eval(), [perfect(sample) for sample in found])
     cells = [f"{len(found)} of {width}x{height}", "learned, true radii at pattern edges", f"{px:.3f}", f"{octaves:.3f}"]
     print(*cells, sep=" | ", flush=True)
-    return cells + ["-"] * (1 + len(evaluation.RADIUS_RANGES) - 1)
+    return cells + ["-"] * len(evaluation.RADIUS_RANGES)
 
 
 def times(photo: np.ndarray[Any, Any], model: str) -> list[list[str]]:

@@ -224,19 +224,14 @@ class ListedConvolutions {
     std::uint8_t *const across = to.rows.data() + guard, *const out = to.mask.data() + guard;
     spread(from.mask.data() + guard - shift_px * (pitch + 1), step, across);
     spread(across, std::ptrdiff_t{step} * pitch, out);
-    // Without branches, which nothing could predict.
-    to.pixels.resize(std::size_t(n) + 8);
-    std::size_t count = 0;
+    to.pixels.clear();
     for (int i = 0; i < n; i += 8) {
       std::uint64_t eight;
       std::memcpy(&eight, out + i, sizeof eight);  // behind the last pixel the guard is 0
       if (eight == 0) continue;
-      for (int k = i; k < i + 8; ++k) {
-        to.pixels[count] = k;
-        count += out[k];
-      }
+      for (int k = i; k < i + 8; ++k)
+        if (out[k]) to.pixels.push_back(k);
     }
-    to.pixels.resize(count);
   }
 
   /// The squares of 4 x 4 pixels, `step` px apart, that hold any of the pixels.
