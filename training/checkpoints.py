@@ -35,22 +35,21 @@ def load_mean(model: Tip22 | Fast, folders: list[Path]) -> None:
 def load_weights(model: Tip22 | Fast, folder: Path) -> None:
     """Take the weights of a model folder, as they were before ``training.export`` sharpened them.
 
-    Of a model that has fewer radius bins, the last one becomes all that are missing. Of a deeper model of cells, the
+    Of a model that has fewer radius bins, the last one becomes all that are missing; of one that has more, the first
+    ones are taken. Of a deeper model of cells, the
     first convolutions are taken; of a wider one, the channels of the largest weights.
     """
     try:
         weights = read_model(folder).state_dict()
         own_names = model.state_dict().keys()
+        *_, last_layer = (f"blur.{name}" for name, _ in model.blur.named_children())
         weights = {name: values for name, values in weights.items() if name in own_names or name[:6] != "convs."}
         if isinstance(model, Fast) and "stem" in weights:
             weights = of_fewer_channels(weights, len(model.stem))
         for name, own in model.state_dict().items():
-            missing = (
-                own.shape[-1] - weights[name].shape[-1] if name.startswith("blur.dense") and name in weights else 0
-            )
-            if missing > 0:
-                last = weights[name][..., -1:]
-                weights[name] = torch.cat([weights[name], last.expand(*last.shape[:-1], missing)], -1)
+            if name.startswith(last_layer) and name in weights:
+                bins = torch.arange(own.shape[-1]).clamp(max=weights[name].shape[-1] - 1)
+                weights[name] = weights[name][..., bins]
         model.load_state_dict(weights)
     except RuntimeError:
         raise ValueError(

@@ -56,7 +56,7 @@ def trained(source: Path) -> Tip22 | Fast:
     state = read_checkpoint(source, torch.device("cpu"))
     arguments = state["arguments"]
     depth = {"depth": arguments["depth"]} if arguments["depth"] else {}
-    model = MODELS[arguments["model"]](arguments["width"], **depth)
+    model = MODELS[arguments["model"]](arguments["width"], arguments["bins"], **depth)
     model.load_state_dict(state["ema"])
     return model
 
@@ -71,12 +71,13 @@ def export(args: argparse.Namespace) -> None:
     model.load_state_dict(mean([each.state_dict() for each in models]))
     sharpen(model, SHARPENING)
     model.eval()
+    *_, last = model.blur.children()
     write = functools.partial(
         write_model,
         weights={name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()},
         name=args.name or next(name for name, kind in MODELS.items() if isinstance(model, kind)),
         trained="on synthetic scenes; see training/README.md",
-        radius_bins=tuple(RADIUS_BINS.tolist()),
+        radius_bins=tuple(RADIUS_BINS[: len(last.bias)].tolist()),
     )
     shards = sorted((args.shards / "validation").glob("*.npy"))
     if not shards:

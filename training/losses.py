@@ -15,7 +15,7 @@ from training.synthesis import AMBIGUOUS, DEPTH, NO_EDGE, PATTERN, RADIUS_BINS
 BLUR_WEIGHT = {NO_EDGE: 0.0, PATTERN: 1.0, DEPTH: 0.2, AMBIGUOUS: 0.5}
 
 
-def soft_bins(radius: Tensor, count: int = len(RADIUS_BINS)) -> Tensor:
+def soft_bins(radius: Tensor, count: int) -> Tensor:
     """Return (N, count) targets: each radius shared linearly between its two neighbours of the first `count` bins."""
     position = ((radius - RADIUS_BINS[0]) / (RADIUS_BINS[1] - RADIUS_BINS[0])).clamp(0, count - 1)
     return (1 - (position[:, None] - torch.arange(count, device=radius.device)).abs()).clamp(min=0)
@@ -25,7 +25,7 @@ def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return B-NET's cross-entropy against soft bins, and E-NET's with both classes of the same total weight."""
     blur, edge = (logits.float() for logits in model(batch.crops, batch.at))
     weight = batch.radius.new_tensor([BLUR_WEIGHT[kind] for kind in range(4)])[batch.kind]
-    blur_loss = F.cross_entropy(blur, soft_bins(batch.radius), reduction="none")
+    blur_loss = F.cross_entropy(blur, soft_bins(batch.radius, blur.shape[1]), reduction="none")
     depth = (batch.kind == DEPTH).float()
     pattern = (batch.kind == PATTERN).float()
     class_weight = depth / depth.sum().clamp(min=1) + pattern / pattern.sum().clamp(min=1)

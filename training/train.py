@@ -26,10 +26,11 @@ from training.checkpoints import Run, load_mean
 from training.losses import losses, scores
 from training.networks import MODELS, Fast, Tip22
 from training.optimizer import Optimizer, learning_rate, revive
+from training.synthesis import RADIUS_BINS
 
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere float32 is faster
 # Arguments that a resumed run shares with its beginning.
-FIXED = ("model", "width", "depth", "without", "batch", "side", "seed", "lr", "warm_up", "dense_lr", "weight_decay")
+FIXED = ("model", "width", "depth", "bins", "without", "batch", "side", "seed", "lr", "warm_up", "dense_lr", "weight_decay")
 EMA_DECAY = 0.998
 REVIVE_EVERY, REVIVE_UNTIL = 100, 0.7  # steps, share of the schedule
 STEPS_ALONE = 40  # steps with a single thread before trying all of them again
@@ -85,8 +86,10 @@ def begin(args: argparse.Namespace, device: torch.device) -> Run[Tip22 | Fast]:
     """Return a run at its first step. `args` gets the model's values of what was not given."""
     if args.depth and args.model != "fast":
         raise ValueError(f"--depth: only fast has one, got {args.model}")
+    if not 2 <= args.bins <= len(RADIUS_BINS):
+        raise ValueError(f"--bins: expected 2 to {len(RADIUS_BINS)}, got {args.bins}")
     depth = {"depth": args.depth} if args.depth else {}
-    model, average = (MODELS[args.model](args.width, **depth).to(device) for _ in range(2))
+    model, average = (MODELS[args.model](args.width, args.bins, **depth).to(device) for _ in range(2))
     args.side, args.batch = args.side or model.side, args.batch or model.crops
     names = [name for name, _ in model.named_parameters()]
     for beginning in args.without:
@@ -192,6 +195,12 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], help="beginnings of names of branches that stay 0")
     parser.add_argument("--width", type=positive, default=64, help="channels")
     parser.add_argument("--depth", type=positive, help="convolutions behind the first one, of fast; by default 6")
+    parser.add_argument(
+        "--bins",
+        type=positive,
+        default=len(RADIUS_BINS),
+        help="the first so many of the radius bins; the last one stands for all larger radii. By default all, to 8 px",
+    )
     parser.add_argument("--steps", type=positive, required=True)
     parser.add_argument("--batch", type=positive, help="crops per step; by default the model's")
     parser.add_argument(

@@ -15,7 +15,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ PIXELS = 300_000  # of a batch, where radii are spread
 LEARNING_RATE, WARM_UP, WEIGHT_DECAY, EMA_DECAY = 1e-3, 30, 0.03, 0.997
 OF_ERRORS = 0.2  # weight of the errors in px and in octaves, both divided by the paper's filter's in that folder
 OF_CHANGE = 0.001  # weight of the mean square of what is changed of the paper's filter
-ERROR_STEPS = 300  # of the factor of the expected error
+ERROR_STEPS, ERROR_BATCHES = 60, 200  # of the factor of the expected error
+APART = 4  # px, rows and columns by which it is fitted
 NEGLIGIBLE = 0.02  # px, of errors
 OF_FILTER = 100  # scenes of a folder by which the paper's filter is judged there
 MOST_GROWTH = 1.02  # of the error in octaves on scenes that are not wide
@@ -134,26 +135,36 @@ def validate(network: Propagation | None, scenes: list[Sample]) -> np.ndarray:
     return np.mean(found, 0)
 
 
-def learn_expected_error(network: Propagation, values: dict[str, str], batch_of: Callable[[int], list[Sample]]) -> None:
+def learn_expected_error(network: Propagation, values: dict[str, str], batches: Iterable[list[Sample]]) -> None:
     """Fit the factor of the expected error, and nothing else: the mean error is the scale at which errors of a Laplace
-    distribution are most probable."""
+    distribution are most probable. Its logarithm is linear in what is fitted, so there is one best answer."""
     floor, slope = float(values["error_floor"]), float(values["error_slope"])
-    of_factor = torch.nn.Conv2d(network.out.in_channels, 1, 1)
-    torch.nn.init.zeros_(of_factor.weight)
-    torch.nn.init.zeros_(of_factor.bias)
-    optimizer = torch.optim.AdamW(of_factor.parameters(), lr=1e-2)
-    for step in range(ERROR_STEPS):
-        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / ERROR_STEPS)
-        batch = batch_of(step)
-        with torch.no_grad():
+    known = []
+    with torch.no_grad():
+        for batch in batches:
             features = network.trunk(inputs_of(batch))
             maps, weight, squares, _ = propagate(network.out(features) * network.scale + network.offset, batch, True)
             actual = (maps - truth_of(batch)).abs()
             plain = torch.hypot(torch.tensor(floor), slope * deviation(maps, weight, squares, batch[0].octave))
-        expected = plain * enlarged(torch.exp(of_factor(features)), *actual.shape[1:])[:, 0] + NEGLIGIBLE
+            known.append((features, (actual + NEGLIGIBLE)[..., ::APART, ::APART], plain[..., ::APART, ::APART]))
+    of_factor = torch.nn.Conv2d(network.out.in_channels, 1, 1)
+    torch.nn.init.zeros_(of_factor.weight)
+    torch.nn.init.zeros_(of_factor.bias)
+    optimizer = torch.optim.LBFGS(of_factor.parameters(), max_iter=ERROR_STEPS, line_search_fn="strong_wolfe")
+
+    def surprise() -> torch.Tensor:
         optimizer.zero_grad()
-        (torch.log(expected) + (actual + NEGLIGIBLE) / expected).mean().backward()
-        optimizer.step()
+        total = torch.zeros(())
+        for features, actual, plain in known:
+            rows, columns = features.shape[-2:]
+            factor = enlarged(torch.exp(of_factor(features)), rows * REGION, columns * REGION)[:, 0]
+            expected = plain * factor[..., ::APART, ::APART] + NEGLIGIBLE
+            loss = (torch.log(expected) + actual / expected).mean() / len(known)
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    optimizer.step(surprise)
     with torch.no_grad():
         network.out.weight[ERROR], network.out.bias[ERROR] = of_factor.weight[0], of_factor.bias[0]
 
@@ -257,7 +268,7 @@ def train(args: argparse.Namespace) -> None:
             state.save(checkpoint)
     if state.step < args.steps:
         raise SystemExit(f"stopped at step {state.step} of {args.steps}; --resume with the same arguments goes on")
-    learn_expected_error(average, values, lambda step: batch_of(args.steps + step)[0])
+    learn_expected_error(average, values, (batch_of(args.steps + n)[0] for n in range(ERROR_BATCHES)))
     average.save(weights)
     largest = float(values["radius_bins"].split()[-1])
     for folder, scenes, (_, before), (_, after) in zip(args.validation, validation, paper, found, strict=True):
