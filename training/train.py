@@ -30,7 +30,10 @@ from training.synthesis import RADIUS_BINS
 
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere float32 is faster
 # Arguments that a resumed run shares with its beginning.
-FIXED = ("model", "width", "depth", "bins", "without", "batch", "side", "seed", "lr", "warm_up", "dense_lr", "weight_decay")
+FIXED = (
+    *("model", "width", "depth", "bins", "without"),
+    *("batch", "side", "seed", "lr", "warm_up", "dense_lr", "weight_decay"),
+)
 EMA_DECAY = 0.998
 REVIVE_EVERY, REVIVE_UNTIL = 100, 0.7  # steps, share of the schedule
 STEPS_ALONE = 40  # steps with a single thread before trying all of them again
