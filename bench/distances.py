@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure what learned distances and weak edges change, and write the section of ACCURACY.md about it:
-``python bench/distances.py TEST WIDE [--photos FOLDER]``, folders written by training.scenes, and photographs of
+``python bench/distances.py TEST WIDE LARGE [--photos FOLDER]``, folders written by training.scenes, and photographs of
 shallow focus. Times are for a machine that does nothing else."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime
 import os
 import platform
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import plots
 import report
@@ -25,7 +27,7 @@ from defocus_fast import _images, evaluation
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from training.propagation import Propagation, Sample
+from training.propagation import INPUTS_OF, Propagation, Sample
 from training.train_propagation import samples, validate
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -39,12 +41,15 @@ TIMED = tuple(VARIANTS)[:-1]  # the ratios are those of the first to the others
 SIZES = ((480, 640), (1080, 1920))
 CALLS = 60  # of each variant, in turn
 NETWORK = Path(__file__).parents[1] / "training" / "candidates" / "distances.npz"  # that of fast
+LOGS = Path(__file__).parents[1] / "training" / "logs"
+ABLATIONS = ("nothing", *INPUTS_OF, "context")  # of train_propagation --without; the logs are distances-without-<name>
+WORST = 5  # scenes shown
 STEADY = 0.5  # px of the spreading octave, by which the true radius differs within 5 x 5 px at most
 
 
-def errors(folder: Path, model: str) -> list[list[str]]:
-    """Return a row per variant."""
-    rows = []
+def errors(folder: Path, model: str) -> tuple[list[list[str]], list[list[str]], dict[str, list[dict[str, Any]]]]:
+    """Return a row per variant, rows of the first one's expected error by ten shares of the pixels, and all scores."""
+    rows, of_all = [], {}
     pairs = evaluation.pairs(folder, folder)[0]
     for variant, options in VARIANTS.items():
         scores, expected = [], []
@@ -56,11 +61,54 @@ def errors(folder: Path, model: str) -> list[list[str]]:
             expected.append(float(result.expected_error.mean()))
         means, ranges = evaluation.radius_means(scores), evaluation.range_means(scores)
         cells = [f"{len(pairs)} of {truth.shape[1]}x{truth.shape[0]}", variant]
+        of_all[variant] = scores
         cells += [f"{means['mae']:.3f}", f"{means['octave_error']:.3f}", f"{np.mean(expected):.3f}"]
         cells += [f"{each['mae']:.2f}, {each['octave_error']:.2f}" for each in ranges]
         rows.append(cells + ["-"] * (5 + len(evaluation.RADIUS_RANGES) - 1 - len(cells)))
         print(*rows[-1], sep=" | ", flush=True)
-    return rows
+    shares = []
+    for key in ("expected", "actual"):
+        tenths = np.mean([each[f"{key}_error"] for each in of_all[next(iter(VARIANTS))]], axis=0)
+        shares.append([rows[0][0], key, *(f"{tenth:.2f}" for tenth in tenths)])
+        print(*shares[-1], sep=" | ", flush=True)
+    return rows, shares, of_all
+
+
+def draw_worst(folder: Path, of_all: dict[str, list[dict[str, Any]]], file: Path) -> list[str]:
+    """Draw the maps of the scenes that are worst by the paper's filter, before and after; return their names."""
+    before, after = "domain_transform", "learned"
+    worst = sorted(of_all[before], key=lambda scores: -float(scores["mae"]))[:WORST]
+    figure, grid = plt.subplots(WORST, 4, figsize=(8, 2 * WORST), layout="constrained")
+    for axes, scores in zip(grid, worst, strict=True):
+        image = _images.read_photo(folder / scores["name"])
+        truth = np.load((folder / scores["name"]).with_suffix(".npy"))
+        found = {
+            name: defocus_fast.Estimator.for_image(image, **VARIANTS[name]).estimate(image) for name in (before, after)
+        }
+        shown = {"true radius": truth}
+        for name, answer in found.items():
+            shown[f"{name}: {np.abs(answer.map - truth).mean():.2f} px"] = answer.map
+        shown["its expected error"] = found[after].expected_error
+        for place, (title, values) in zip(axes, shown.items(), strict=True):
+            place.imshow(values, vmin=0, vmax=6.5, cmap="viridis")
+            place.set_title(title, fontsize=8)
+            place.axis("off")
+    figure.savefig(file, dpi=80, pil_kwargs={"quality": 85})
+    plt.close(figure)
+    return [Path(scores["name"]).stem for scores in worst]
+
+
+def ablations() -> str:
+    """Return what the logs say of networks that were trained on for a while without one of the inputs."""
+    rows = []
+    for name in ABLATIONS:
+        with open(LOGS / f"distances-without-{name}.csv") as file:
+            last = list(csv.DictReader(file))[-1]
+        rows.append(
+            [name, last["step"], *(value for key, value in last.items() if key.split(" ")[-1] in ("px", "octaves"))]
+        )
+    head = [f"{folder}: {unit}" for folder in ("TUNE", "MORE-TUNE", "WIDE-TUNE") for unit in ("px", "octaves")]
+    return report.table(["without", "steps", *head], rows)
 
 
 def perfect(sample: Sample) -> Sample:
@@ -113,20 +161,23 @@ def times(photo: np.ndarray[Any, Any], model: str) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("test", type=Path)
-    parser.add_argument("wide", type=Path)
+    parser.add_argument("scenes", type=Path, nargs="+", help="narrow ones first")
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--model", default="fast", help="of another one nothing is written")
     args = parser.parse_args()
-    photo = _images.read_photo(sorted(args.wide.glob("*.png"))[0])
+    photo = _images.read_photo(sorted(args.scenes[-1].glob("*.png"))[0])
     of_times = times(photo, args.model)
-    rows = []
-    for folder in (args.test, args.wide):
-        rows += errors(folder, args.model)
+    rows, of_errors, scores = [], [], []
+    for folder in args.scenes:
+        of_folder, shares, of_scenes = errors(folder, args.model)
+        rows += of_folder
+        of_errors += shares
+        scores.append(of_scenes)
         if args.model == "fast":
             rows.append(with_true_radii(folder))
     if args.model != "fast":
         return
+    worst = draw_worst(args.scenes[0], scores[0], report.ROOT / report.PLOTS / "distances_worst.jpg")
     ranges = [f"from {low} px" for low in evaluation.RADIUS_RANGES[:-1]]
     shown = ""
     if args.photos:
@@ -144,6 +195,17 @@ weak ones, which is the default up to 432 px (shorter side). "true radii" is wha
 and filter make of these edges, computed as in training, if the radius at every pattern edge is the true one.
 
 {report.table(["scenes", "distances", "raw MAE px", "octaves", "expected px", *ranges], rows, left=2)}
+Expected and actual error, px, of "learned" in ten equal shares of every image's pixels, the surest first:
+
+{report.table(["scenes", "mean error", *(f"{10 * i + 10} %" for i in range(10))], of_errors, left=2)}
+What each input of the network is good for: the shipped network trained on without it (`train_propagation --without`;
+training/README.md), and "nothing" with all of them, as long. Validation scenes, errors in px and in octaves:
+
+{ablations()}
+The {WORST} of the {rows[0][0]} scenes that are worst by the paper's filter ({", ".join(worst)}):
+
+![the worst scenes' maps by both kinds of distances](docs/distances_worst.jpg)
+
 Times of a frame in ms, median and 99th percentile, one call of each in turn, {CALLS} times:
 
 {report.table(["size", *TIMED, *(f"to {name}" for name in TIMED[1:])], of_times)}{shown}

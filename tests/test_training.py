@@ -451,6 +451,18 @@ def test_learned_distances_are_trained(spread_scenes: Path, tmp_path: Path, monk
     kept.load(tmp_path / "distances.npz")
     for name, values in kept.weights().items():  # half precision
         np.testing.assert_allclose(values, after[name], rtol=2e-3, atol=1e-3)
+    # Of several networks the mean, which without a step gets another expected error and nothing else.
+    random_distances(1).save(tmp_path / "other.npz")
+    monkeypatch.setattr(train_propagation, "accept", lambda *each: None)
+    run(
+        *(monkeypatch, train_propagation, folder, *both, "--validation", *both, "--steps", 0, "--out", tmp_path),
+        *("--init", tmp_path / "distances.npz", tmp_path / "other.npz", "--name", "mean"),
+    )
+    first, second, found = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("distances", "other", "mean"))
+    for name, values in found.items():
+        expected = (first[name].astype(np.float32) + second[name].astype(np.float32)) / 2
+        others = [n for n in range(len(values)) if name[:4] != "out." or n != propagation.ERROR]
+        np.testing.assert_allclose(values[others], expected[others], rtol=2e-3, atol=1e-3)
 
 
 def test_learned_distances_are_resumed(

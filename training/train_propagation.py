@@ -26,7 +26,7 @@ import torch
 from defocus_fast import Estimator, _images, evaluation
 from defocus_fast.model_io import add_propagation
 from training import existing, natural, plain_name, positive, run
-from training.checkpoints import Run
+from training.checkpoints import Run, mean
 from training.optimizer import learning_rate
 from training.propagation import (
     ERROR,
@@ -192,14 +192,18 @@ def train(args: argparse.Namespace) -> None:
     checkpoint, log, weights = (args.out / f"{args.name}.{kind}" for kind in ("pt", "csv", "npz"))
     network = Propagation()
     if args.init:
-        network.load(args.init)
+        states = []
+        for file in args.init:
+            network.load(file)
+            states.append({name: values.clone() for name, values in network.state_dict().items()})
+        network.load_state_dict(mean(states))
     network.blind(args.without)
     groups = [
         {"params": [each for each in network.parameters() if each.dim() > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [each for each in network.parameters() if each.dim() < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.99))
-    fixed = {"model": str(args.model), "init": str(args.init), "seed": args.seed}
+    fixed = {"model": str(args.model), "init": " ".join(map(str, args.init)), "seed": args.seed}
     fixed["without"] = " ".join(args.without)
     fixed["scenes"] = " ".join(map(str, args.scenes))
     state = Run(network, copy.deepcopy(network), optimizer, fixed)
@@ -231,7 +235,8 @@ def train(args: argparse.Namespace) -> None:
     def show(rate: float) -> np.ndarray:
         found = np.stack([validate(average, scenes) for scenes in validation])
         row: dict[str, Any] = {"step": state.step, "elapsed_s": round(state.elapsed_s), "lr": f"{rate:.2e}"}
-        row["loss"] = float(np.mean(lost))
+        if lost:
+            row["loss"] = float(np.mean(lost))
         for folder, (px, octaves) in zip(args.validation, found, strict=True):
             row |= {f"{folder} px": float(px), f"{folder} octaves": float(octaves)}
         lost.clear()
@@ -243,6 +248,8 @@ def train(args: argparse.Namespace) -> None:
         log.unlink(missing_ok=True)
     stop = Stop()
     lost: list[float] = []
+    if args.steps == 0:
+        found = show(0.0)
     while state.step < args.steps and not stop.asked:
         start = time.monotonic()
         rate = learning_rate(state.step, args.steps, WARM_UP, LEARNING_RATE)
@@ -287,11 +294,17 @@ def main() -> None:
     parser.add_argument(
         "--name", type=plain_name, default="distances", help="of OUT/<name>.pt, the log .csv and the network .npz"
     )
-    parser.add_argument("--init", type=existing, help=".npz of a network to start from, with a schedule of its own")
+    parser.add_argument(
+        "--init",
+        type=existing,
+        nargs="+",
+        default=[],
+        help=".npz of a network to start from, with a schedule of its own; of several the mean of their weights",
+    )
     parser.add_argument(
         "--without", nargs="*", default=[], choices=[*INPUTS_OF, "context"], help="inputs that the network does not see"
     )
-    parser.add_argument("--steps", type=positive, default=3000)
+    parser.add_argument("--steps", type=natural, default=3000, help="0: only the expected error is fitted")
     parser.add_argument("--every", type=positive, default=250, help="steps between validations and checkpoints")
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")

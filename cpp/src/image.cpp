@@ -137,51 +137,62 @@ void for_values(const ImageView& image, int y, const Use& use) {
   });
 }
 
-/// Of 8 bits, in [0, 1]; a division would take longer.
+/// A value of 8 bits in [0, 1], as stored; a division would take longer.
+template <class T>
 constexpr std::array of_level = [] {
-  std::array<float, 256> values{};
-  for (int i = 0; i < 256; ++i) values[std::size_t(i)] = float(i) / 255.0f;
+  std::array<T, 256> values{};
+  for (int i = 0; i < 256; ++i) values[std::size_t(i)] = stored<T>(float(i) / 255.0f);
   return values;
 }();
-
-template <class T>
-void load_row_of(const ImageView& image, int y, int x0, int n, float* const* channels) {
-  const auto convert = [](T value) {
-    if constexpr (std::is_same_v<T, float>)
-      return value;
-    else
-      return of_level[value];
-  };
-  const auto load = [&](int to, int x, int count) {
-    for_parts<T>(image, y, x, count, [&](int begin, int length, const RowPart<T>& part) {
-      with_step(part.step, [&](auto step) {
-        for (std::size_t c = 0; c < std::size_t(image.channels); ++c) {
-          const T* const values = part.channels[c];
-          float* const out = channels[c] + to + begin;
-          for (int i = 0; i < length; ++i) out[i] = convert(values[i * step]);
-        }
-      });
-    });
-  };
-  const int begin = std::clamp(-x0, 0, n), end = std::clamp(image.width - x0, begin, n);
-  for (int i = 0; i < begin; ++i) load(i, reflect(x0 + i, image.width), 1);
-  load(begin, x0 + begin, end - begin);
-  for (int i = end; i < n; ++i) load(i, reflect(x0 + i, image.width), 1);
+template <class T, class Value>
+T level(Value value) {
+  if constexpr (std::is_same_v<Value, float>)
+    return stored<T>(value);
+  else
+    return of_level<T>[value];
 }
 
-/// Calls use(x, value of each channel) for `n` pixels of row y from column x0 on, a part of the row at a time.
-template <class Use>
-void for_pixels(const ImageView& image, int y, int x0, int n, const Use& use) {
-  std::array<std::array<float, row_part>, 3> values;
-  float* const channels[]{values[0].data(), values[1].data(), values[2].data()};
-  const std::size_t green = image.channels == 1 ? 0 : 1, blue = image.channels == 1 ? 0 : 2;
-  for (int begin = 0; begin < n; begin += row_part) {
-    const int count = std::min(row_part, n - begin);
-    load_row(image, reflect(y, image.height), x0 + begin, count, channels);
-    for (int x = 0; x < count; ++x)
-      use(begin + x,
-          std::array{values[0][std::size_t(x)], values[green][std::size_t(x)], values[blue][std::size_t(x)]});
-  }
+/// Calls use(to, count, part) for the parts of columns [x0, x0 + n) of row y, which begin at the `to`-th of them. What
+/// lies outside the image is reflected.
+template <class Value, class Use>
+void for_columns(const ImageView& image, int y, int x0, int n, const Use& use) {
+  const auto read = [&](int to, int x, int count) {
+    for_parts<Value>(image, y, x, count,
+                     [&](int begin, int length, const RowPart<Value>& part) { use(to + begin, length, part); });
+  };
+  const int begin = std::clamp(-x0, 0, n), end = std::clamp(image.width - x0, begin, n);
+  for (int i = 0; i < begin; ++i) read(i, reflect(x0 + i, image.width), 1);
+  read(begin, x0 + begin, end - begin);
+  for (int i = end; i < n; ++i) read(i, reflect(x0 + i, image.width), 1);
+}
+
+template <class Value>
+void load_row_of(const ImageView& image, int y, int x0, int n, float* const* channels) {
+  for_columns<Value>(image, y, x0, n, [&](int to, int count, const RowPart<Value>& part) {
+    with_step(part.step, [&](auto step) {
+      for (std::size_t c = 0; c < std::size_t(image.channels); ++c)
+        for (int i = 0; i < count; ++i) channels[c][to + i] = level<float>(part.channels[c][i * step]);
+    });
+  });
+}
+
+/// Writes red, green and blue of `n` pixels of row y from column x0 on, as stored; y may lie outside the image, too.
+template <class T, class Value>
+void store_row_of(const ImageView& image, int y, int x0, int n, T* out) {
+  for_columns<Value>(image, reflect(y, image.height), x0, n, [&](int to, int count, const RowPart<Value>& part) {
+    const auto& [red, green, blue] = part.channels;
+    with_step(part.step, [&](auto step) {
+      for (int i = 0; i < count; ++i)
+        for (int c = 0; c < 3; ++c) {
+          const Value* const values = image.channels == 1 || c == 0 ? red : c == 1 ? green : blue;
+          out[3 * (to + i) + c] = level<T>(values[i * step]);
+        }
+    });
+  });
+}
+template <class T>
+void store_row(const ImageView& image, int y, int x0, int n, T* out) {
+  (image.type == PixelType::uint8 ? store_row_of<T, std::uint8_t> : store_row_of<T, float>)(image, y, x0, n, out);
 }
 
 /// The factors for numbers of `bits` bits: those of Rec. ITU-R BT.601 and BT.709, rounded once.
@@ -465,10 +476,13 @@ int reflect(int i, int n) {
 
 template <class T>
 void extract_pixels(const ImageView& image, int y0, int x0, int rows, int n, int stride, T* out) {
-  for (int y = 0; y < rows; ++y, out += std::ptrdiff_t(n) * stride)
-    for_pixels(image, y0 + y, x0, n, [&](int x, const std::array<float, 3>& pixel) {
-      for (std::size_t c = 0; c < 3; ++c) out[std::ptrdiff_t(x) * stride + std::ptrdiff_t(c)] = stored<T>(pixel[c]);
-    });
+  std::array<T, 3 * row_part> values;
+  for (int y = 0; y < rows; ++y)
+    for (int begin = 0; begin < n; begin += row_part) {
+      const int count = std::min(row_part, n - begin);
+      store_row(image, y0 + y, x0 + begin, count, values.data());
+      for (int x = 0; x < count; ++x, out += stride) std::copy_n(values.data() + 3 * std::ptrdiff_t{x}, 3, out);
+    }
 }
 template void extract_pixels(const ImageView&, int, int, int, int, int, float*);
 template void extract_pixels(const ImageView&, int, int, int, int, int, std::uint16_t*);
@@ -476,11 +490,16 @@ template void extract_pixels(const ImageView&, int, int, int, int, int, std::uin
 
 template <class T>
 void extract_cells(const ImageView& image, int y0, int x0, int n, int stride, T* out) {
-  for (int y = 0; y < cell; ++y)
-    for_pixels(image, y0 + y, x0, n * cell, [&](int x, const std::array<float, 3>& pixel) {
-      T* to = out + std::ptrdiff_t(x / cell) * stride + (y * cell + x % cell) * 3;
-      for (std::size_t c = 0; c < 3; ++c) to[c] = stored<T>(pixel[c]);
-    });
+  constexpr int part = row_part / cell, row = 3 * cell;  // cells; values of a cell's row
+  std::array<T, row * part> values;
+  for (int begin = 0; begin < n; begin += part) {
+    const int count = std::min(part, n - begin);
+    for (int y = 0; y < cell; ++y) {
+      store_row(image, y0 + y, x0 + begin * cell, count * cell, values.data());
+      for (int x = 0; x < count; ++x)
+        std::copy_n(values.data() + std::ptrdiff_t{x} * row, row, out + std::ptrdiff_t{begin + x} * stride + y * row);
+    }
+  }
 }
 template void extract_cells(const ImageView&, int, int, int, int, float*);
 template void extract_cells(const ImageView&, int, int, int, int, std::uint16_t*);
