@@ -198,8 +198,10 @@ and filter make of these edges, computed as in training, if the radius at every 
 Expected and actual error, px, of "learned" in ten equal shares of every image's pixels, the surest first:
 
 {report.table(["scenes", "mean error", *(f"{10 * i + 10} %" for i in range(10))], of_errors, left=2)}
-What each input of the network is good for: the shipped network trained on without it (`train_propagation --without`;
-training/README.md), and "nothing" with all of them, as long. Validation scenes, errors in px and in octaves:
+What each input of the network is good for: the fifth network of [training/README.md](training/README.md) trained on
+without it (`train_propagation --without`), and "nothing" with all of them, as long. Three trainings of one kind differ
+by 1 % on TUNE, 2 % on MORE-TUNE and 5 % on WIDE-TUNE (the same place), so only what is beyond that tells something.
+Validation scenes, errors in px and in octaves:
 
 {ablations()}
 The {WORST} of the {rows[0][0]} scenes that are worst by the paper's filter ({", ".join(worst)}):
