@@ -180,13 +180,10 @@ void load_row_of(const ImageView& image, int y, int x0, int n, float* const* cha
 template <class T, class Value>
 void store_row_of(const ImageView& image, int y, int x0, int n, T* out) {
   for_columns<Value>(image, reflect(y, image.height), x0, n, [&](int to, int count, const RowPart<Value>& part) {
-    const auto& [red, green, blue] = part.channels;
     with_step(part.step, [&](auto step) {
       for (int i = 0; i < count; ++i)
-        for (int c = 0; c < 3; ++c) {
-          const Value* const values = image.channels == 1 || c == 0 ? red : c == 1 ? green : blue;
-          out[3 * (to + i) + c] = level<T>(values[i * step]);
-        }
+        for (std::size_t c = 0; c < 3; ++c)
+          out[3 * std::size_t(to + i) + c] = level<T>(part.channels[image.channels == 1 ? 0 : c][i * step]);
     });
   });
 }
