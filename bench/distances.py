@@ -167,17 +167,16 @@ def main() -> None:
     args = parser.parse_args()
     photo = _images.read_photo(sorted(args.scenes[-1].glob("*.png"))[0])
     of_times = times(photo, args.model)
-    rows, of_errors, scores = [], [], []
+    rows, of_errors, worst = [], [], []
     for folder in args.scenes:
-        of_folder, shares, of_scenes = errors(folder, args.model)
+        of_folder, shares, scores = errors(folder, args.model)
         rows += of_folder
         of_errors += shares
-        scores.append(of_scenes)
         if args.model == "fast":
             rows.append(with_true_radii(folder))
+            worst = worst or draw_worst(folder, scores, report.ROOT / report.PLOTS / "distances_worst.jpg")
     if args.model != "fast":
         return
-    worst = draw_worst(args.scenes[0], scores[0], report.ROOT / report.PLOTS / "distances_worst.jpg")
     ranges = [f"from {low} px" for low in evaluation.RADIUS_RANGES[:-1]]
     shown = ""
     if args.photos:
