@@ -5,13 +5,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "defocus_fast/error.hpp"
 #include "kernels.hpp"
+#include "marked.hpp"
 #include "model.hpp"
 #include "pack_weights.hpp"
 #include "workers.hpp"
@@ -225,13 +225,7 @@ class ListedConvolutions {
     spread(from.mask.data() + guard - shift_px * (pitch + 1), step, across);
     spread(across, std::ptrdiff_t{step} * pitch, out);
     to.pixels.clear();
-    for (int i = 0; i < n; i += 8) {
-      std::uint64_t eight;
-      std::memcpy(&eight, out + i, sizeof eight);  // behind the last pixel the guard is 0
-      if (eight == 0) continue;
-      for (int k = i; k < i + 8; ++k)
-        if (out[k]) to.pixels.push_back(k);
-    }
+    for_marked(out, n, [&to](int i) { to.pixels.push_back(i); });
   }
 
   /// The squares of 4 x 4 pixels, `step` px apart, that hold any of the pixels.

@@ -112,7 +112,8 @@ struct Estimator::Cpu : Impl {
       }
     }
     if (octaves.size() > 1)  // the widest neighbour is the second octave
-      said_in_rows.assign(std::size_t(workers.count()), std::vector<std::uint8_t>(std::size_t(octaves[1].width)));
+      said_in_rows.assign(std::size_t(workers.count()),
+                          std::vector<std::uint8_t>(std::size_t(octaves[1].width + 2 * reach_of_edge)));
     if (const Octave& spread = octaves[std::size_t(propagation.octave)]; spread.number > 0) {
       lines.assign(std::size_t(workers.count()), std::vector<float>(std::size_t(spread.width)));
       for (int x = 0; x < canvas_width; ++x) columns.push_back(between(x, spread.number, spread.width));
@@ -328,29 +329,26 @@ void Estimator::Cpu::count_asked(const BlurMap& result, std::size_t count) {
 void Estimator::Cpu::drop_edges(const Octave& neighbour, Octave& octave, BlurMap& found) {
   StageTimer timer(found, Stage::detect_edges);
   const bool finer = neighbour.number < octave.number;
-  const auto inside = [](Range range, int length) {
-    return Range{std::max(range.begin, 0), std::min(range.end, length)};
-  };
+  const Range reach = beside(0, finer);  // of the first column; what is beyond the ends says nothing
   workers.for_ranges(octave.height, 32, [&](int begin, int end, int slot) {
     std::vector<std::uint8_t>& in_rows = said_in_rows[std::size_t(slot)];
     for (int y = begin; y < end; ++y) {
-      in_rows.assign(std::size_t(neighbour.width), 0);
-      const Range rows = inside(beside(y, finer), neighbour.height);
-      for (int v = rows.begin; v < rows.end; ++v) {
-        std::uint8_t* const __restrict sum = in_rows.data();
+      in_rows.assign(in_rows.size(), 0);
+      const Range rows = beside(y, finer);
+      for (int v = std::max(rows.begin, 0); v < std::min(rows.end, neighbour.height); ++v) {
+        std::uint8_t* const __restrict sum = in_rows.data() - reach.begin;
         const std::uint8_t* const __restrict said = neighbour.said.data() + neighbour.index({v, 0});
         for (int u = 0, n = neighbour.width; u < n; ++u) sum[u] |= said[u];
       }
-      for (int x = 0; x < octave.width; ++x) {
-        std::uint8_t& edge = found.pattern_edges[octave.index({y, x})];
-        if (!edge) continue;
+      std::uint8_t* const edges = found.pattern_edges.data() + octave.index({y, 0});
+      cpu::for_marked(edges, octave.width, [&](int x) {
+        const std::uint8_t* const first = in_rows.data() + (beside(x, finer).begin - reach.begin);
         std::uint8_t said = 0;
-        const Range columns = inside(beside(x, finer), neighbour.width);
-        for (int u = columns.begin; u < columns.end; ++u) said |= in_rows[std::size_t(u)];
-        if (!said || (said & (finer ? asks_coarser : asks_finer))) continue;
-        edge = 0;
+        for (int u = 0; u < reach.end - reach.begin; ++u) said |= first[u];
+        if (!said || (said & (finer ? asks_coarser : asks_finer))) return;
+        edges[x] = 0;
         if (octave.number > 0) octave.said[octave.index({y, x})] = passes_on(said, finer);
-      }
+      });
     }
   });
 }
@@ -375,8 +373,7 @@ void Estimator::Cpu::list_edges(Octave& octave, BlurMap& found) {
   workers.for_ranges(octave.height, 64, [&](int begin, int end, int) {
     for (int y = begin; y < end; ++y) {
       Pixel* edge = edges.position.data() + row_start[std::size_t(y)];
-      for (int x = 0; x < width; ++x)
-        if (row(y)[x]) *edge++ = {y, x};
+      cpu::for_marked(row(y), width, [&](int x) { *edge++ = {y, x}; });
     }
   });
   for (std::vector<float>* values :

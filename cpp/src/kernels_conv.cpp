@@ -20,16 +20,22 @@ namespace defocus_fast::DEFOCUS_FAST_VARIANT {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int tile_pixels = 6, tile_blocks = 4;  // 24 sums, 4 weights, 1 value: 29 of 32 registers
+constexpr int tile_sums = 24, tile_blocks = 4;  // and 4 weights, 1 value: 29 of 32 registers
 #elif defined(__AVX2__)
-constexpr int tile_pixels = 3, tile_blocks = 2;  // 12 sums, 1 weight, 3 values: 16 of 16 registers
+constexpr int tile_sums = 12, tile_blocks = 2;  // and 1 weight, 3 values: 16 of 16 registers
 #elif defined(__aarch64__)
-constexpr int tile_pixels = 6, tile_blocks = 1;  // 24 sums, 4 weights, 1 value: 29 of 32 registers
+constexpr int tile_sums = 24, tile_blocks = 1;  // and 4 weights, 1 value: 29 of 32 registers
 #else
-constexpr int tile_pixels = 3, tile_blocks = 1;
+constexpr int tile_sums = 12, tile_blocks = 1;
 #endif
 
 constexpr int vectors_per_block = feature_block / vector_floats;
+
+/// The fewer outputs share a value, the more pixels share a weight.
+constexpr int tile_pixels(int blocks) {
+  const int pixels = tile_sums / (blocks * vectors_per_block);
+  return pixels < 8 ? pixels : 8;
+}
 
 #ifndef __AVX512VNNI__
 template <int pixels, int blocks>
@@ -139,7 +145,7 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
   constexpr int vectors = blocks * vectors_per_block;
   const int first_output = first_block * feature_block;
   Sum sum[pixels][vectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int p = 0; p < pixels; ++p)
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sum[p][v] = start(layer, first_output + v * vector_floats);
@@ -147,7 +153,7 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
   const Weight<Value>* weights = layer.weights + first_block * block_size;
   for (int t = 0; t < layer.tap_count; ++t) {
     const Value* in[pixels];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int p = 0; p < pixels; ++p) in[p] = layer.taps[t] + at[p] * layer.pitch;
     for (int c = 0; c < layer.inputs; c += group<Value>, weights += group<Value> * feature_block) {
       Weights w[vectors];
@@ -155,7 +161,7 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
       for (int v = 0; v < vectors; ++v)
         w[v] = load_weights(weights + v / vectors_per_block * block_size +
                             v % vectors_per_block * vector_floats * group<Value>);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
       for (int p = 0; p < pixels; ++p) {
         const Group values = load_group(in[p] + c);
 #pragma GCC unroll 4
@@ -163,7 +169,7 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
       }
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int p = 0; p < pixels; ++p)
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
@@ -178,8 +184,9 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
 /// Some blocks of outputs at all pixels.
 template <int count, class T, class Out>
 void convolve_blocks(const Convolution<T>& layer, int first, const std::int32_t* at, int n, Out* out) {
+  constexpr int pixels = tile_pixels(count);
   int i = 0;
-  for (; i + tile_pixels <= n; i += tile_pixels) convolve_tile<tile_pixels, count>(layer, first, at + i, out);
+  for (; i + pixels <= n; i += pixels) convolve_tile<pixels, count>(layer, first, at + i, out);
   for (; i < n; ++i) convolve_tile<1, count>(layer, first, at + i, out);
 }
 
@@ -190,7 +197,9 @@ void convolve(const Convolution<T>& layer, const std::int32_t* at, int n, Out* o
   for (; block + tile_blocks <= blocks; block += tile_blocks) convolve_blocks<tile_blocks>(layer, block, at, n, out);
   if constexpr (tile_blocks > 3)
     if (block + 3 == blocks) return convolve_blocks<3>(layer, block, at, n, out);
-  for (; block < blocks; ++block) convolve_blocks<1>(layer, block, at, n, out);
+  if constexpr (tile_blocks > 2)
+    if (block + 2 == blocks) return convolve_blocks<2>(layer, block, at, n, out);
+  if (block < blocks) convolve_blocks<1>(layer, block, at, n, out);
 }
 
 /// As much of a block as a register holds: GCC compares and selects in longer vectors element by element.

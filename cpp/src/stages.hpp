@@ -12,6 +12,7 @@
 #include "formulas.hpp"  // the arithmetic of one edge and of one pixel, shared with the GPU
 #include "image.hpp"     // reading the caller's pixels
 #include "kernels.hpp"   // inner loops, once per instruction set
+#include "marked.hpp"    // masks of edges
 #include "model.hpp"     // model folders
 #include "options.hpp"   // what the options may be
 #include "workers.hpp"   // threads

@@ -178,7 +178,7 @@ void check_convolution(void (*convolve)(const Convolution<T>&, const std::int32_
 }  // namespace
 
 TEST_CASE("convolutions at listed pixels are the sums written out and touch no other pixel") {
-  for (const int outputs : {16, 48, 64, 80})
+  for (const int outputs : {16, 32, 48, 64, 80, 96})
     for (const int inputs : {4, 16, 64})
       for (const auto& window : {std::pair{3, 1}, {3, 3}, {1, 1}})
         for_variants([&](const Kernels& kernels) {
