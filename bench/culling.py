@@ -87,7 +87,7 @@ def bursts(kind: str, photos: list[Array], limit: int | None, seed: int = 0) -> 
             behind = rng.uniform(3, 8)
             others = (photos[(number + step) % len(photos)] for step in range(1, len(photos)))
             resized = (np.float32(cv2.resize(other[:height, :width], (width, height))) / 255 for other in others)
-            subject = next(each for each in resized if detect_edges(each, 1)[mask > 0.5].mean() >= LEAST_TEXTURE)
+            subject = next(each for each in resized if detect_edges(each)[mask > 0.5].mean() >= LEAST_TEXTURE)
         estimator, video = defocus_fast.Estimator(*seen), defocus_fast.VideoEstimator(*seen)
         burst = []
         for shot in range(SHOTS):

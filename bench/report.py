@@ -64,7 +64,7 @@ def frames(results: Results) -> str:
 def readme_frames(results: Results) -> str:
     rows = [
         frame_facts(case) + frame_times(case)
-        for size in (360, 480, 1080)
+        for size in (360, 480, 720, 1080)
         for case in cases(results, "frames")
         if case["height"] == size
     ]

@@ -81,6 +81,23 @@ def test_soft_bins() -> None:
     assert ((target > 0).sum(1) <= 2).all()
 
 
+def test_half_of_each_target_is_what_the_teacher_says(shards: Path) -> None:
+    """Of targets cross-entropies are linear."""
+    torch.manual_seed(0)
+    model, teacher = networks.Fast(8), networks.Fast(16)
+    batch = batches.Sampler(shards / "train", model.side, model.patch, model.every_edge)(4, np.random.default_rng(0))
+    batch = batch.on(torch.device("cpu"))
+    with torch.no_grad():
+        labels, both = losses.losses(model, batch), losses.losses(model, batch, teacher)
+        own, said = (each(batch.crops, batch.at) for each in (model, teacher))
+    entropies = [-(s.softmax(1) * o.log_softmax(1)).sum(1) for o, s in zip(own, said, strict=True)]
+    depth, pattern = batch.kind == DEPTH, batch.kind == PATTERN
+    of_kind = torch.where(depth, losses.BLUR_WEIGHT[DEPTH], losses.BLUR_WEIGHT[PATTERN])
+    expected = (entropies[0] * of_kind).sum() / of_kind.sum(), sum(entropies[1][k].mean() for k in (depth, pattern)) / 2
+    for got, label, answer in zip(both, labels, expected, strict=True):
+        assert float(got) == pytest.approx(float(label + answer) / 2, rel=1e-5)  # sums of float32
+
+
 @pytest.mark.parametrize("name", ["tip22", "fast"])
 def test_all_edges_of_a_crop_get_what_their_patches_get(name: str) -> None:
     """Tolerance: sums in float32 in another order."""
@@ -173,6 +190,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
         (["--side", "44"], "side: expected 45 + a multiple of 3, got 44"),
         (["--bins", "32"], "--bins: expected 2 to 31, got 32"),
         (["--without", "branch2"], "--without: expected beginnings of stem"),
+        (["--teacher", model_io.shipped_folder() / "fast"], "expected a teacher of the same architecture, depth and 31"),
         (["--resume"], "No such file"),
     ],
 )
@@ -181,7 +199,7 @@ def test_unfit_arguments(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
+    arguments: list[Any],
     message: str,
 ) -> None:
     """Told in one line, before anything is written."""

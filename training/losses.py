@@ -21,15 +21,24 @@ def soft_bins(radius: Tensor, count: int) -> Tensor:
     return (1 - (position[:, None] - torch.arange(count, device=radius.device)).abs()).clamp(min=0)
 
 
-def losses(model: Tip22 | Fast, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return B-NET's cross-entropy against soft bins, and E-NET's with both classes of the same total weight."""
+def losses(model: Tip22 | Fast, batch: Batch, teacher: Tip22 | Fast | None = None) -> tuple[Tensor, Tensor]:
+    """Return B-NET's cross-entropy against soft bins, and E-NET's with both classes of the same total weight.
+
+    Half of each target is the answer of the `teacher`, if there is one (Hinton et al. 2015, *Distilling the Knowledge
+    in a Neural Network*).
+    """
     blur, edge = (logits.float() for logits in model(batch.crops, batch.at))
     weight = batch.radius.new_tensor([BLUR_WEIGHT[kind] for kind in range(4)])[batch.kind]
-    blur_loss = F.cross_entropy(blur, soft_bins(batch.radius, blur.shape[1]), reduction="none")
+    radii, classes = soft_bins(batch.radius, blur.shape[1]), F.one_hot((batch.kind == DEPTH).long(), 2).float()
+    if teacher is not None:
+        with torch.no_grad():
+            answers = (logits.float().softmax(1) for logits in teacher(batch.crops, batch.at))
+            radii, classes = ((target + answer) / 2 for target, answer in zip((radii, classes), answers, strict=True))
+    blur_loss = F.cross_entropy(blur, radii, reduction="none")
     depth = (batch.kind == DEPTH).float()
     pattern = (batch.kind == PATTERN).float()
     class_weight = depth / depth.sum().clamp(min=1) + pattern / pattern.sum().clamp(min=1)
-    edge_loss = F.cross_entropy(edge, depth.long(), reduction="none")
+    edge_loss = F.cross_entropy(edge, classes, reduction="none")
     return (blur_loss * weight).sum() / weight.sum(), (edge_loss * class_weight).sum() / class_weight.sum()
 
 

@@ -276,6 +276,21 @@ def read_model(folder: Path) -> Tip22 | Fast:
     return model
 
 
+def read_teacher(folder: Path, model: Tip22 | Fast) -> Tip22 | Fast:
+    """Return the network of a model folder as it was trained, to answer what `model` learns.
+
+    Raises:
+        ValueError: it takes other patches or has other radius bins.
+        OSError: no model is in the folder.
+    """
+    teacher = read_model(folder)
+    bins, expected = (len([*each.blur.children()][-1].bias) for each in (teacher, model))
+    if (type(teacher), teacher.patch, bins) != (type(model), model.patch, expected):
+        raise ValueError(f"{folder}: expected a teacher of the same architecture, depth and {expected} radius bins")
+    sharpen(teacher, 1 / SHARPENING)
+    return teacher.requires_grad_(False)
+
+
 SHARPENING = 1.5
 """Shipped models have B-NET's logits times this. Targets are shared between two bins, which makes probabilities wider
 than what is known of a radius; of 1, 1.25, 1.5, 1.75, 2 and 3 it made the best maps of the tuning scenes, on average of

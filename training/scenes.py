@@ -82,8 +82,8 @@ def fixed_scenes(
                 draw_camera=CAMERAS[split],
                 **kind,
             )
-            # Layers outside the image make no layered scene. The paper's edges, so that the scenes stay as they were.
-            edges = detect_edges(np.float32(scene.image) / 255, 1.0)
+            # Layers outside the image make no layered scene.
+            edges = detect_edges(np.float32(scene.image) / 255)
             if edges.mean() >= least_edges and np.ptp(scene.radius) >= 1:
                 break
         yield f"{number:03d}_{form}", scene

@@ -34,7 +34,6 @@ Array = np.ndarray[Any, Any]
 
 RADIUS_BINS = np.arange(0.5, 8.01, 0.25)  # px, that B-NET tells apart; the last stands for larger ones, too
 LEAST_RADIUS = 0.3  # px
-FINE_THRESHOLDS = 0.4  # of Canny, times the paper's; as the estimator's in the first octave
 MARGIN = 16  # px rendered beyond the image on each side, so that its border is blurred from real content
 
 # Codes of the kind map.
@@ -46,11 +45,9 @@ DEPTH_STEP, SAME_DEPTH_STEP = 1.0, 0.25
 LAYER_STEP = 0.5  # px, least difference between the radii of a layer and of the background
 
 
-def detect_edges(image: Array, thresholds: float = FINE_THRESHOLDS) -> Array:
-    """Return the edge mask (H, W) bool of an RGB image, by the estimator's detector with a factor of the paper's
-    thresholds; by default it is that of the first octave."""
-    low, high = 0.08 * thresholds, 0.20 * thresholds
-    return canny(image.max(axis=2), sigma=math.sqrt(2), low_threshold=low, high_threshold=high)
+def detect_edges(image: Array) -> Array:
+    """Return the edge mask (H, W) bool of an RGB image, by the estimator's detector with the paper's thresholds."""
+    return canny(image.max(axis=2), sigma=math.sqrt(2), low_threshold=0.08, high_threshold=0.20)
 
 
 # ---------------------------------------------------------------- images
@@ -573,6 +570,7 @@ def random_scene(
 SCENES_PER_SHARD = 250
 # Of what scenes have that is not in the paper, validation and test scenes have nothing: so they stay as they were.
 RECOLOURED_SHARE = {"train": 0.4, "validation": 0.0, "test": 0.0}
+UNTEXTURED_SHARE = {"train": 0.15, "validation": 0.0}
 CAMERAS = {"train": training_camera, "validation": random_camera, "test": random_camera}
 RADIUS_SCALE = 20  # shards hold the edge radius in 1/20 px
 
@@ -595,6 +593,7 @@ def _write_shards(numbers: range, images: Images, folder: Path, size: int, seed:
                 recoloured_share=RECOLOURED_SHARE[split],
                 draw_radius=draw_radius,
                 draw_camera=CAMERAS[split],
+                untextured_share=UNTEXTURED_SHARE[split],
             )
             shard[i, ..., :3], shard[i, ..., 4] = scene.image, scene.kind
             shard[i, ..., 3] = np.rint(scene.edge_radius * RADIUS_SCALE)

@@ -24,7 +24,7 @@ from training import existing, fraction, natural, plain_name, positive, run
 from training.batches import Sampler, Steps, batches_from, held_out
 from training.checkpoints import Run, load_mean
 from training.losses import losses, scores
-from training.networks import MODELS, Fast, Tip22
+from training.networks import MODELS, Fast, Tip22, read_teacher
 from training.optimizer import Optimizer, learning_rate, revive
 from training.synthesis import RADIUS_BINS
 
@@ -99,6 +99,7 @@ def begin(args: argparse.Namespace, device: torch.device) -> Run[Tip22 | Fast]:
         if not any(name.startswith(beginning) for name in names):
             raise ValueError(f"--without: expected beginnings of {', '.join(names)}, got {beginning}")
     arguments = {name: getattr(args, name) for name in FIXED} | {"init": " ".join(map(str, args.init))}
+    arguments["teacher"] = str(args.teacher or "")
     return Run(model, average, Optimizer(model, args.dense_lr, args.weight_decay), arguments)
 
 
@@ -118,6 +119,7 @@ def train(args: argparse.Namespace) -> None:
     half = torch.autocast(device.type, torch.bfloat16, enabled=BFLOAT16 or device.type == "cuda")
     state = begin(args, device)
     model, average = state.model, state.average
+    teacher = read_teacher(args.teacher, model).to(device) if args.teacher else None
     sampler = Sampler(args.shards / "train", args.side, model.patch, model.every_edge)
     validation = held_out(model, args.shards, device)
     checkpoint, log = (args.out / f"{args.name or args.model}.{kind}" for kind in ("pt", "csv"))
@@ -149,7 +151,7 @@ def train(args: argparse.Namespace) -> None:
             torch.manual_seed(args.seed + ((state.step + 1) << 32))  # the same in a resumed run
             revive(model, batch.crops, tuple(args.without))
         with half:
-            blur_loss, edge_loss = losses(model, batch)
+            blur_loss, edge_loss = losses(model, batch, teacher)
         model.zero_grad(set_to_none=True)
         (blur_loss + edge_loss).backward()
         rate = learning_rate(state.step, args.steps, args.warm_up, args.lr)
@@ -194,6 +196,9 @@ def main() -> None:
         nargs="+",
         default=[],
         help="model folder to start from, with a schedule of its own; of several the mean of their weights",
+    )
+    parser.add_argument(
+        "--teacher", type=existing, help="model folder of the same radius bins, whose answers are half of the targets"
     )
     parser.add_argument("--without", nargs="*", default=[], help="beginnings of names of branches that stay 0")
     parser.add_argument("--width", type=positive, default=64, help="channels")
