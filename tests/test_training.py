@@ -190,7 +190,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
         (["--side", "44"], "side: expected 45 + a multiple of 3, got 44"),
         (["--bins", "32"], "--bins: expected 2 to 31, got 32"),
         (["--without", "branch2"], "--without: expected beginnings of stem"),
-        (["--teacher", model_io.shipped_folder() / "fast"], "expected a teacher of the same architecture, depth and 31"),
+        (["--teacher", model_io.shipped_folder() / "fast"], "a teacher of the same architecture, depth and 31 radius"),
         (["--resume"], "No such file"),
     ],
 )
