@@ -364,7 +364,7 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
     are one piece of cpp/src/formulas.hpp, two and four.
 
     In float32 edges, inputs and factors differ by rounding, which the filter's many steps add up. bfloat16 rounds
-    each layer's values to 1/256, and factors are exponential in the last one's.
+    each layer's values to 1/256, and factors are exponential in the last one's: errors are relative.
     """
     tolerance, on_average = (5e-4, 5e-4) if precision == "float32" else (0.02, 0.01)
     folder = shipped_copy(tmp_path / "model")
@@ -399,7 +399,7 @@ def test_distances_of_the_core_are_those_of_training(tmp_path: Path, height: int
     for found, expected in ((answer.map, maps[0]), (answer.expected_error, error), (plain_answer.map, paper[0])):
         known = enlarged(np.asarray(expected), height, width)
         np.testing.assert_allclose(found, known, tolerance, tolerance)
-        assert np.abs(found - known).mean() < on_average
+        assert np.abs(found - known).mean() < on_average * known.mean()
     for other in (paper, *without):  # else nothing was tested
         assert (other - maps).abs().mean() > 5 * on_average
     for num_threads in (1, 3):
@@ -463,8 +463,10 @@ def test_learned_distances_are_trained(spread_scenes: Path, tmp_path: Path, monk
     for name, values in before.items():
         np.testing.assert_array_equal(values, after[name])
     assert np.abs(after["propagation.context.weight"]).max() > 0  # which it begins with
-    # 1 where what is fitted is best; the folders do not have the same share of the batches.
-    assert np.mean([actual_to_expected(folder, each) for each in both]) == pytest.approx(1, abs=0.15)
+    # 1 where what is fitted is best, of the batches by which it is: each is of one folder, its scenes are drawn.
+    drawn = [np.random.default_rng([0, 40 + n]).integers(2) for n in range(train_propagation.ERROR_BATCHES)]
+    quotients = [actual_to_expected(folder, each) for each in both]
+    assert np.mean([quotients[n] for n in drawn]) == pytest.approx(1, abs=0.05)
     kept = propagation.Propagation()
     kept.load(tmp_path / "distances.npz")
     for name, values in kept.weights().items():  # half precision

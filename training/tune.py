@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from defocus_fast import Estimator, _images, evaluation
-from training import existing, run
+from training import existing, fraction, run
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 BINS = 20
@@ -89,7 +89,7 @@ def tune(args: argparse.Namespace) -> None:
     for threshold in THRESHOLDS:
         errors[threshold] = error(args.model, folders, depth_threshold=threshold)
         print(f"depth_threshold {threshold}: {errors[threshold]:.4f} octaves", flush=True)
-    best = min(errors, key=errors.__getitem__)
+    best = args.depth_threshold or min(errors, key=errors.__getitem__)
     for name, values in {"sigma_r": (0.3, 0.75), "psi": (100.0, 1000.0), "iterations": (2, 5)}.items():
         for value in values:
             tried = error(args.model, folders, depth_threshold=best, **{name: value})
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument(
         "scenes", type=existing, nargs="+", help="folders written by training.scenes --split validation"
     )
+    parser.add_argument("--depth-threshold", type=fraction, help="by default that of the smallest error")
     run(parser, tune)
 
 
