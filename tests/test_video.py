@@ -241,7 +241,8 @@ def test_focus_is_that_of_the_map(height: int, width: int, scale: int) -> None:
     # The map of full size may be asked for in between.
     first.estimate_into(frame, out)
     np.testing.assert_array_equal(out, second.estimate(frame).map)
-    assert found.region_radius[:, :3].mean() < found.region_radius[:, 4:].min()  # the texture is a little soft by itself
+    # The texture is a little soft by itself.
+    assert found.region_radius[:, :3].mean() < found.region_radius[:, 4:].min()
 
 
 def test_what_is_refused() -> None:
