@@ -313,8 +313,9 @@ first:
 {calibration(results, names)}
 ## Training
 
-How long every run was (`training/logs`; on a GPU, up to four at once), and what its networks get right at edges of the
-validation images: B-NET at pattern edges, E-NET at all, "balanced" being the mean of its recalls. The edges are
+How long every model's last run was (`training/logs`; the runs before are in training/README.md), and what its
+networks get right at edges of the validation images: B-NET at pattern edges, E-NET at all, "balanced" being the mean of
+its recalls. The edges are
 {edges[0]:,} (`tip22`) and {edges[-1]:,} (`fast`, asked about all of a crop), in crops half of which lie around a
 depth edge. The columns of the same names in the logs are of smaller images (training/README.md).
 
