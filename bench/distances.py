@@ -47,7 +47,9 @@ WORST = 5  # scenes shown
 STEADY = 0.5  # px of the spreading octave, by which the true radius differs within 5 x 5 px at most
 
 
-def errors(folder: Path, model: str) -> tuple[list[list[str]], list[list[str]], dict[str, list[dict[str, Any]]]]:
+def errors(
+    folder: Path, model: str
+) -> tuple[list[list[str]], list[list[str]], dict[str, list[evaluation.RadiusScores]]]:
     """Return a row per variant, rows of the first one's expected error by ten shares of the pixels, and all scores."""
     rows, of_all = [], {}
     pairs = evaluation.pairs(folder, folder)[0]
@@ -68,20 +70,20 @@ def errors(folder: Path, model: str) -> tuple[list[list[str]], list[list[str]], 
         print(*rows[-1], sep=" | ", flush=True)
     shares = []
     for key in ("expected", "actual"):
-        tenths = np.mean([each[f"{key}_error"] for each in of_all[next(iter(VARIANTS))]], axis=0)
+        tenths = np.mean([getattr(each, f"{key}_error") for each in of_all[next(iter(VARIANTS))]], axis=0)
         shares.append([rows[0][0], key, *(f"{tenth:.2f}" for tenth in tenths)])
         print(*shares[-1], sep=" | ", flush=True)
     return rows, shares, of_all
 
 
-def draw_worst(folder: Path, of_all: dict[str, list[dict[str, Any]]], file: Path) -> list[str]:
+def draw_worst(folder: Path, of_all: dict[str, list[evaluation.RadiusScores]], file: Path) -> list[str]:
     """Draw the maps of the scenes that are worst by the paper's filter, before and after; return their names."""
     before, after = "domain_transform", "learned"
-    worst = sorted(of_all[before], key=lambda scores: -float(scores["mae"]))[:WORST]
+    worst = sorted(of_all[before], key=lambda scores: -scores.mae)[:WORST]
     figure, grid = plt.subplots(WORST, 4, figsize=(8, 2 * WORST), layout="constrained")
     for axes, scores in zip(grid, worst, strict=True):
-        image = _images.read_photo(folder / scores["name"])
-        truth = np.load((folder / scores["name"]).with_suffix(".npy"))
+        image = _images.read_photo(folder / scores.name)
+        truth = np.load((folder / scores.name).with_suffix(".npy"))
         found = {
             name: defocus_fast.Estimator.for_image(image, **VARIANTS[name]).estimate(image) for name in (before, after)
         }
@@ -95,7 +97,7 @@ def draw_worst(folder: Path, of_all: dict[str, list[dict[str, Any]]], file: Path
             place.axis("off")
     figure.savefig(file, dpi=80, pil_kwargs={"quality": 85})
     plt.close(figure)
-    return [Path(scores["name"]).stem for scores in worst]
+    return [Path(scores.name).stem for scores in worst]
 
 
 def ablations() -> str:
