@@ -213,7 +213,7 @@ def test_more_frames_are_steadier() -> None:
 
 @pytest.mark.parametrize(("height", "width", "scale"), [(HEIGHT, WIDTH, 2), (63, 120, 1), (2001, 2110, 4)])
 def test_focus_is_that_of_the_map(height: int, width: int, scale: int) -> None:
-    image = texture(height, width)
+    image = np.ascontiguousarray(texture(2 * height, 2 * width)[::2, ::2])  # the texture itself is a little soft
     image[:, width // 2 :] = blurred(image, 4)[:, width // 2 :]
     first, second = VideoEstimator(height, width), VideoEstimator(height, width)
     out = np.empty((height, width), np.float32)
@@ -241,8 +241,7 @@ def test_focus_is_that_of_the_map(height: int, width: int, scale: int) -> None:
     # The map of full size may be asked for in between.
     first.estimate_into(frame, out)
     np.testing.assert_array_equal(out, second.estimate(frame).map)
-    # The texture is a little soft by itself.
-    assert found.region_radius[:, :3].mean() < found.region_radius[:, 4:].min()
+    assert found.region_radius[:, :3].max() < found.region_radius[:, 4:].min()
 
 
 def test_what_is_refused() -> None:

@@ -89,7 +89,7 @@ def tune(args: argparse.Namespace) -> None:
     for threshold in THRESHOLDS:
         errors[threshold] = error(args.model, folders, depth_threshold=threshold)
         print(f"depth_threshold {threshold}: {errors[threshold]:.4f} octaves", flush=True)
-    best = args.depth_threshold or min(errors, key=errors.__getitem__)
+    best = min(errors, key=errors.__getitem__) if args.depth_threshold is None else args.depth_threshold
     for name, values in {"sigma_r": (0.3, 0.75), "psi": (100.0, 1000.0), "iterations": (2, 5)}.items():
         for value in values:
             tried = error(args.model, folders, depth_threshold=best, **{name: value})

@@ -111,9 +111,11 @@ struct Estimator::Cpu : Impl {
         pixels.resize(3 * std::size_t(learned::region) * columns * learned::region);
       }
     }
-    if (octaves.size() > 1)  // the widest neighbour is the second octave
+    if (octaves.size() > 1) {  // the widest neighbour is the second octave
+      const Range reach = beside(0, false);
       said_in_rows.assign(std::size_t(workers.count()),
-                          std::vector<std::uint8_t>(std::size_t(octaves[1].width + 2 * reach_of_edge)));
+                          std::vector<std::uint8_t>(std::size_t(octaves[1].width + reach.end - reach.begin)));
+    }
     if (const Octave& spread = octaves[std::size_t(propagation.octave)]; spread.number > 0) {
       lines.assign(std::size_t(workers.count()), std::vector<float>(std::size_t(spread.width)));
       for (int x = 0; x < canvas_width; ++x) columns.push_back(between(x, spread.number, spread.width));
@@ -333,7 +335,7 @@ void Estimator::Cpu::drop_edges(const Octave& neighbour, Octave& octave, BlurMap
   workers.for_ranges(octave.height, 32, [&](int begin, int end, int slot) {
     std::vector<std::uint8_t>& in_rows = said_in_rows[std::size_t(slot)];
     for (int y = begin; y < end; ++y) {
-      in_rows.assign(in_rows.size(), 0);
+      in_rows.assign(std::size_t(neighbour.width + reach.end - reach.begin), 0);
       const Range rows = beside(y, finer);
       for (int v = std::max(rows.begin, 0); v < std::min(rows.end, neighbour.height); ++v) {
         std::uint8_t* const __restrict sum = in_rows.data() - reach.begin;

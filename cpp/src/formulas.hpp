@@ -77,7 +77,6 @@ struct Range {
   int begin, end;
 };
 /// Rows (or columns) of the neighbouring octave, `finer` or coarser than that of the edge, whose edges are beside it.
-inline constexpr int reach_of_edge = 3;  // at most so far beyond the octave's ends
 DEFOCUS_FAST_HOST_DEVICE inline Range beside(int at, bool finer) {
   return finer ? Range{2 * at - 1, 2 * at + 3} : Range{at / 2 - 2, at / 2 + 3};
 }

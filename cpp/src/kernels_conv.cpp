@@ -145,7 +145,7 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
   constexpr int vectors = blocks * vectors_per_block;
   const int first_output = first_block * feature_block;
   Sum sum[pixels][vectors];
-#pragma GCC unroll 12
+#pragma GCC unroll 8
   for (int p = 0; p < pixels; ++p)
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sum[p][v] = start(layer, first_output + v * vector_floats);
@@ -153,7 +153,7 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
   const Weight<Value>* weights = layer.weights + first_block * block_size;
   for (int t = 0; t < layer.tap_count; ++t) {
     const Value* in[pixels];
-#pragma GCC unroll 12
+#pragma GCC unroll 8
     for (int p = 0; p < pixels; ++p) in[p] = layer.taps[t] + at[p] * layer.pitch;
     for (int c = 0; c < layer.inputs; c += group<Value>, weights += group<Value> * feature_block) {
       Weights w[vectors];
@@ -161,7 +161,7 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
       for (int v = 0; v < vectors; ++v)
         w[v] = load_weights(weights + v / vectors_per_block * block_size +
                             v % vectors_per_block * vector_floats * group<Value>);
-#pragma GCC unroll 12
+#pragma GCC unroll 8
       for (int p = 0; p < pixels; ++p) {
         const Group values = load_group(in[p] + c);
 #pragma GCC unroll 4
@@ -169,7 +169,7 @@ void convolve_tile(const Convolution<Value>& layer, int first_block, const std::
       }
     }
   }
-#pragma GCC unroll 12
+#pragma GCC unroll 8
   for (int p = 0; p < pixels; ++p)
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
